@@ -1,0 +1,50 @@
+# Every target sets itself up from nothing. `make test ARGS="-k boundaries"` passes arguments on.
+
+# The first interpreter that starts, is new enough and can make a virtual environment.
+PYTHON ?= $(shell for p in python3.11 python3; do \
+	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+
+.PHONY: help demo test lint check-cuda ci
+
+help:
+	@echo "make demo   the road end to end on a small budget: calibrate, plan, run, resume, report"
+	@echo "make test   all tests"
+	@echo "make lint   style, types, import contracts"
+	@echo "make ci     all of it, as a merge must pass it"
+
+demo: .venv/.ready
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/demo.sh
+
+test: .venv/.ready
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.ready
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+# The CUDA kernels must compile to PTX; that needs the CUDA compiler from the package index, not a GPU.
+check-cuda: $(if $(wildcard scripts/check_cuda.py),.venv-cuda/.ready)
+ifneq ($(wildcard scripts/check_cuda.py),)
+	@.venv-cuda/bin/python scripts/check_cuda.py
+else
+	@echo "check-cuda: skipped, there is no scripts/check_cuda.py yet"
+endif
+
+ci:
+	@.ci/run
+
+# One stamp an environment: touched last, so a set-up that was cut short starts again.
+.venv/.ready: EXTRAS := train,dev
+.venv-cuda/.ready: EXTRAS := cuda
+.venv/.ready .venv-cuda/.ready: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { \
+		echo "error: no Python 3.11 or newer with the venv module was found (tried python3.11, python3)"; \
+		echo "hint: install one, or name it: make PYTHON=/path/to/python3 $(MAKECMDGOALS)"; exit 1; } >&2
+	@echo "setting up $(@D) with $(PYTHON) (once; minutes if the packages must be downloaded)"
+	@$(PYTHON) -m venv $(@D)
+	@PIP_CONSTRAINT=constraints.txt $(@D)/bin/python -m pip install --quiet \
+		--disable-pip-version-check --editable '.[$(EXTRAS)]'
+	@touch $@
