@@ -1,0 +1,55 @@
+"""Errors a user can act on: what is wrong, what would be right, and the exit code that says so."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What `arzbench` tells the shell (docs/reference/exit-codes.md)."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    WILL_NOT_FIT = 3
+    MORE_TO_DO = 4
+
+
+class ArzbenchError(Exception):
+    """One problem, stated for a person: `message` says what, `hint` says what to do."""
+
+    exit_code = ExitCode.FAILURE
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(ArzbenchError):
+    """The request itself cannot be carried out: a wrong value, a missing or unreadable file."""
+
+    exit_code = ExitCode.USAGE
+
+
+class WillNotFitError(ArzbenchError):
+    """The training cannot fit the quota it was given."""
+
+    exit_code = ExitCode.WILL_NOT_FIT
+
+
+class StateError(ArzbenchError):
+    """A saved state is unreadable, incomplete, or belongs to something else."""
+
+
+def unknown(what: str, value: str, valid: Iterable[str], hint: str = "") -> UsageError:
+    """A `UsageError` that names the value, the nearest valid one and all valid ones."""
+    choices = sorted(valid)
+    near = difflib.get_close_matches(value, choices, n=1, cutoff=0.6)
+    said = [f"did you mean {near[0]!r}?"] if near else []
+    said.append("valid: " + (", ".join(choices) if choices else "none found"))
+    if hint:
+        said.append(hint)
+    return UsageError(f"unknown {what} {value!r}", "\n".join(said))

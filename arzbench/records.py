@@ -1,0 +1,330 @@
+"""The records that travel between calibrate, plan, run and report.
+
+Frozen and checked at construction. Units stand in names: `_s` seconds, `_bytes` bytes.
+"""
+
+from __future__ import annotations
+
+import statistics
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from arzbench.study import AnyConfig, Study
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all records; an unknown field in a file is an error, not a silent loss."""
+
+
+class Phase(StrEnum):
+    """Where a training's time goes. The value is the word shown."""
+
+    IMPORT = "import"  # per session: interpreter start-up and imports
+    BUILD = "build"  # per session: envs and model made
+    JIT = "jit"  # per session: first reset and step, compiled code loaded or made
+    FIRST = "first calls"  # per session: what the first call of a phase costs above the others
+    RESET = "reset"  # per episode of training
+    ENV_STEP = "env step"  # per env step of training
+    POLICY = "policy"  # per forward pass of the policy that chooses training actions
+    UPDATE = "update"  # per gradient step
+    ROLLOUT = "rollout"  # per vectorised step: buffers, callbacks, wrappers, random actions
+    EVAL_STEP = "evaluation"  # per env step of an evaluation, its policy and resets included
+    BASELINE = "baseline"  # per env step under a baseline controller
+    CHECKPOINT = "checkpoint"  # per save; size = bytes written
+    RESTORE = "restore"  # per resumed session; size = bytes read
+    LOG = "log"  # per env step with logging on
+    TEARDOWN = "teardown"  # per session: from the last save to the end of the process
+
+
+class HostInfo(Record, kw_only=True):
+    """What must be equal for two measurements to be comparable, and what helps to explain them."""
+
+    name: str
+    system: str
+    cpu: str
+    cores: int
+    memory_bytes: int
+    python: str
+    device: str  # "cpu" or the GPU's name
+    torch_threads: int
+
+    @property
+    def key(self) -> str:
+        """The folder name of this host's calibrations."""
+        return "".join(c if c.isalnum() or c in "-_." else "-" for c in self.name)
+
+    def differs_from(self, other: HostInfo) -> list[str]:
+        """The names of the fields that forbid mixing measurements of the two hosts."""
+        checked = ("name", "cpu", "cores", "device", "torch_threads")
+        return [name for name in checked if getattr(self, name) != getattr(other, name)]
+
+
+class PhaseSamples(Record, kw_only=True):
+    """Raw measurements of one phase in one repetition (one fresh process)."""
+
+    phase: Phase
+    repetition: int
+    warmup: bool = False  # kept, shown, not averaged
+    variant: str = ""  # jit: cold | warm; log: off | periodic | every
+    size: float = 0.0  # what the cost grows with: checkpoint and restore, in bytes
+    seconds: tuple[float, ...]
+    units: tuple[int, ...]  # how many units each measurement holds
+
+    def __post_init__(self) -> None:
+        if len(self.seconds) != len(self.units):
+            raise ValueError(f"{self.phase}: {len(self.seconds)} times for {len(self.units)} unit counts")
+        if any(s < 0 for s in self.seconds) or any(u < 1 for u in self.units):
+            raise ValueError(f"{self.phase}: a negative time or an empty unit")
+
+    @property
+    def count(self) -> int:
+        """Units measured."""
+        return sum(self.units)
+
+    @property
+    def mean_s(self) -> float:
+        """Seconds per unit over the whole repetition."""
+        return sum(self.seconds) / self.count
+
+    def per_unit(self) -> list[float]:
+        """Seconds per unit, one value a measurement."""
+        return [s / u for s, u in zip(self.seconds, self.units, strict=True)]
+
+
+class EnvFacts(Record, kw_only=True):
+    """What only running the env tells, needed to count episodes."""
+
+    n_envs: int
+    max_episode_steps: int | None
+    episode_steps: tuple[int, ...]  # lengths of finished training episodes
+    eval_episode_steps: tuple[int, ...]  # lengths of evaluation episodes
+
+    def eval_length(self) -> tuple[float, float]:
+        """(calibrated mean, bound) of an evaluation episode's length in env steps."""
+        return self._range(self.eval_episode_steps or self.episode_steps)
+
+    def train_length(self) -> tuple[float, float]:
+        """(calibrated mean, bound) of a training episode's length in env steps."""
+        return self._range(self.episode_steps or self.eval_episode_steps)
+
+    def _range(self, seen: tuple[int, ...]) -> tuple[float, float]:
+        known = self.max_episode_steps
+        if not seen:
+            length = float(known or 0)
+            return length, length
+        mean = statistics.fmean(seen)
+        return mean, float(max(known or 0, *seen))
+
+
+class PhaseCount(Record, kw_only=True):
+    """How often a phase occurs; `high` differs where an episode's length is not known."""
+
+    phase: Phase
+    count: float
+    high: float
+    size: float = 0.0  # mean bytes per occurrence, for phases whose cost grows with it
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.count <= self.high:
+            raise ValueError(f"{self.phase}: count {self.count} outside 0..{self.high}")
+
+
+class TrainSchedule(Record, kw_only=True):
+    """Every event of one training of `total_timesteps`, counted."""
+
+    training: str
+    total_timesteps: int  # as run: rounded up to whole rollouts by SB3
+    rollouts: int
+    updates: int
+    evaluations: int
+    checkpoints: int
+    counts: tuple[PhaseCount, ...]
+
+    def get(self, phase: Phase) -> PhaseCount:
+        """The count of `phase`, zero where it does not occur."""
+        for item in self.counts:
+            if item.phase is phase:
+                return item
+        return PhaseCount(phase=phase, count=0, high=0)
+
+    @property
+    def hidden_steps(self) -> tuple[float, float]:
+        """Env steps beside training: evaluation and baselines (calibrated length, bound)."""
+        parts = [self.get(Phase.EVAL_STEP), self.get(Phase.BASELINE)]
+        return sum(p.count for p in parts), sum(p.high for p in parts)
+
+    @property
+    def env_steps(self) -> tuple[float, float]:
+        """All env steps (calibrated length, bound)."""
+        low, high = self.hidden_steps
+        return self.total_timesteps + low, self.total_timesteps + high
+
+
+class WorkloadSamples(Record, kw_only=True):
+    """All measurements of one workload: an env, an algorithm and its hyper-parameters."""
+
+    workload: str  # TrainConfig.workload_digest()
+    config: AnyConfig  # as measured
+    facts: EnvFacts
+    state_bytes: tuple[int, int]  # checkpoint size: without and per stored transition
+    phases: tuple[PhaseSamples, ...]
+    notes: tuple[str, ...] = ()
+
+
+class Calibration(Record, kw_only=True):
+    """The raw record of one `arzbench calibrate`; never edited afterwards."""
+
+    id: str
+    created: str
+    host: HostInfo
+    study: Study
+    versions: dict[str, str]
+    steps: int
+    repetitions: int
+    took_s: float
+    drift: float  # largest relative spread of a phase's mean between repetitions
+    workloads: tuple[WorkloadSamples, ...]
+
+    def find(self, digest: str) -> WorkloadSamples | None:
+        """The samples of the workload `digest`, None where it was not measured."""
+        return next((w for w in self.workloads if w.workload == digest), None)
+
+
+class Coefficient(Record, kw_only=True):
+    """The price of one phase: fixed_s + per_size_s x size, per unit."""
+
+    phase: Phase
+    fixed_s: float
+    per_size_s: float = 0.0
+    relative_error: float  # standard error of the mean, from repetition means
+    n: int  # units measured
+    p95_s: float  # 95th percentile of single measurements, per unit
+
+    def mean_s(self, size: float = 0.0) -> float:
+        """Seconds per unit of size `size`."""
+        return self.fixed_s + self.per_size_s * size
+
+
+class CostModel(Record, kw_only=True):
+    """Prices of one workload's phases on one host."""
+
+    workload: str
+    facts: EnvFacts
+    state_bytes: tuple[int, int]
+    coefficients: tuple[Coefficient, ...]
+
+    def get(self, phase: Phase) -> Coefficient | None:
+        """The price of `phase`, None where it was not measured."""
+        return next((c for c in self.coefficients if c.phase is phase), None)
+
+
+class Spread(Record, kw_only=True):
+    """How actual times scatter around predictions on this host, and where that was learned."""
+
+    source: str  # the sentence shown
+    ratios: tuple[float, ...] = ()  # actual / predicted of past runs, when there are enough
+    log_sigma: float  # of the log-normal prior, or of the ratios
+
+
+class Estimate(Record, kw_only=True):
+    """A predicted wall time: what half, 90 % and 99 % of such runs stay under."""
+
+    p50_s: float
+    p90_s: float
+    p99_s: float
+    notes: tuple[str, ...] = ()  # what was extrapolated, and how
+
+
+class Verdict(StrEnum):
+    """Whether it fits. The value is the word shown."""
+
+    FITS = "fits"
+    AT_RISK = "at risk"
+    TIMES_OUT = "times out"
+
+
+class Platform(Record, kw_only=True):
+    """The limits of a place to run, each with its source."""
+
+    name: str
+    title: str
+    session_s: float | None = None
+    weekly_s: float | None = None
+    output_bytes: int | None = None
+    device: str = "cpu"
+    source: str
+    checked: str  # date of the source, ISO
+    notes: str = ""
+
+
+class TableRow(Record, kw_only=True):
+    """One line of the wall-time table."""
+
+    label: str
+    total_timesteps: int
+    hidden_steps: tuple[float, float]
+    estimate: Estimate
+    probability: float | None
+    verdict: Verdict | None
+
+
+class PlanOption(Record, kw_only=True):
+    """One way to spend the quota."""
+
+    key: str  # A, B, C
+    title: str
+    total_timesteps: int  # summed over the study's trainings
+    budgets: tuple[int, ...]  # per training, whole rollouts
+    sessions: int
+    estimate: Estimate  # of everything, all sessions together
+    probability: float | None
+    command: str
+
+
+class Plan(Record, kw_only=True):
+    """A decision that explains itself alone: study, prices, quota and what follows from them."""
+
+    id: str
+    created: str
+    study: Study
+    study_digest: str
+    calibration_id: str
+    calibration_path: str
+    calibration_digest: str
+    host: HostInfo
+    foreign: tuple[str, ...] = ()  # how the calibration's host differs, when allowed
+    platform: Platform
+    quota_s: float | None
+    confidence: float
+    models: tuple[CostModel, ...]
+    spread: Spread
+    schedules: tuple[TrainSchedule, ...]  # of the whole study
+    rows: tuple[TableRow, ...]
+    safe_timesteps: int | None  # the largest that fits with `confidence`; not limited by the study
+    options: tuple[PlanOption, ...]
+    warnings: tuple[str, ...] = ()
+
+
+class StopReason(StrEnum):
+    """Why a session ended. The value is the sentence shown."""
+
+    FINISHED = "finished: the whole study is done"
+    BUDGET = "the planned budget is done, the study is not"
+    DEADLINE = "stopped before the deadline, with more to do"
+    SIGNAL = "stopped by a signal, with more to do"
+    FAILED = "failed: the last sound checkpoint is kept"
+
+
+class LedgerEntry(Record, kw_only=True):
+    """One line of ledger.jsonl: what happened, when, at which step, and the time it took."""
+
+    kind: str  # session | phases | evaluation | episodes | checkpoint | stop
+    at: str  # wall time, ISO
+    session: int
+    elapsed_s: float  # of the job, over all its sessions
+    training: int  # index into the study's trainings
+    step: int
+    phases: dict[str, tuple[float, int]] = {}  # phase -> (seconds, units) since the last entry
+    data: dict[str, Any] = {}

@@ -1,0 +1,183 @@
+"""Versioned JSON on disk: whole or not at all, older is migrated, newer is refused with the fix."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from arzbench.errors import StateError, UsageError
+
+T = TypeVar("T")
+Migration = Callable[[dict[str, Any]], dict[str, Any]]
+
+#: schema -> the newest version this arzbench writes
+VERSIONS = {
+    "arzbench/study": 1,
+    "arzbench/platform": 1,
+    "arzbench/calibration": 1,
+    "arzbench/plan": 1,
+    "arzbench/checkpoint": 1,
+    "arzbench/ledger": 1,
+    "arzbench/job": 1,
+    "arzbench/report": 1,
+}
+#: (schema, version) -> how to make the next version of it
+MIGRATIONS: dict[tuple[str, int], Migration] = {}
+
+
+def digest(value: Any) -> str:
+    """The first 16 hex digits of the SHA-256 of `value` as canonical JSON."""
+    text = json.dumps(msgspec.to_builtins(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def encode(schema: str, record: Any) -> bytes:
+    """`record` as indented JSON behind its schema and version."""
+    body = {"schema": schema, "version": VERSIONS[schema], **msgspec.to_builtins(record)}
+    return msgspec.json.format(msgspec.json.encode(body), indent=1) + b"\n"
+
+
+def check_schema(data: Any, schema: str, source: str) -> dict[str, Any]:
+    """`data` without its schema and version, brought to the newest version.
+
+    Raises:
+        UsageError: not this schema, no version, or made by a newer arzbench.
+    """
+    if not isinstance(data, dict) or data.get("schema") != schema:
+        found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+        raise UsageError(f"{source}: not a {schema!r} file (its schema is {found!r})")
+    version = data.get("version")
+    newest = VERSIONS[schema]
+    if not isinstance(version, int) or version < 1:
+        raise UsageError(f"{source}: version {version!r} is not a number from 1 to {newest}")
+    if version > newest:
+        raise UsageError(
+            f"{source}: written as {schema} version {version}, this arzbench reads up to {newest}",
+            "upgrade it: pip install --upgrade arzbench",
+        )
+    body = {k: v for k, v in data.items() if k not in ("schema", "version")}
+    for step in range(version, newest):
+        body = MIGRATIONS[schema, step](body)
+    return body
+
+
+def decode(text: bytes, schema: str, kind: type[T] | Any, source: str) -> T:
+    """The record in `text`.
+
+    Raises:
+        UsageError: broken JSON, another schema, or a field that does not fit; `source` is named.
+    """
+    try:
+        data = json.loads(text)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{source}: not valid JSON: {error}", "restore it, or make it anew") from error
+    return convert(check_schema(data, schema, source), kind, source)
+
+
+def convert(data: Any, kind: type[T] | Any, source: str) -> T:
+    """`data` as a checked record of type `kind`."""
+    try:
+        record: T = msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{source}: {error}") from error
+    return record
+
+
+def read_bytes(path: Path, what: str, hint: str = "") -> bytes:
+    """The bytes of `path`, or a `UsageError` that says why they cannot be had."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise UsageError(f"no {what} at {path}", hint) from error
+    except OSError as error:
+        raise UsageError(f"cannot read the {what} {path}: {error.strerror}", hint) from error
+
+
+def load(path: Path, schema: str, kind: type[T] | Any, what: str, hint: str = "") -> T:
+    """The record in the file `path`."""
+    return decode(read_bytes(path, what, hint), schema, kind, str(path))
+
+
+def fsync_directory(path: Path) -> None:
+    """Make the names in `path` durable (a no-op where directories cannot be opened)."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write `content` so that `path` holds the old bytes or all of the new ones at every instant.
+
+    Raises:
+        StateError: the folder cannot be written or the disk is full; nothing is left behind.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise StateError(f"cannot write {path}: {error.strerror}", "free space, or choose --dir") from error
+    fsync_directory(path.parent)
+
+
+def save(path: Path, schema: str, record: Any) -> None:
+    """Write `record` to `path` as versioned JSON, atomically."""
+    write_atomic(path, encode(schema, record))
+
+
+def append_line(path: Path, record: Any) -> None:
+    """Append `record` as one JSON line in a single write."""
+    line = msgspec.json.encode(record) + b"\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise StateError(f"cannot append to {path}: {error.strerror}") from error
+
+
+def read_lines(path: Path, kind: type[T] | Any) -> Iterator[T]:
+    """The records of a JSONL file; a last line cut off by a kill is passed over."""
+    decoder = msgspec.json.Decoder(kind)
+    lines = read_bytes(path, "ledger").split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            yield decoder.decode(line)
+        except msgspec.DecodeError as error:
+            if number == len(lines):
+                return
+            raise UsageError(f"{path}, line {number}: {error}") from error
+
+
+def ensure_writable(folder: Path, flag: str = "--dir") -> None:
+    """Raise a `UsageError` unless files can be made in `folder` (created when absent)."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".arzbench-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"cannot write in {folder}: {error.strerror}", f"choose another folder with {flag}"
+        ) from error

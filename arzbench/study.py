@@ -1,0 +1,298 @@
+"""Studies: what to train, written as TOML by people, checked at once and completely.
+
+The hyper-parameters that decide how often something happens are fields with SB3's own names and
+defaults (a test compares them with SB3's signatures); all others travel in `hyperparameters`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from arzbench import store
+from arzbench.errors import UsageError, unknown
+
+Scalar = bool | int | float | str | None
+_COMMON = frozenset({"learning_rate", "gamma", "policy_kwargs", "stats_window_size"})
+_REPLAY = _COMMON | {"tau", "n_steps", "replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage"}
+_SDE = frozenset({"use_sde", "sde_sample_freq"})
+_ROLLOUT = _COMMON | _SDE | {
+    "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm", "normalize_advantage",
+    "rollout_buffer_class", "rollout_buffer_kwargs",
+}  # fmt: skip
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, int | float) and value < 0 and name not in ("gradient_steps",):
+                raise ValueError(f"{name} = {value}: must not be negative")
+
+
+class Evaluation(_Part, kw_only=True):
+    """SB3's EvalCallback: every `eval_freq` calls (vectorised steps), 0 = never."""
+
+    eval_freq: int = 0
+    n_eval_episodes: int = 5
+    deterministic: bool = True
+    final_episodes: int = 0  # episodes of the trained policy after the training
+
+
+class Baseline(_Part, kw_only=True):
+    """Episodes under a fixed controller, before the training."""
+
+    controller: str = "random"
+    episodes: int = 0
+
+
+class Checkpoints(_Part, kw_only=True):
+    """A save every `checkpoint_freq` calls (vectorised steps), 0 = only at the end."""
+
+    checkpoint_freq: int = 0
+    keep_last: int = 2
+
+
+class Logging(_Part, kw_only=True):
+    """The env's own messages: none, one call in `log_period`, or every call."""
+
+    mode: Literal["off", "periodic", "every"] = "periodic"
+    log_period: int = 1000
+
+
+class TrainConfig(_Part, kw_only=True, tag_field="algo"):
+    """One training: an env, an algorithm with its hyper-parameters, and its schedules."""
+
+    name: str = "training"
+    env: str
+    env_kwargs: dict[str, Scalar] = {}
+    policy: str = "MlpPolicy"
+    hyperparameters: dict[str, Any] = {}
+    n_envs: int = 1
+    vec_normalize: bool = False
+    device: str = "cpu"
+    torch_threads: int = 1
+    seed: int = 0
+    total_timesteps: int
+    evaluation: Evaluation = Evaluation()
+    baseline: Baseline = Baseline()
+    checkpoint: Checkpoints = Checkpoints()
+    logging: Logging = Logging()
+
+    #: SB3 constructor arguments that are not fields here
+    EXTRA: ClassVar[frozenset[str]] = frozenset()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("n_envs", "total_timesteps", "torch_threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+
+    @property
+    def algo(self) -> str:
+        """The algorithm's name, as in a study file."""
+        return str(self.__struct_config__.tag)
+
+    @property
+    def rollout_steps(self) -> int:
+        """Env steps of one rollout: SB3 trains in whole rollouts."""
+        raise TypeError("abstract")
+
+    @classmethod
+    def schedule_fields(cls) -> list[str]:
+        """The hyper-parameters that are fields of this kind."""
+        return [f for f in cls.__struct_fields__ if f not in TrainConfig.__struct_fields__]
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """Hyper-parameters as SB3's constructor takes them."""
+        fields = {name: getattr(self, name) for name in self.schedule_fields()}
+        return {**fields, **self.hyperparameters}
+
+    def workload_digest(self) -> str:
+        """Identity of what a unit of each phase costs; budgets and schedules do not enter."""
+        left_out = {"name", "seed", "total_timesteps", "evaluation", "baseline", "checkpoint", "logging"}
+        return store.digest({k: v for k, v in msgspec.to_builtins(self).items() if k not in left_out})
+
+
+class OffPolicyConfig(TrainConfig, kw_only=True):
+    """What counts for algorithms with a replay buffer."""
+
+    buffer_size: int = 1_000_000
+    learning_starts: int = 100
+    batch_size: int = 256
+    train_freq: int | tuple[int, str] = 1
+    gradient_steps: int = 1
+
+    EXTRA = _REPLAY
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        frequency, unit = self.frequency
+        if unit not in ("step", "episode") or frequency < 1:
+            raise ValueError(f"train_freq = {self.train_freq}: a number of steps, or [n, 'episode']")
+        if unit == "episode" and self.n_envs > 1:
+            raise ValueError("train_freq in episodes needs n_envs = 1 (a limit of SB3)")
+        if self.buffer_size < 1 or self.batch_size < 1:
+            raise ValueError("buffer_size and batch_size must be at least 1")
+
+    @property
+    def frequency(self) -> tuple[int, str]:
+        """(n, "step" | "episode")."""
+        freq = self.train_freq
+        return (freq, "step") if isinstance(freq, int) else (freq[0], freq[1])
+
+    @property
+    def rollout_steps(self) -> int:
+        frequency, unit = self.frequency
+        return self.n_envs * (frequency if unit == "step" else 1)
+
+
+class DQN(OffPolicyConfig, kw_only=True, tag="dqn"):
+    """Mnih et al. 2015, SB3's DQN."""
+
+    batch_size: int = 32
+    train_freq: int | tuple[int, str] = 4
+    exploration_fraction: float = 0.1
+    exploration_initial_eps: float = 1.0
+    exploration_final_eps: float = 0.05
+
+    EXTRA = _REPLAY | {"target_update_interval", "max_grad_norm"}
+
+
+class SAC(OffPolicyConfig, kw_only=True, tag="sac"):
+    """Haarnoja et al. 2018, SB3's SAC."""
+
+    EXTRA = _REPLAY | _SDE | {
+        "action_noise", "ent_coef", "target_update_interval", "target_entropy", "use_sde_at_warmup",
+    }  # fmt: skip
+
+
+class TD3(OffPolicyConfig, kw_only=True, tag="td3"):
+    """Fujimoto et al. 2018, SB3's TD3."""
+
+    EXTRA = _REPLAY | {"action_noise", "policy_delay", "target_policy_noise", "target_noise_clip"}
+
+
+class DDPG(OffPolicyConfig, kw_only=True, tag="ddpg"):
+    """Lillicrap et al. 2016, SB3's DDPG."""
+
+    EXTRA = (_REPLAY | {"action_noise"}) - {"stats_window_size"}
+
+
+class OnPolicyConfig(TrainConfig, kw_only=True):
+    """What counts for algorithms that learn from each rollout once."""
+
+    n_steps: int = 5
+
+    EXTRA = _ROLLOUT
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_steps < 1:
+            raise ValueError(f"n_steps = {self.n_steps}: must be at least 1")
+
+    @property
+    def rollout_steps(self) -> int:
+        return self.n_envs * self.n_steps
+
+
+class PPO(OnPolicyConfig, kw_only=True, tag="ppo"):
+    """Schulman et al. 2017, SB3's PPO."""
+
+    n_steps: int = 2048
+    batch_size: int = 64
+    n_epochs: int = 10
+
+    EXTRA = _ROLLOUT | {"clip_range", "clip_range_vf", "target_kl"}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_size < 2 or self.n_epochs < 1:
+            raise ValueError("PPO needs batch_size >= 2 and n_epochs >= 1")
+        if self.rollout_steps < 2:
+            raise ValueError("PPO needs n_steps x n_envs > 1 (it normalises advantages)")
+
+
+class A2C(OnPolicyConfig, kw_only=True, tag="a2c"):
+    """Mnih et al. 2016, SB3's A2C."""
+
+    EXTRA = _ROLLOUT | {"rms_prop_eps", "use_rms_prop"}
+
+
+AnyConfig = DQN | SAC | TD3 | DDPG | PPO | A2C
+ALGORITHMS: dict[str, type[TrainConfig]] = {
+    kind.__struct_config__.tag: kind for kind in (DQN, SAC, TD3, DDPG, PPO, A2C)  # type: ignore[misc]
+}
+
+
+class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Trainings that count as one job."""
+
+    name: str
+    description: str = ""
+    trainings: tuple[AnyConfig, ...]
+
+    @property
+    def total_timesteps(self) -> int:
+        """Training steps of the whole job."""
+        return sum(t.total_timesteps for t in self.trainings)
+
+
+def make_config(table: dict[str, Any], source: str) -> TrainConfig:
+    """The `TrainConfig` of one TOML table; all its problems are told at once.
+
+    Raises:
+        UsageError: unknown algorithm, keys or hyper-parameters, or values that do not fit.
+    """
+    table = dict(table)
+    algo = table.pop("algo", None)
+    if not isinstance(algo, str) or algo.lower() not in ALGORITHMS:
+        raise unknown("algorithm", str(algo), ALGORITHMS, f"in {source}")
+    kind = ALGORITHMS[algo.lower()]
+    given = table.pop("hyperparameters", {})
+    counted = {k: v for k, v in given.items() if k in kind.schedule_fields()}
+    extra = {k: v for k, v in given.items() if k not in counted}
+    problems = [f"unknown key {k!r}" for k in table if k not in TrainConfig.__struct_fields__]
+    problems += [f"{algo} has no hyper-parameter {k!r}" for k in extra if k not in kind.EXTRA]
+    if problems:
+        names = sorted({*kind.schedule_fields(), *kind.EXTRA})
+        keys = sorted(set(TrainConfig.__struct_fields__))
+        raise UsageError(
+            f"{source}: " + "; ".join(problems),
+            f"hyper-parameters of {algo}: {', '.join(names)}\nkeys: {', '.join(keys)}",
+        )
+    data = {**table, **counted, "hyperparameters": extra, "algo": algo.lower()}
+    return store.convert(data, AnyConfig, source)  # type: ignore[no-any-return]
+
+
+def make_study(data: dict[str, Any], source: str) -> Study:
+    """The `Study` of a parsed study file: each [[training]] inherits the file's own keys."""
+    body = store.check_schema(data, "arzbench/study", source)
+    trainings = body.pop("training", None) or [{}]
+    name = body.pop("name", None)
+    description = body.pop("description", "")
+    if not isinstance(name, str) or not name:
+        raise UsageError(f"{source}: a study needs a name", 'add: name = "my-study"')
+    configs = []
+    for number, table in enumerate(trainings, 1):
+        merged = dict(body)
+        for key, value in table.items():
+            old = merged.get(key)
+            both = isinstance(old, dict) and isinstance(value, dict)
+            merged[key] = {**old, **value} if both and old is not None else value
+        merged.setdefault("name", f"{name}-{number}" if len(trainings) > 1 else name)
+        configs.append(make_config(merged, f"{source}, training {number}"))
+    return Study(name=name, description=description, trainings=tuple(configs))  # type: ignore[arg-type]
+
+
+def load_study(path: Path) -> Study:
+    """The study in the TOML file `path`."""
+    text = store.read_bytes(path, "study file")
+    try:
+        data = tomllib.loads(text.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}", "see docs/reference/formats.md") from error
+    return make_study(data, str(path))

@@ -1,0 +1,1 @@
+"""What runs: trainings behind one contract (`base.AbstractWorkload`)."""

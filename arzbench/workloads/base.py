@@ -1,0 +1,174 @@
+"""The one contract between what runs and what it costs.
+
+A workload makes trainings; a training runs under a `Control` that it asks before each unit of work,
+and reports the time of each phase to a `Recorder`. `capture` gives everything needed to go on from
+the current point as if nothing had happened: arrays and plain values, never code.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+
+from arzbench.records import EnvFacts, Phase, StopReason
+from arzbench.study import TrainConfig
+
+
+class StopTraining(BaseException):
+    """Raised by a `Control` to end a training at a consistent point.
+
+    Not an `Exception`: an `except Exception` in a user's env must not swallow it.
+    """
+
+    def __init__(self, reason: StopReason, detail: str = "") -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+        self.detail = detail
+
+
+class Recorder(Protocol):
+    """Takes the time of phases as they happen."""
+
+    def add(self, phase: Phase, seconds: float, units: int = 1) -> None:
+        """`units` of `phase` took `seconds`."""
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of some episodes; returns in the env's reward, lengths in env steps."""
+
+    kind: str  # evaluation | baseline | final
+    num_timesteps: int
+    returns: tuple[float, ...]
+    lengths: tuple[int, ...]
+
+    @property
+    def mean_return(self) -> float:
+        """Mean over the episodes."""
+        return float(np.mean(self.returns)) if self.returns else float("nan")
+
+
+class TrainingState(msgspec.Struct, frozen=True, kw_only=True):
+    """A training at a consistent point.
+
+    `arrays` are numeric NumPy arrays of any shape; `values` is JSON: None, bool, int, float, str,
+    lists and dicts with string keys. `tier` says how exactly the envs come back:
+    "exact" (their state was captured) or "reset" (they start a new episode: not bit-identical).
+    """
+
+    arrays: Mapping[str, np.ndarray[Any, Any]]
+    values: Mapping[str, Any]
+    tier: str
+
+
+class Control(Protocol):
+    """Decides, at consistent points, whether a training goes on. Any method may raise `StopTraining`.
+
+    After it was raised out of `AbstractTraining.run`, `capture` is legal.
+    """
+
+    def before_step(self, training: AbstractTraining, updates: int) -> None:
+        """The next vectorised step would be followed at once by `updates` gradient steps."""
+
+    def before_episode(self, training: AbstractTraining, kind: str) -> None:
+        """The next episode of an evaluation or baseline."""
+
+    def during_episode(self, training: AbstractTraining) -> None:
+        """Between two env steps of such an episode. Stopping here drops the open evaluation;
+        it is done again after resuming.
+        """
+
+    def evaluated(self, training: AbstractTraining, result: Evaluation) -> None:
+        """An evaluation or baseline was completed."""
+
+    def episode_ended(self, training: AbstractTraining, episode_return: float, length: int) -> None:
+        """A training episode ended."""
+
+
+class AbstractTraining(abc.ABC):
+    """One training in progress."""
+
+    config: TrainConfig
+
+    @property
+    @abc.abstractmethod
+    def num_timesteps(self) -> int:
+        """Training env steps done."""
+
+    @property
+    @abc.abstractmethod
+    def num_updates(self) -> int:
+        """Gradient steps done."""
+
+    @property
+    @abc.abstractmethod
+    def stage(self) -> str:
+        """baseline, train, final, or done."""
+
+    @abc.abstractmethod
+    def run(self, control: Control) -> None:
+        """Run to the budget, evaluations and baselines included; return when it is reached."""
+
+    @abc.abstractmethod
+    def capture(self) -> TrainingState:
+        """The state now. Legal within `Control.before_step`, and after `run` returned or stopped."""
+
+    @abc.abstractmethod
+    def facts(self) -> EnvFacts:
+        """Episode lengths seen so far, and the env's limit."""
+
+    @abc.abstractmethod
+    def set_logging(self, mode: str) -> None:
+        """Switch the env's messages: off, periodic or every (for calibration)."""
+
+    @abc.abstractmethod
+    def prefill(self, transitions: int) -> None:
+        """Fill the replay buffer as after `transitions` steps, so that sampling costs what it will.
+
+        Only for calibration. A no-op for algorithms without one.
+        """
+
+    @abc.abstractmethod
+    def fingerprint(self) -> dict[str, str]:
+        """Digests of weights, optimizer, buffers, random states and counters: equal means bit-identical."""
+
+    @abc.abstractmethod
+    def export(self, path: str) -> None:
+        """Write the model in its library's own format to `path`."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Release envs."""
+
+
+class AbstractWorkload(abc.ABC):
+    """A kind of training that arzbench can measure, predict and run."""
+
+    @abc.abstractmethod
+    def load(self) -> dict[str, str]:
+        """Import what is needed; the versions of what decides speed and bits."""
+
+    @abc.abstractmethod
+    def check(self, config: TrainConfig) -> None:
+        """Raise a `UsageError` unless `config` can be run here (env, algorithm, device, arguments)."""
+
+    @abc.abstractmethod
+    def create(
+        self,
+        config: TrainConfig,
+        recorder: Recorder,
+        *,
+        budget: int | None = None,
+        state: TrainingState | None = None,
+    ) -> AbstractTraining:
+        """A training of `config` that runs to `budget` steps (None: `config.total_timesteps`).
+
+        With `state` it goes on where `capture` was called; `recorder` gets every phase's time.
+        """
+
+    @abc.abstractmethod
+    def first_step(self, config: TrainConfig) -> None:
+        """Make the env, reset it and step once: what just-in-time compilation costs is paid here."""
