@@ -45,6 +45,6 @@ ci:
 		echo "hint: install one, or name it: make PYTHON=/path/to/python3 $(MAKECMDGOALS)"; exit 1; } >&2
 	@echo "setting up $(@D) with $(PYTHON) (once; minutes if the packages must be downloaded)"
 	@$(PYTHON) -m venv $(@D)
-	@PIP_CONSTRAINT=constraints.txt $(@D)/bin/python -m pip install --quiet \
+	@PIP_CONSTRAINT=constraints.txt $(@D)/bin/python -m pip install -qq \
 		--disable-pip-version-check --editable '.[$(EXTRAS)]'
 	@touch $@
