@@ -23,7 +23,7 @@ lint: .venv/.ready
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 # The CUDA kernels must compile to PTX; that needs the CUDA compiler from the package index, not a GPU.
 check-cuda: $(if $(wildcard scripts/check_cuda.py),.venv-cuda/.ready)
