@@ -1,0 +1,1 @@
+"""What one unit of each phase costs here: fresh processes, whole cycles, raw values kept."""

@@ -1,0 +1,96 @@
+"""Where measured times go: totals for a long run, raw values for a calibration."""
+
+from __future__ import annotations
+
+from arzbench.records import Phase, PhaseSamples
+
+#: phases whose cost depends on whether the env's messages are on
+PER_STEP = frozenset({Phase.ENV_STEP, Phase.POLICY, Phase.ROLLOUT, Phase.RESET, Phase.LOG})
+#: raw values kept of a phase in one repetition; longer series are merged into blocks
+MAX_VALUES = 1000
+
+
+class PhaseTotals:
+    """Seconds and units per phase; constant memory however long the run is."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[Phase, float] = {}
+        self._units: dict[Phase, int] = {}
+        self._taken: dict[Phase, tuple[float, int]] = {}
+
+    def add(self, phase: Phase, seconds: float, units: int = 1) -> None:
+        """`units` of `phase` took `seconds`."""
+        if phase in self._seconds:
+            self._seconds[phase] += seconds
+            self._units[phase] += units
+        else:
+            self._seconds[phase] = seconds
+            self._units[phase] = units
+
+    @property
+    def totals(self) -> dict[Phase, tuple[float, int]]:
+        """(seconds, units) per phase since the beginning."""
+        return {phase: (s, self._units[phase]) for phase, s in self._seconds.items()}
+
+    def take(self) -> dict[str, tuple[float, int]]:
+        """(seconds, units) per phase since the last `take`."""
+        new = {}
+        for phase, (seconds, units) in self.totals.items():
+            before = self._taken.get(phase, (0.0, 0))
+            if units > before[1]:
+                new[phase.value] = (seconds - before[0], units - before[1])
+        self._taken = self.totals
+        return new
+
+
+class PhaseValues:
+    """Every single measurement, in order, under the logging mode it was made in."""
+
+    def __init__(self, variant: str = "") -> None:
+        self.variant = variant
+        self._values: dict[tuple[Phase, str, float], list[tuple[float, int]]] = {}
+
+    def add(self, phase: Phase, seconds: float, units: int = 1, size: float = 0.0) -> None:
+        """`units` of `phase`, of size `size`, took `seconds`."""
+        if units < 1:
+            return
+        variant = self.variant if phase in PER_STEP else ""
+        self._values.setdefault((phase, variant, size), []).append((max(0.0, seconds), units))
+
+    def add_variant(self, phase: Phase, variant: str, seconds: float) -> None:
+        """One measurement of a phase that has variants of its own (jit: cold, warm)."""
+        self._values.setdefault((phase, variant, 0.0), []).append((seconds, 1))
+
+    def samples(self, repetition: int) -> list[PhaseSamples]:
+        """The raw record; the first value of a phase in a process is a warm-up where more follow."""
+        found = []
+        for (phase, variant, size), values in self._values.items():
+            rest = values
+            if len(values) > 1 and not size and phase not in (Phase.JIT, Phase.LOG):
+                found.append(_samples(phase, repetition, variant, size, values[:1], warmup=True))
+                rest = values[1:]
+            found.append(_samples(phase, repetition, variant, size, _blocks(rest), warmup=False))
+        return found
+
+
+def _blocks(values: list[tuple[float, int]]) -> list[tuple[float, int]]:
+    """Consecutive values merged so that at most MAX_VALUES remain."""
+    width = -(-len(values) // MAX_VALUES)
+    if width <= 1:
+        return values
+    groups = (values[i : i + width] for i in range(0, len(values), width))
+    return [(sum(s for s, _ in g), sum(u for _, u in g)) for g in groups]
+
+
+def _samples(
+    phase: Phase, repetition: int, variant: str, size: float, values: list[tuple[float, int]], *, warmup: bool
+) -> PhaseSamples:
+    return PhaseSamples(
+        phase=phase,
+        repetition=repetition,
+        warmup=warmup,
+        variant=variant,
+        size=size,
+        seconds=tuple(round(s, 9) for s, _ in values),
+        units=tuple(u for _, u in values),
+    )
