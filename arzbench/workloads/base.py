@@ -132,6 +132,10 @@ class AbstractTraining(abc.ABC):
         """
 
     @abc.abstractmethod
+    def replay_size(self) -> int:
+        """Transitions in the replay buffer; 0 for algorithms without one."""
+
+    @abc.abstractmethod
     def fingerprint(self) -> dict[str, str]:
         """Digests of weights, optimizer, buffers, random states and counters: equal means bit-identical."""
 

@@ -1,0 +1,259 @@
+"""One repetition of a calibration, inside its own fresh process: a real short training, timed.
+
+The schedule is brought forward so that every phase occurs within whole rollout + update cycles:
+learning starts after a few steps, DQN acts greedily most of the time, evaluation episodes follow the
+training, checkpoints are written at two sizes, and the env's messages are switched off, periodic and
+on in interleaved blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from arzbench.clock import Clock, process_start
+from arzbench.measure.phases import PhaseValues
+from arzbench.records import EnvFacts, Phase, PhaseSamples, Record, StopReason
+from arzbench.study import DQN, AnyConfig, Checkpoints, OffPolicyConfig, OnPolicyConfig, TrainConfig
+from arzbench.study import Evaluation as EvaluationSchedule
+from arzbench.workloads.base import (
+    AbstractTraining,
+    AbstractWorkload,
+    Evaluation,
+    StopTraining,
+    TrainingState,
+)
+
+Say = Callable[[str, float], None]
+#: steps under each logging mode that is not the study's own, per block; two blocks each
+PROBE_STEPS = 40
+#: the largest checkpoint written to learn how saving grows with the replay buffer
+MAX_PROBE_BYTES = 64_000_000
+#: DQN's exploration rate while measuring: mostly greedy, as most of a real run is
+EXPLORATION = 0.3
+MODES = ("off", "periodic", "every")
+
+
+class TrialStore(Protocol):
+    """Saves and loads one state the way a run does."""
+
+    def save(self, state: TrainingState) -> int:
+        """Write `state`, replacing the one before; the bytes written."""
+
+    def load(self) -> tuple[TrainingState, int]:
+        """The state and the bytes read."""
+
+
+class BurstJob(Record, kw_only=True):
+    """What one fresh process is to measure."""
+
+    config: AnyConfig
+    repetition: int
+    cold: bool  # compiled-code caches are empty
+    spawned: float  # clock.now() when the process was asked for
+    steps: int  # training env steps after learning has started
+    rollout: int | None  # n_steps of on-policy algorithms while measuring; None: as configured
+    eval_episodes: int
+    max_eval_s: float  # no new evaluation episode after this long
+    folder: str  # where trial checkpoints go
+    cpu_threads: int
+
+
+class BurstResult(Record, kw_only=True):
+    """What it measured."""
+
+    versions: dict[str, str]
+    facts: EnvFacts
+    state_bytes: tuple[int, int]
+    phases: tuple[PhaseSamples, ...]
+    done: float  # clock.now() at the end: what follows is teardown
+    notes: tuple[str, ...]
+
+
+def short_config(job: BurstJob) -> TrainConfig:
+    """`job.config` with its schedule brought forward; what a unit costs stays as it is."""
+    config = job.config
+    changes: dict[str, object] = {
+        "evaluation": EvaluationSchedule(
+            deterministic=config.evaluation.deterministic, final_episodes=job.eval_episodes
+        ),
+        "baseline": msgspec.structs.replace(config.baseline, episodes=min(1, config.baseline.episodes)),
+        "checkpoint": Checkpoints(),
+    }
+    start = 0
+    if isinstance(config, OffPolicyConfig):
+        start = min(config.learning_starts, max(2 * config.rollout_steps, 32))
+        changes["learning_starts"] = start
+    if isinstance(config, DQN):
+        changes |= {"exploration_initial_eps": EXPLORATION, "exploration_final_eps": EXPLORATION}
+    rollout_steps = config.rollout_steps
+    if isinstance(config, OnPolicyConfig) and job.rollout is not None:
+        changes["n_steps"] = job.rollout
+        rollout_steps = job.rollout * config.n_envs
+    rollouts = max(2, math.ceil((start + job.steps) / rollout_steps))
+    changes["total_timesteps"] = rollouts * rollout_steps
+    return msgspec.structs.replace(config, **changes)
+
+
+class BurstControl:
+    """Lets the short training run; switches the messages and writes trial checkpoints on its way."""
+
+    def __init__(self, config: TrainConfig, values: PhaseValues, store: _Trial, say: Say, job: BurstJob) -> None:
+        self._config = config
+        self._values = values
+        self._store = store
+        self._say = say
+        self._job = job
+        self._start = config.learning_starts if isinstance(config, OffPolicyConfig) else 0
+        self._prefilled = False
+        self._eval_s = 0.0
+        self._segments = _segments(config, self._start)
+        self._mode = config.logging.mode
+
+    def before_step(self, training: AbstractTraining, updates: int) -> None:
+        step = training.num_timesteps
+        if step == 0:
+            self._store.save(training)
+        if not self._prefilled and isinstance(self._config, OffPolicyConfig) and step >= self._start:
+            self._prefilled = True
+            training.prefill(min(self._config.buffer_size, self._job.config.total_timesteps) // 2)
+        mode = _mode_at(self._segments, step, self._config.logging.mode)
+        if mode != self._mode:
+            self._mode = mode
+            training.set_logging(mode)
+            self._values.variant = mode
+        if updates or not step % 64:
+            self._say("training", 0.8 * step / self._config.total_timesteps)
+
+    def before_episode(self, training: AbstractTraining, kind: str) -> None:
+        if kind == "final" and self._eval_s > self._job.max_eval_s:
+            raise StopTraining(StopReason.BUDGET, "enough evaluation episodes")
+        if self._mode != self._config.logging.mode:
+            self._mode = self._config.logging.mode
+            training.set_logging(self._mode)
+            self._values.variant = self._mode
+        self._say("evaluation" if kind == "final" else kind, 0.85)
+
+    def during_episode(self, training: AbstractTraining) -> None:
+        return
+
+    def evaluated(self, training: AbstractTraining, result: Evaluation) -> None:
+        return
+
+    def episode_ended(self, training: AbstractTraining, episode_return: float, length: int) -> None:
+        return
+
+
+class _Trial:
+    """Trial checkpoints: what a save costs, through the store a run uses."""
+
+    def __init__(self, store: TrialStore, config: TrainConfig, values: PhaseValues, clock: Clock) -> None:
+        self._store = store
+        self._config = config
+        self._values = values
+        self._clock = clock
+        self.sizes: list[tuple[int, int]] = []
+
+    def save(self, training: AbstractTraining, transitions: int = 0) -> None:
+        began = self._clock.ticks()
+        written = self._store.save(training.capture())
+        self._values.add(Phase.CHECKPOINT, self._clock.ticks() - began, size=float(written))
+        self.sizes.append((transitions, written))
+
+    def restore(self, workload: AbstractWorkload, recorder: PhaseValues) -> None:
+        began = self._clock.ticks()
+        state, size = self._store.load()
+        training = workload.create(self._config, recorder, state=state)
+        self._values.add(Phase.RESTORE, self._clock.ticks() - began, size=float(size))
+        training.close()
+
+    def state_bytes(self) -> tuple[int, int]:
+        """(bytes with an empty replay buffer, bytes per transition)."""
+        (rows_0, bytes_0), (rows_1, bytes_1) = min(self.sizes), max(self.sizes)
+        if rows_1 == rows_0:
+            return bytes_1, 0
+        per = max(0.0, (bytes_1 - bytes_0) / (rows_1 - rows_0))
+        return round(bytes_0 - per * rows_0), round(per)
+
+
+def measure_once(
+    job: BurstJob, workload: AbstractWorkload, store: TrialStore, clock: Clock, say: Say
+) -> BurstResult:
+    """Measure every phase of `job.config` once, in this process."""
+    values = PhaseValues(job.config.logging.mode)
+    say("imports", 0.0)
+    versions = workload.load()
+    workload.check(job.config)
+    values.add(Phase.IMPORT, clock.now() - min(process_start(clock), job.spawned))
+    say("first step (just-in-time compilation)", 0.1)
+    began = clock.ticks()
+    workload.first_step(job.config)
+    values.add_variant(Phase.JIT, "cold" if job.cold else "warm", clock.ticks() - began)
+    config = short_config(job)
+    training = workload.create(config, values)
+    trial = _Trial(store, config, values, clock)
+    control = BurstControl(config, values, trial, say, job)
+    try:
+        training.run(control)
+    except StopTraining as stop:
+        if stop.reason is not StopReason.BUDGET:
+            raise
+    say("checkpoints", 0.9)
+    notes = _save_two_sizes(job, training, trial)
+    say("restore", 0.95)
+    trial.restore(workload, PhaseValues())
+    facts = training.facts()
+    training.close()
+    return BurstResult(
+        versions=versions,
+        facts=facts,
+        state_bytes=trial.state_bytes(),
+        phases=tuple(values.samples(job.repetition)),
+        done=clock.now(),
+        notes=tuple(notes),
+    )
+
+
+def _save_two_sizes(job: BurstJob, training: AbstractTraining, trial: _Trial) -> list[str]:
+    """Save at the size reached, and with the replay buffer as full as the study will make it."""
+    config = job.config
+    if not isinstance(config, OffPolicyConfig):
+        trial.save(training)
+        trial.save(training)
+        return []
+    reached = training.replay_size()
+    trial.save(training, reached)
+    (rows_0, bytes_0), (rows_1, bytes_1) = min(trial.sizes), max(trial.sizes)
+    per_row = max(1.0, (bytes_1 - bytes_0) / max(1, rows_1 - rows_0))
+    planned = min(config.buffer_size, config.total_timesteps)
+    most = min(planned, int(MAX_PROBE_BYTES / per_row))
+    training.prefill(most)
+    trial.save(training, training.replay_size())
+    if most < planned:
+        return [f"checkpoint cost beyond {most:,} transitions is extrapolated in a straight line"]
+    return []
+
+
+def _segments(config: TrainConfig, start: int) -> list[tuple[int, int, str]]:
+    """(from, to, mode) of the blocks under a mode that is not the study's own."""
+    others = [m for m in MODES if m != config.logging.mode]
+    steps = config.total_timesteps - start
+    width = steps // 8
+    length = min(width, PROBE_STEPS * config.n_envs)
+    if length < 1:
+        return []
+    order = [others[0], others[1], others[0], others[1]]
+    return [
+        (start + (2 * i + 1) * width, start + (2 * i + 1) * width + length, mode)
+        for i, mode in enumerate(order)
+    ]
+
+
+def _mode_at(segments: list[tuple[int, int, str]], step: int, main: str) -> str:
+    for first, last, mode in segments:
+        if first <= step < last:
+            return mode
+    return main

@@ -1,0 +1,284 @@
+"""Calibration: short real trainings in fresh processes, one after another, raw values kept.
+
+The first repetition finds compiled-code caches empty (cold) and runs shortened rollouts; the pace it
+shows decides how much the others measure within the time allowed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from arzbench.clock import Clock
+from arzbench.errors import ArzbenchError, StateError, UsageError
+from arzbench.measure.burst import BurstJob, BurstResult
+from arzbench.measure.host import host_info
+from arzbench.records import (
+    Calibration,
+    EnvFacts,
+    Phase,
+    PhaseSamples,
+    Record,
+    WorkloadSamples,
+)
+from arzbench.study import OnPolicyConfig, PPO, Study, TrainConfig
+
+#: seconds of training measured in each repetition where the steps asked for take less
+BURST_S = 2.0
+#: seconds of evaluation measured in each repetition, at least one episode
+EVAL_S = 0.6
+#: a repetition that takes longer is broken
+TIMEOUT_S = 1800.0
+
+Progress = Callable[[str, float], None]
+
+
+class Worker(Record, kw_only=True):
+    """How to start a measuring process: `command` takes a job file and a result file."""
+
+    command: tuple[str, ...]
+
+
+def calibrate(
+    study: Study,
+    worker: Worker,
+    clock: Clock,
+    *,
+    steps: int,
+    repetitions: int,
+    max_s: float,
+    folder: Path,
+    progress: Progress,
+) -> Calibration:
+    """Measure every workload of `study`, each in `repetitions` fresh processes.
+
+    `steps` training env steps at least, spread over the repetitions; about `max_s` seconds in all
+    unless the steps themselves take longer. Trial checkpoints are written below `folder`.
+
+    Raises:
+        ArzbenchError: what the measuring process reported, with its exit code.
+    """
+    began = clock.now()
+    distinct = _distinct(study)
+    results: list[WorkloadSamples] = []
+    versions: dict[str, str] = {}
+    for index, config in enumerate(distinct):
+        share = (index / len(distinct), 1 / len(distinct))
+        bursts = _measure_workload(
+            config, worker, clock, steps, repetitions, max_s / len(distinct), folder, progress, share
+        )
+        versions = bursts[0].versions
+        results.append(_combine(config, bursts))
+    first = study.trainings[0]
+    created = clock.wall()
+    return Calibration(
+        id=f"{study.name}-{created:%Y%m%dT%H%M%SZ}",
+        created=created.isoformat(timespec="seconds"),
+        host=host_info(first.device, first.torch_threads),
+        study=study,
+        versions=versions,
+        steps=steps,
+        repetitions=repetitions,
+        took_s=clock.now() - began,
+        drift=max(_drift(w) for w in results),
+        workloads=tuple(results),
+    )
+
+
+def _distinct(study: Study) -> list[TrainConfig]:
+    """One training per workload: the first, with the schedules of them all where they matter."""
+    found: dict[str, TrainConfig] = {}
+    for config in study.trainings:
+        found.setdefault(config.workload_digest(), config)
+    return list(found.values())
+
+
+def _measure_workload(
+    config: TrainConfig,
+    worker: Worker,
+    clock: Clock,
+    steps: int,
+    repetitions: int,
+    max_s: float,
+    folder: Path,
+    progress: Progress,
+    share: tuple[float, float],
+) -> list[BurstResult]:
+    bursts: list[BurstResult] = []
+    began = clock.now()
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".calibrate-") as name:
+        for repetition in range(repetitions):
+
+            def tell(what: str, fraction: float, repetition: int = repetition) -> None:
+                whole = (repetition + fraction) / repetitions
+                progress(f"{config.name}, process {repetition + 1}/{repetitions}: {what}", share[0] + share[1] * whole)
+
+            left = max_s - (clock.now() - began)
+            job = _next_job(config, bursts, repetition, repetitions, steps, left, name, clock)
+            bursts.append(_run_worker(job, worker, Path(name), clock, tell))
+    return bursts
+
+
+def _next_job(
+    config: TrainConfig,
+    bursts: Sequence[BurstResult],
+    repetition: int,
+    repetitions: int,
+    steps: int,
+    left_s: float,
+    folder: str,
+    clock: Clock,
+) -> BurstJob:
+    """What the next process measures, from the pace of those before."""
+    wanted = math.ceil(steps / repetitions)
+    rollout = _short_rollout(config, wanted) if isinstance(config, OnPolicyConfig) else None
+    eval_episodes = 1
+    if bursts:
+        step_s, update_s, eval_s = _pace(bursts)
+        fixed_s = _fixed_s(bursts)
+        allowed = max(0.2, min(BURST_S, left_s / (repetitions - repetition) - fixed_s))
+        cycle = step_s + update_s
+        wanted = max(wanted, math.ceil(allowed / cycle))
+        if isinstance(config, OnPolicyConfig) and 2 * config.rollout_steps * cycle <= 2 * allowed:
+            rollout = None  # whole rollouts as configured are affordable
+        length = statistics.fmean(bursts[-1].facts.eval_episode_steps or (1,))
+        eval_episodes = max(1, min(50, math.ceil(EVAL_S / max(1e-9, eval_s * length))))
+    return BurstJob(
+        config=config,  # type: ignore[arg-type]
+        repetition=repetition,
+        cold=repetition == 0,
+        spawned=clock.now(),
+        steps=wanted,
+        rollout=rollout,
+        eval_episodes=eval_episodes,
+        max_eval_s=max(EVAL_S, left_s / 4),
+        folder=folder,
+        cpu_threads=config.torch_threads,
+    )
+
+
+def _short_rollout(config: OnPolicyConfig, wanted: int) -> int:
+    """Steps per env of a shortened rollout: at least one full minibatch."""
+    least = math.ceil(config.batch_size / config.n_envs) if isinstance(config, PPO) else 1
+    return min(config.n_steps, max(least, math.ceil(wanted / config.n_envs / 2), 1))
+
+
+def _pace(bursts: Sequence[BurstResult]) -> tuple[float, float, float]:
+    """Seconds per env step without updates, of updates per env step, per evaluation step."""
+    phases = bursts[-1].phases
+    steps = _units(phases, Phase.ENV_STEP)
+    collected = sum(_seconds(phases, p) for p in (Phase.ENV_STEP, Phase.POLICY, Phase.ROLLOUT, Phase.RESET, Phase.LOG))
+    evaluated = max(1, _units(phases, Phase.EVAL_STEP))
+    return (
+        max(1e-9, collected / steps),
+        _seconds(phases, Phase.UPDATE) / steps,
+        _seconds(phases, Phase.EVAL_STEP) / evaluated,
+    )
+
+
+def _fixed_s(bursts: Sequence[BurstResult]) -> float:
+    """Seconds of a process that do not depend on how much it measures."""
+    phases = bursts[-1].phases
+    kinds = (Phase.IMPORT, Phase.BUILD, Phase.CHECKPOINT, Phase.RESTORE, Phase.TEARDOWN)
+    return sum(_seconds(phases, p) for p in kinds)
+
+
+def _seconds(phases: Sequence[PhaseSamples], phase: Phase) -> float:
+    return sum(sum(p.seconds) for p in phases if p.phase is phase)
+
+
+def _units(phases: Sequence[PhaseSamples], phase: Phase) -> int:
+    return sum(p.count for p in phases if p.phase is phase)
+
+
+def _run_worker(job: BurstJob, worker: Worker, folder: Path, clock: Clock, tell: Progress) -> BurstResult:
+    """Start the process, pass its progress on, read its result; the time it takes to end is teardown."""
+    task, answer = folder / f"job-{job.repetition}.json", folder / f"result-{job.repetition}.json"
+    task.write_bytes(msgspec.json.encode(job))
+    environment = {**os.environ, "OMP_NUM_THREADS": str(job.cpu_threads), "MKL_NUM_THREADS": str(job.cpu_threads)}
+    if job.cold:
+        environment["NUMBA_CACHE_DIR"] = str(folder / "cold-cache")
+    command = [*worker.command, str(task), str(answer)]
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, env=environment, text=True
+        )
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                _pass_on(line, tell)
+            code = process.wait(timeout=TIMEOUT_S)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        ended = clock.now()
+        if code != 0 or not answer.exists():
+            errors.seek(0)
+            raise _worker_error(code, errors.read().decode(errors="replace"), answer)
+    result = msgspec.json.decode(answer.read_bytes(), type=BurstResult)
+    teardown = PhaseSamples(
+        phase=Phase.TEARDOWN,
+        repetition=job.repetition,
+        seconds=(max(0.0, ended - result.done),),
+        units=(1,),
+    )
+    return msgspec.structs.replace(result, phases=(*result.phases, teardown))
+
+
+def _pass_on(line: str, tell: Progress) -> None:
+    """A progress line is a JSON pair; an env's own prints are passed over."""
+    try:
+        what, fraction = json.loads(line)
+        tell(str(what), float(fraction))
+    except (ValueError, TypeError):
+        return
+
+
+def _worker_error(code: int, text: str, answer: Path) -> ArzbenchError:
+    """The error the process wrote down, or what it printed last."""
+    problem = answer.with_suffix(".error")
+    if problem.exists():
+        told = json.loads(problem.read_text())
+        kind = UsageError if told["exit_code"] == UsageError.exit_code else StateError
+        return kind(told["message"], told["hint"])
+    last = "\n".join(text.strip().splitlines()[-8:]) or "it printed nothing"
+    return StateError(f"a measuring process ended with code {code}", last)
+
+
+def _combine(config: TrainConfig, bursts: Sequence[BurstResult]) -> WorkloadSamples:
+    facts = bursts[0].facts
+    merged = EnvFacts(
+        n_envs=facts.n_envs,
+        max_episode_steps=facts.max_episode_steps,
+        episode_steps=tuple(n for b in bursts for n in b.facts.episode_steps)[:1000],
+        eval_episode_steps=tuple(n for b in bursts for n in b.facts.eval_episode_steps)[:1000],
+    )
+    return WorkloadSamples(
+        workload=config.workload_digest(),
+        config=config,  # type: ignore[arg-type]
+        facts=merged,
+        state_bytes=max(b.state_bytes for b in bursts),
+        phases=tuple(p for b in bursts for p in b.phases),
+        notes=tuple(sorted({n for b in bursts for n in b.notes})),
+    )
+
+
+def _drift(samples: WorkloadSamples) -> float:
+    """Relative spread of the price of a training step between repetitions."""
+    main = samples.config.logging.mode
+    per_repetition: dict[int, float] = {}
+    for item in samples.phases:
+        stepwise = item.phase in (Phase.ENV_STEP, Phase.POLICY, Phase.ROLLOUT) and item.variant == main
+        if (stepwise or item.phase is Phase.UPDATE) and not item.warmup:
+            per_repetition[item.repetition] = per_repetition.get(item.repetition, 0.0) + item.mean_s
+    values = list(per_repetition.values())
+    return (max(values) - min(values)) / statistics.fmean(values) if len(values) > 1 else 0.0
