@@ -38,7 +38,7 @@ class Phase(StrEnum):
     TEARDOWN = "teardown"  # per session: from the last save to the end of the process
 
 
-class HostInfo(Record, kw_only=True):
+class HostInfo(Record, frozen=True, kw_only=True):
     """What must be equal for two measurements to be comparable, and what helps to explain them."""
 
     name: str
@@ -61,7 +61,7 @@ class HostInfo(Record, kw_only=True):
         return [name for name in checked if getattr(self, name) != getattr(other, name)]
 
 
-class PhaseSamples(Record, kw_only=True):
+class PhaseSamples(Record, frozen=True, kw_only=True):
     """Raw measurements of one phase in one repetition (one fresh process)."""
 
     phase: Phase
@@ -93,7 +93,7 @@ class PhaseSamples(Record, kw_only=True):
         return [s / u for s, u in zip(self.seconds, self.units, strict=True)]
 
 
-class EnvFacts(Record, kw_only=True):
+class EnvFacts(Record, frozen=True, kw_only=True):
     """What only running the env tells, needed to count episodes."""
 
     n_envs: int
@@ -118,7 +118,7 @@ class EnvFacts(Record, kw_only=True):
         return mean, float(max(known or 0, *seen))
 
 
-class PhaseCount(Record, kw_only=True):
+class PhaseCount(Record, frozen=True, kw_only=True):
     """How often a phase occurs; `high` differs where an episode's length is not known."""
 
     phase: Phase
@@ -131,7 +131,7 @@ class PhaseCount(Record, kw_only=True):
             raise ValueError(f"{self.phase}: count {self.count} outside 0..{self.high}")
 
 
-class TrainSchedule(Record, kw_only=True):
+class TrainSchedule(Record, frozen=True, kw_only=True):
     """Every event of one training of `total_timesteps`, counted."""
 
     training: str
@@ -162,7 +162,7 @@ class TrainSchedule(Record, kw_only=True):
         return self.total_timesteps + low, self.total_timesteps + high
 
 
-class WorkloadSamples(Record, kw_only=True):
+class WorkloadSamples(Record, frozen=True, kw_only=True):
     """All measurements of one workload: an env, an algorithm and its hyper-parameters."""
 
     workload: str  # TrainConfig.workload_digest()
@@ -173,7 +173,7 @@ class WorkloadSamples(Record, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-class Calibration(Record, kw_only=True):
+class Calibration(Record, frozen=True, kw_only=True):
     """The raw record of one `arzbench calibrate`; never edited afterwards."""
 
     id: str
@@ -192,10 +192,11 @@ class Calibration(Record, kw_only=True):
         return next((w for w in self.workloads if w.workload == digest), None)
 
 
-class Coefficient(Record, kw_only=True):
+class Coefficient(Record, frozen=True, kw_only=True):
     """The price of one phase: fixed_s + per_size_s x size, per unit."""
 
     phase: Phase
+    variant: str = ""  # jit: cold | warm
     fixed_s: float
     per_size_s: float = 0.0
     relative_error: float  # standard error of the mean, from repetition means
@@ -207,7 +208,7 @@ class Coefficient(Record, kw_only=True):
         return self.fixed_s + self.per_size_s * size
 
 
-class CostModel(Record, kw_only=True):
+class CostModel(Record, frozen=True, kw_only=True):
     """Prices of one workload's phases on one host."""
 
     workload: str
@@ -220,7 +221,7 @@ class CostModel(Record, kw_only=True):
         return next((c for c in self.coefficients if c.phase is phase), None)
 
 
-class Spread(Record, kw_only=True):
+class Spread(Record, frozen=True, kw_only=True):
     """How actual times scatter around predictions on this host, and where that was learned."""
 
     source: str  # the sentence shown
@@ -228,7 +229,7 @@ class Spread(Record, kw_only=True):
     log_sigma: float  # of the log-normal prior, or of the ratios
 
 
-class Estimate(Record, kw_only=True):
+class Estimate(Record, frozen=True, kw_only=True):
     """A predicted wall time: what half, 90 % and 99 % of such runs stay under."""
 
     p50_s: float
@@ -245,7 +246,7 @@ class Verdict(StrEnum):
     TIMES_OUT = "times out"
 
 
-class Platform(Record, kw_only=True):
+class Platform(Record, frozen=True, kw_only=True):
     """The limits of a place to run, each with its source."""
 
     name: str
@@ -254,12 +255,13 @@ class Platform(Record, kw_only=True):
     weekly_s: float | None = None
     output_bytes: int | None = None
     device: str = "cpu"
+    fresh_machine: bool = False  # caches of compiled code do not outlive a session
     source: str
     checked: str  # date of the source, ISO
     notes: str = ""
 
 
-class TableRow(Record, kw_only=True):
+class TableRow(Record, frozen=True, kw_only=True):
     """One line of the wall-time table."""
 
     label: str
@@ -270,7 +272,7 @@ class TableRow(Record, kw_only=True):
     verdict: Verdict | None
 
 
-class PlanOption(Record, kw_only=True):
+class PlanOption(Record, frozen=True, kw_only=True):
     """One way to spend the quota."""
 
     key: str  # A, B, C
@@ -283,7 +285,7 @@ class PlanOption(Record, kw_only=True):
     command: str
 
 
-class Plan(Record, kw_only=True):
+class Plan(Record, frozen=True, kw_only=True):
     """A decision that explains itself alone: study, prices, quota and what follows from them."""
 
     id: str
@@ -317,7 +319,7 @@ class StopReason(StrEnum):
     FAILED = "failed: the last sound checkpoint is kept"
 
 
-class LedgerEntry(Record, kw_only=True):
+class LedgerEntry(Record, frozen=True, kw_only=True):
     """One line of ledger.jsonl: what happened, when, at which step, and the time it took."""
 
     kind: str  # session | phases | evaluation | episodes | checkpoint | stop

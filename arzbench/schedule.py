@@ -50,9 +50,7 @@ def count_training(
         _exactly(Phase.CHECKPOINT, checkpoints, size=_mean_state(config, steps, state_bytes)),
     ]
     if config.logging.mode != "off":
-        counts.append(
-            PhaseCount(phase=Phase.LOG, count=steps + evaluated[0], high=steps + evaluated[1])
-        )
+        counts.append(PhaseCount(phase=Phase.LOG, count=steps + evaluated[0], high=steps + evaluated[1]))
     return TrainSchedule(
         training=config.name,
         total_timesteps=steps,

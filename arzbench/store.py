@@ -68,7 +68,7 @@ def check_schema(data: Any, schema: str, source: str) -> dict[str, Any]:
     return body
 
 
-def decode(text: bytes, schema: str, kind: type[T] | Any, source: str) -> T:
+def decode(text: bytes, schema: str, kind: Any, source: str) -> Any:
     """The record in `text`.
 
     Raises:
@@ -81,13 +81,12 @@ def decode(text: bytes, schema: str, kind: type[T] | Any, source: str) -> T:
     return convert(check_schema(data, schema, source), kind, source)
 
 
-def convert(data: Any, kind: type[T] | Any, source: str) -> T:
-    """`data` as a checked record of type `kind`."""
+def convert(data: Any, kind: Any, source: str) -> Any:
+    """`data` as a checked record of type `kind` (a record class or a union of them)."""
     try:
-        record: T = msgspec.convert(data, kind)
+        return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
         raise UsageError(f"{source}: {error}") from error
-    return record
 
 
 def read_bytes(path: Path, what: str, hint: str = "") -> bytes:
@@ -100,9 +99,10 @@ def read_bytes(path: Path, what: str, hint: str = "") -> bytes:
         raise UsageError(f"cannot read the {what} {path}: {error.strerror}", hint) from error
 
 
-def load(path: Path, schema: str, kind: type[T] | Any, what: str, hint: str = "") -> T:
+def load(path: Path, schema: str, kind: type[T], what: str, hint: str = "") -> T:
     """The record in the file `path`."""
-    return decode(read_bytes(path, what, hint), schema, kind, str(path))
+    record: T = decode(read_bytes(path, what, hint), schema, kind, str(path))
+    return record
 
 
 def fsync_directory(path: Path) -> None:
@@ -155,7 +155,7 @@ def append_line(path: Path, record: Any) -> None:
         raise StateError(f"cannot append to {path}: {error.strerror}") from error
 
 
-def read_lines(path: Path, kind: type[T] | Any) -> Iterator[T]:
+def read_lines(path: Path, kind: type[T]) -> Iterator[T]:
     """The records of a JSONL file; a last line cut off by a kill is passed over."""
     decoder = msgspec.json.Decoder(kind)
     lines = read_bytes(path, "ledger").split(b"\n")

@@ -33,7 +33,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 raise ValueError(f"{name} = {value}: must not be negative")
 
 
-class Evaluation(_Part, kw_only=True):
+class Evaluation(_Part, frozen=True, kw_only=True):
     """SB3's EvalCallback: every `eval_freq` calls (vectorised steps), 0 = never."""
 
     eval_freq: int = 0
@@ -42,28 +42,28 @@ class Evaluation(_Part, kw_only=True):
     final_episodes: int = 0  # episodes of the trained policy after the training
 
 
-class Baseline(_Part, kw_only=True):
+class Baseline(_Part, frozen=True, kw_only=True):
     """Episodes under a fixed controller, before the training."""
 
     controller: str = "random"
     episodes: int = 0
 
 
-class Checkpoints(_Part, kw_only=True):
+class Checkpoints(_Part, frozen=True, kw_only=True):
     """A save every `checkpoint_freq` calls (vectorised steps), 0 = only at the end."""
 
     checkpoint_freq: int = 0
     keep_last: int = 2
 
 
-class Logging(_Part, kw_only=True):
+class Logging(_Part, frozen=True, kw_only=True):
     """The env's own messages: none, one call in `log_period`, or every call."""
 
     mode: Literal["off", "periodic", "every"] = "periodic"
     log_period: int = 1000
 
 
-class TrainConfig(_Part, kw_only=True, tag_field="algo"):
+class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
     """One training: an env, an algorithm with its hyper-parameters, and its schedules."""
 
     name: str = "training"
@@ -117,7 +117,7 @@ class TrainConfig(_Part, kw_only=True, tag_field="algo"):
         return store.digest({k: v for k, v in msgspec.to_builtins(self).items() if k not in left_out})
 
 
-class OffPolicyConfig(TrainConfig, kw_only=True):
+class OffPolicyConfig(TrainConfig, frozen=True, kw_only=True):
     """What counts for algorithms with a replay buffer."""
 
     buffer_size: int = 1_000_000
@@ -150,7 +150,7 @@ class OffPolicyConfig(TrainConfig, kw_only=True):
         return self.n_envs * (frequency if unit == "step" else 1)
 
 
-class DQN(OffPolicyConfig, kw_only=True, tag="dqn"):
+class DQN(OffPolicyConfig, frozen=True, kw_only=True, tag="dqn"):
     """Mnih et al. 2015, SB3's DQN."""
 
     batch_size: int = 32
@@ -162,7 +162,7 @@ class DQN(OffPolicyConfig, kw_only=True, tag="dqn"):
     EXTRA = _REPLAY | {"target_update_interval", "max_grad_norm"}
 
 
-class SAC(OffPolicyConfig, kw_only=True, tag="sac"):
+class SAC(OffPolicyConfig, frozen=True, kw_only=True, tag="sac"):
     """Haarnoja et al. 2018, SB3's SAC."""
 
     EXTRA = _REPLAY | _SDE | {
@@ -170,19 +170,19 @@ class SAC(OffPolicyConfig, kw_only=True, tag="sac"):
     }  # fmt: skip
 
 
-class TD3(OffPolicyConfig, kw_only=True, tag="td3"):
+class TD3(OffPolicyConfig, frozen=True, kw_only=True, tag="td3"):
     """Fujimoto et al. 2018, SB3's TD3."""
 
     EXTRA = _REPLAY | {"action_noise", "policy_delay", "target_policy_noise", "target_noise_clip"}
 
 
-class DDPG(OffPolicyConfig, kw_only=True, tag="ddpg"):
+class DDPG(OffPolicyConfig, frozen=True, kw_only=True, tag="ddpg"):
     """Lillicrap et al. 2016, SB3's DDPG."""
 
     EXTRA = (_REPLAY | {"action_noise"}) - {"stats_window_size"}
 
 
-class OnPolicyConfig(TrainConfig, kw_only=True):
+class OnPolicyConfig(TrainConfig, frozen=True, kw_only=True):
     """What counts for algorithms that learn from each rollout once."""
 
     n_steps: int = 5
@@ -199,7 +199,7 @@ class OnPolicyConfig(TrainConfig, kw_only=True):
         return self.n_envs * self.n_steps
 
 
-class PPO(OnPolicyConfig, kw_only=True, tag="ppo"):
+class PPO(OnPolicyConfig, frozen=True, kw_only=True, tag="ppo"):
     """Schulman et al. 2017, SB3's PPO."""
 
     n_steps: int = 2048
@@ -216,7 +216,7 @@ class PPO(OnPolicyConfig, kw_only=True, tag="ppo"):
             raise ValueError("PPO needs n_steps x n_envs > 1 (it normalises advantages)")
 
 
-class A2C(OnPolicyConfig, kw_only=True, tag="a2c"):
+class A2C(OnPolicyConfig, frozen=True, kw_only=True, tag="a2c"):
     """Mnih et al. 2016, SB3's A2C."""
 
     EXTRA = _ROLLOUT | {"rms_prop_eps", "use_rms_prop"}
@@ -224,7 +224,8 @@ class A2C(OnPolicyConfig, kw_only=True, tag="a2c"):
 
 AnyConfig = DQN | SAC | TD3 | DDPG | PPO | A2C
 ALGORITHMS: dict[str, type[TrainConfig]] = {
-    kind.__struct_config__.tag: kind for kind in (DQN, SAC, TD3, DDPG, PPO, A2C)  # type: ignore[misc]
+    kind.__struct_config__.tag: kind
+    for kind in (DQN, SAC, TD3, DDPG, PPO, A2C)  # type: ignore[misc]
 }
 
 
@@ -265,7 +266,8 @@ def make_config(table: dict[str, Any], source: str) -> TrainConfig:
             f"hyper-parameters of {algo}: {', '.join(names)}\nkeys: {', '.join(keys)}",
         )
     data = {**table, **counted, "hyperparameters": extra, "algo": algo.lower()}
-    return store.convert(data, AnyConfig, source)  # type: ignore[no-any-return]
+    config: TrainConfig = store.convert(data, AnyConfig, source)
+    return config
 
 
 def make_study(data: dict[str, Any], source: str) -> Study:

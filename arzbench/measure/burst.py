@@ -47,7 +47,7 @@ class TrialStore(Protocol):
         """The state and the bytes read."""
 
 
-class BurstJob(Record, kw_only=True):
+class BurstJob(Record, frozen=True, kw_only=True):
     """What one fresh process is to measure."""
 
     config: AnyConfig
@@ -62,7 +62,7 @@ class BurstJob(Record, kw_only=True):
     cpu_threads: int
 
 
-class BurstResult(Record, kw_only=True):
+class BurstResult(Record, frozen=True, kw_only=True):
     """What it measured."""
 
     versions: dict[str, str]
@@ -101,22 +101,25 @@ def short_config(job: BurstJob) -> TrainConfig:
 class BurstControl:
     """Lets the short training run; switches the messages and writes trial checkpoints on its way."""
 
-    def __init__(self, config: TrainConfig, values: PhaseValues, store: _Trial, say: Say, job: BurstJob) -> None:
+    def __init__(
+        self, job: BurstJob, config: TrainConfig, values: PhaseValues, trial: _Trial, say: Say, clock: Clock
+    ) -> None:
+        self._job = job
         self._config = config
         self._values = values
-        self._store = store
+        self._trial = trial
         self._say = say
-        self._job = job
+        self._clock = clock
         self._start = config.learning_starts if isinstance(config, OffPolicyConfig) else 0
         self._prefilled = False
-        self._eval_s = 0.0
+        self._eval_began: float | None = None
         self._segments = _segments(config, self._start)
-        self._mode = config.logging.mode
+        self._mode: str = config.logging.mode
 
     def before_step(self, training: AbstractTraining, updates: int) -> None:
         step = training.num_timesteps
         if step == 0:
-            self._store.save(training)
+            self._trial.save(training)
         if not self._prefilled and isinstance(self._config, OffPolicyConfig) and step >= self._start:
             self._prefilled = True
             training.prefill(min(self._config.buffer_size, self._job.config.total_timesteps) // 2)
@@ -129,8 +132,12 @@ class BurstControl:
             self._say("training", 0.8 * step / self._config.total_timesteps)
 
     def before_episode(self, training: AbstractTraining, kind: str) -> None:
-        if kind == "final" and self._eval_s > self._job.max_eval_s:
-            raise StopTraining(StopReason.BUDGET, "enough evaluation episodes")
+        if kind == "final":
+            now = self._clock.now()
+            if self._eval_began is None:
+                self._eval_began = now
+            elif now - self._eval_began > self._job.max_eval_s:
+                raise StopTraining(StopReason.BUDGET, "enough evaluation episodes")
         if self._mode != self._config.logging.mode:
             self._mode = self._config.logging.mode
             training.set_logging(self._mode)
@@ -195,7 +202,7 @@ def measure_once(
     config = short_config(job)
     training = workload.create(config, values)
     trial = _Trial(store, config, values, clock)
-    control = BurstControl(config, values, trial, say, job)
+    control = BurstControl(job, config, values, trial, say, clock)
     try:
         training.run(control)
     except StopTraining as stop:

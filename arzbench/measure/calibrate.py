@@ -21,6 +21,7 @@ from arzbench.clock import Clock
 from arzbench.errors import ArzbenchError, StateError, UsageError
 from arzbench.measure.burst import BurstJob, BurstResult
 from arzbench.measure.host import host_info
+from arzbench.measure.phases import PER_STEP
 from arzbench.records import (
     Calibration,
     EnvFacts,
@@ -29,7 +30,7 @@ from arzbench.records import (
     Record,
     WorkloadSamples,
 )
-from arzbench.study import OnPolicyConfig, PPO, Study, TrainConfig
+from arzbench.study import PPO, OnPolicyConfig, Study, TrainConfig
 
 #: seconds of training measured in each repetition where the steps asked for take less
 BURST_S = 2.0
@@ -41,7 +42,7 @@ TIMEOUT_S = 1800.0
 Progress = Callable[[str, float], None]
 
 
-class Worker(Record, kw_only=True):
+class Worker(Record, frozen=True, kw_only=True):
     """How to start a measuring process: `command` takes a job file and a result file."""
 
     command: tuple[str, ...]
@@ -94,10 +95,12 @@ def calibrate(
 
 
 def _distinct(study: Study) -> list[TrainConfig]:
-    """One training per workload: the first, with the schedules of them all where they matter."""
+    """One training per workload: the first, or the first with a baseline to measure."""
     found: dict[str, TrainConfig] = {}
     for config in study.trainings:
-        found.setdefault(config.workload_digest(), config)
+        key = config.workload_digest()
+        if key not in found or (config.baseline.episodes and not found[key].baseline.episodes):
+            found[key] = config
     return list(found.values())
 
 
@@ -119,7 +122,8 @@ def _measure_workload(
 
             def tell(what: str, fraction: float, repetition: int = repetition) -> None:
                 whole = (repetition + fraction) / repetitions
-                progress(f"{config.name}, process {repetition + 1}/{repetitions}: {what}", share[0] + share[1] * whole)
+                label = f"{config.name}, process {repetition + 1}/{repetitions}: {what}"
+                progress(label, share[0] + share[1] * whole)
 
             left = max_s - (clock.now() - began)
             job = _next_job(config, bursts, repetition, repetitions, steps, left, name, clock)
@@ -175,7 +179,7 @@ def _pace(bursts: Sequence[BurstResult]) -> tuple[float, float, float]:
     """Seconds per env step without updates, of updates per env step, per evaluation step."""
     phases = bursts[-1].phases
     steps = _units(phases, Phase.ENV_STEP)
-    collected = sum(_seconds(phases, p) for p in (Phase.ENV_STEP, Phase.POLICY, Phase.ROLLOUT, Phase.RESET, Phase.LOG))
+    collected = sum(_seconds(phases, p) for p in PER_STEP)
     evaluated = max(1, _units(phases, Phase.EVAL_STEP))
     return (
         max(1e-9, collected / steps),
@@ -203,13 +207,19 @@ def _run_worker(job: BurstJob, worker: Worker, folder: Path, clock: Clock, tell:
     """Start the process, pass its progress on, read its result; the time it takes to end is teardown."""
     task, answer = folder / f"job-{job.repetition}.json", folder / f"result-{job.repetition}.json"
     task.write_bytes(msgspec.json.encode(job))
-    environment = {**os.environ, "OMP_NUM_THREADS": str(job.cpu_threads), "MKL_NUM_THREADS": str(job.cpu_threads)}
+    threads = str(job.cpu_threads)
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     if job.cold:
         environment["NUMBA_CACHE_DIR"] = str(folder / "cold-cache")
     command = [*worker.command, str(task), str(answer)]
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, env=environment, text=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            text=True,
         )
         try:
             assert process.stdout is not None

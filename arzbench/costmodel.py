@@ -1,0 +1,330 @@
+"""Prices from raw samples, and predicted wall times with their spread.
+
+    T = sessions x startup + trainings x build + sum over phases of count x (fixed + per_size x size)
+
+Within a run the price of a phase is a mean (training steps are periodic and heavy-tailed: medians of
+steps would be wrong); its error comes from the means of repetitions in fresh processes. Between runs
+the whole varies by a factor learned from this host's finished runs, or by a stated prior.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from arzbench.errors import UsageError
+from arzbench.records import (
+    Coefficient,
+    CostModel,
+    Estimate,
+    Phase,
+    PhaseSamples,
+    Spread,
+    TrainSchedule,
+    WorkloadSamples,
+)
+from arzbench.study import Study
+
+#: once per session, whatever is trained
+STARTUP = (Phase.IMPORT, Phase.JIT, Phase.FIRST, Phase.TEARDOWN)
+#: phases of a training step, for seconds per step
+STEPWISE = (Phase.ENV_STEP, Phase.RESET, Phase.POLICY, Phase.UPDATE, Phase.ROLLOUT)
+#: identical trainings back to back on idle shared machines differed by 5-10 % (coefficient of variation)
+PRIOR_LOG_SIGMA = 0.10
+#: a calibration from another machine says much less
+FOREIGN_LOG_SIGMA = 0.35
+#: finished runs needed before this host's own record replaces the prior
+ENOUGH_RATIOS = 8
+FloatArray = npt.NDArray[np.float64]
+DRAWS = 8000
+_SEED = 20240229
+
+
+def fit(samples: WorkloadSamples) -> CostModel:
+    """The prices of every phase that was measured."""
+    main = samples.config.logging.mode
+    groups: dict[tuple[Phase, str], list[PhaseSamples]] = {}
+    for item in samples.phases:
+        if not item.warmup and item.variant in ("", main, "cold", "warm"):
+            variant = item.variant if item.phase is Phase.JIT else ""
+            groups.setdefault((item.phase, variant), []).append(item)
+    found = [
+        _price(phase, variant, items)
+        for (phase, variant), items in groups.items()
+        if phase not in (Phase.CHECKPOINT, Phase.RESTORE)
+    ]
+    found += [
+        _sized_price(phase, groups[phase, ""])
+        for phase in (Phase.CHECKPOINT, Phase.RESTORE)
+        if (phase, "") in groups
+    ]
+    found.append(_first_calls(samples))
+    return CostModel(
+        workload=samples.workload,
+        facts=samples.facts,
+        state_bytes=samples.state_bytes,
+        coefficients=tuple(found),
+    )
+
+
+def _by_repetition(items: Iterable[PhaseSamples]) -> list[float]:
+    """Seconds per unit, one mean a repetition."""
+    sums: dict[int, list[float]] = {}
+    for item in items:
+        total = sums.setdefault(item.repetition, [0.0, 0.0])
+        total[0] += sum(item.seconds)
+        total[1] += item.count
+    return [seconds / units for seconds, units in sums.values()]
+
+
+def _relative_error(means: Sequence[float], singles: Sequence[float]) -> float:
+    """Standard error of the mean over repetitions, relative to it."""
+    mean = statistics.fmean(means)
+    if mean <= 0:
+        return 0.0
+    values = means if len(means) > 1 else singles
+    if len(values) < 2:
+        return 0.5  # one value says nothing of its spread
+    return min(1.0, statistics.stdev(values) / math.sqrt(len(values)) / mean)
+
+
+def _price(phase: Phase, variant: str, items: Sequence[PhaseSamples]) -> Coefficient:
+    means = _by_repetition(items)
+    singles = [v for item in items for v in item.per_unit()]
+    return Coefficient(
+        phase=phase,
+        variant=variant,
+        fixed_s=statistics.fmean(means),
+        relative_error=_relative_error(means, singles),
+        n=sum(item.count for item in items),
+        p95_s=float(np.percentile(singles, 95)),
+    )
+
+
+def _sized_price(phase: Phase, items: Sequence[PhaseSamples]) -> Coefficient:
+    """A straight line through cost against size, neither part negative."""
+    sizes = np.array([item.size for item in items for _ in item.seconds])
+    costs = np.array([s for item in items for s in item.per_unit()])
+    slope = 0.0
+    if np.ptp(sizes) > 0:
+        slope = max(0.0, float(np.polyfit(sizes, costs, 1)[0]))
+    fixed = max(0.0, float(np.mean(costs - slope * sizes)))
+    if fixed == 0.0 and slope > 0:
+        slope = float(costs.sum() / sizes.sum())
+    residuals = costs / np.maximum(fixed + slope * sizes, 1e-12)
+    return Coefficient(
+        phase=phase,
+        fixed_s=fixed,
+        per_size_s=slope,
+        relative_error=_relative_error(residuals.tolist(), residuals.tolist()),
+        n=len(costs),
+        p95_s=float(np.percentile(costs, 95)),
+    )
+
+
+def _first_calls(samples: WorkloadSamples) -> Coefficient:
+    """What the first call of each phase costs above the others, summed per process."""
+    main = samples.config.logging.mode
+    excess: dict[int, float] = {}
+    singles = [i for i in samples.phases if i.phase in STEPWISE and i.variant in ("", main)]
+    usual = {
+        phase: statistics.fmean(_by_repetition([i for i in singles if i.phase is phase and not i.warmup]))
+        for phase in {i.phase for i in singles if not i.warmup}
+    }
+    for item in singles:
+        if item.warmup and item.phase in usual:
+            above = sum(item.seconds) - usual[item.phase] * item.count
+            excess[item.repetition] = excess.get(item.repetition, 0.0) + max(0.0, above)
+    values = list(excess.values()) or [0.0]
+    return Coefficient(
+        phase=Phase.FIRST,
+        fixed_s=statistics.fmean(values),
+        relative_error=_relative_error(values, values),
+        n=len(values),
+        p95_s=max(values),
+    )
+
+
+def seconds_per_step(samples: WorkloadSamples, mode: str) -> float | None:
+    """Measured seconds per training env step under a logging mode; None where it was not measured.
+
+    Env, policy, rollout and logging as measured under that mode; updates as often as the
+    short training made them.
+    """
+    total, steps = 0.0, 0
+    for item in samples.phases:
+        if item.warmup or item.variant != mode or item.phase is Phase.JIT:
+            continue
+        total += sum(item.seconds)
+        steps += item.count if item.phase is Phase.ENV_STEP else 0
+    updates = [i for i in samples.phases if i.phase is Phase.UPDATE and not i.warmup]
+    all_steps = sum(i.count for i in samples.phases if i.phase is Phase.ENV_STEP)
+    if not steps or not all_steps:
+        return None
+    return total / steps + sum(sum(i.seconds) for i in updates) / all_steps
+
+
+def missing_phases(model: CostModel, schedule: TrainSchedule) -> list[Phase]:
+    """Phases that will occur and have no price."""
+    return [c.phase for c in schedule.counts if c.high > 0 and model.get(c.phase) is None]
+
+
+class Job:
+    """A study's wall time as a distribution: draws of T under the errors of prices and between runs."""
+
+    def __init__(
+        self,
+        parts: Sequence[tuple[CostModel, TrainSchedule]],
+        spread: Spread,
+        *,
+        sessions: int = 1,
+        cold: bool = False,
+    ) -> None:
+        """`parts` are the trainings; `cold` when compiled-code caches do not outlive a session.
+
+        Raises:
+            UsageError: a phase that will occur was never measured; it is named.
+        """
+        for model, schedule in parts:
+            missing = missing_phases(model, schedule)
+            if missing:
+                raise UsageError(
+                    f"the calibration has no samples of: {', '.join(missing)}",
+                    "measure it with this study: arzbench calibrate",
+                )
+        self._rng = np.random.default_rng(_SEED)
+        self._errors: dict[tuple[str, Phase], FloatArray] = {}
+        length = self._rng.random(DRAWS)  # where between calibrated length and bound episodes lie
+        total = np.zeros(DRAWS)
+        for model, schedule in parts:
+            total += self._training(model, schedule, length)
+        model = parts[0][0]
+        total += sessions * self._startup(model, cold)
+        if sessions > 1:
+            total += (sessions - 1) * self._session_change(model, parts[0][1])
+        self.seconds = total * np.exp(_centre(spread) + spread.log_sigma * self._rng.standard_normal(DRAWS))
+
+    def _error(self, model: CostModel, price: Coefficient) -> FloatArray:
+        key = (model.workload, price.phase)
+        if key not in self._errors:
+            self._errors[key] = np.exp(price.relative_error * self._rng.standard_normal(DRAWS))
+        return self._errors[key]
+
+    def _training(self, model: CostModel, schedule: TrainSchedule, length: FloatArray) -> FloatArray:
+        total = np.zeros(DRAWS)
+        for item in schedule.counts:
+            price = model.get(item.phase)
+            if price is not None and item.high > 0:
+                count = item.count + (item.high - item.count) * length
+                total += count * price.mean_s(item.size) * self._error(model, price)
+        return total
+
+    def _startup(self, model: CostModel, cold: bool) -> FloatArray:
+        total = np.zeros(DRAWS)
+        for phase in STARTUP:
+            price = startup_price(model, phase, cold=cold)
+            if price is not None:
+                total += price.fixed_s * self._error(model, price)
+        return total
+
+    def _session_change(self, model: CostModel, schedule: TrainSchedule) -> FloatArray:
+        """A save at the end of a session and loading it in the next."""
+        total = np.zeros(DRAWS)
+        size = schedule.get(Phase.CHECKPOINT).size
+        for phase in (Phase.CHECKPOINT, Phase.RESTORE):
+            price = model.get(phase)
+            if price is not None:
+                total += price.mean_s(size) * self._error(model, price)
+        return total
+
+    def estimate(self, notes: Sequence[str] = ()) -> Estimate:
+        """The quantiles shown."""
+        p50, p90, p99 = (float(q) for q in np.quantile(self.seconds, (0.5, 0.9, 0.99)))
+        return Estimate(p50_s=p50, p90_s=p90, p99_s=p99, notes=tuple(notes))
+
+    def quantile(self, probability: float) -> float:
+        """Seconds that `probability` of such jobs stay under."""
+        return float(np.quantile(self.seconds, probability))
+
+    def probability(self, quota_s: float) -> float:
+        """The share of such jobs that end within `quota_s`."""
+        return float(np.mean(self.seconds <= quota_s))
+
+
+def startup_price(model: CostModel, phase: Phase, *, cold: bool) -> Coefficient | None:
+    """The price of a once-a-session phase; just-in-time compilation by the state of its cache."""
+    if phase is not Phase.JIT:
+        return model.get(phase)
+    wanted = "cold" if cold else "warm"
+    either = [c for c in model.coefficients if c.phase is Phase.JIT]
+    return next((c for c in either if c.variant == wanted), either[0] if either else None)
+
+
+def startup_seconds(model: CostModel, *, cold: bool = False) -> float:
+    """Mean seconds of a session that train nothing."""
+    prices = [startup_price(model, phase, cold=cold) for phase in (*STARTUP, Phase.BUILD)]
+    return sum(p.fixed_s for p in prices if p is not None)
+
+
+def _centre(spread: Spread) -> float:
+    return statistics.median(math.log(r) for r in spread.ratios) if spread.ratios else 0.0
+
+
+def spread_from(ratios: Sequence[float], *, foreign: bool = False) -> Spread:
+    """How far actual times lie from predicted ones: from past runs, or a stated prior."""
+    if foreign:
+        return Spread(source="calibration of another machine: widened", log_sigma=FOREIGN_LOG_SIGMA)
+    if len(ratios) < ENOUGH_RATIOS:
+        source = f"prior ({PRIOR_LOG_SIGMA:.0%}; {len(ratios)} of {ENOUGH_RATIOS} finished runs on this host)"
+        return Spread(source=source, log_sigma=PRIOR_LOG_SIGMA)
+    recent = [float(r) for r in ratios[-50:]]
+    logs = np.log(recent)
+    # the finite-sample correction of conformal prediction: n + 1 in place of n
+    sigma = float(np.std(logs, ddof=1)) * math.sqrt((len(recent) + 1) / len(recent))
+    return Spread(
+        source=f"{len(recent)} finished runs on this host", ratios=tuple(recent), log_sigma=max(0.02, sigma)
+    )
+
+
+def remaining(
+    parts: Sequence[tuple[CostModel, TrainSchedule, Mapping[Phase, tuple[float, int]]]], spread: Spread
+) -> Estimate:
+    """What is left of trainings of which `(seconds, units)` per phase are done.
+
+    Each phase is repriced by what was observed of it; a phase not yet seen keeps its calibrated
+    price. The more of a phase was seen, the more its own price counts.
+    """
+    left, done = 0.0, 0.0
+    for model, schedule, observed in parts:
+        for item in schedule.counts:
+            price = model.get(item.phase)
+            seconds, units = observed.get(item.phase, (0.0, 0))
+            done += seconds
+            middle = (item.count + item.high) / 2
+            mean = price.mean_s(item.size) if price is not None else 0.0
+            if units:
+                trust = seconds / (seconds + 1.0)
+                mean = trust * seconds / units + (1 - trust) * mean if mean else seconds / units
+            left += max(0.0, middle - units) * mean
+    sigma = spread.log_sigma * left / (left + done) if left + done > 0 else 0.0
+    sigma = max(sigma, 0.01)
+    return Estimate(p50_s=left, p90_s=left * math.exp(1.2816 * sigma), p99_s=left * math.exp(2.3263 * sigma))
+
+
+def models_for(study: Study, models: Mapping[str, CostModel]) -> list[CostModel]:
+    """One cost model per training of `study`.
+
+    Raises:
+        UsageError: a training's workload was not measured.
+    """
+    lacking = [t.name for t in study.trainings if t.workload_digest() not in models]
+    if lacking:
+        raise UsageError(
+            f"the calibration does not cover: {', '.join(lacking)}",
+            "measure them: arzbench calibrate --study ...",
+        )
+    return [models[t.workload_digest()] for t in study.trainings]

@@ -1,0 +1,140 @@
+"""Where studies, platforms and calibrations lie: the working folder first, then the package's own."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from arzbench import store
+from arzbench.errors import UsageError, unknown
+from arzbench.records import Calibration, HostInfo, Platform
+from arzbench.study import Study, load_study
+
+_PACKAGED = (Path(__file__).parent / "profiles", Path(__file__).parent.parent / "profiles")
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+    """One finished run of this host: what was said, and what it took."""
+
+    run_id: str
+    at: str
+    predicted_p50_s: float
+    actual_s: float
+
+
+def _folders(working: Path, kind: str) -> list[Path]:
+    return [base / kind for base in (working / "profiles", *_PACKAGED)]
+
+
+def names(working: Path, kind: str) -> list[str]:
+    """The names of all studies or platforms that can be found."""
+    return sorted({p.stem for folder in _folders(working, kind) for p in folder.glob("*.toml")})
+
+
+def _find(working: Path, kind: str, what: str, name: str) -> Path:
+    if name.endswith(".toml"):
+        path = Path(name) if Path(name).exists() else working / name
+        if not path.is_file():
+            raise UsageError(f"no {what} file {name!r}", f"known: {', '.join(names(working, kind))}")
+        return path
+    for folder in _folders(working, kind):
+        if (folder / f"{name}.toml").is_file():
+            return folder / f"{name}.toml"
+    raise unknown(what, name, names(working, kind), f"or the path of a .toml file with your own {what}")
+
+
+def find_study(working: Path, name: str) -> Study:
+    """The study called `name`, or in the TOML file `name`."""
+    return load_study(_find(working, "studies", "study", name))
+
+
+def find_platform(working: Path, name: str) -> Platform:
+    """The platform called `name`, or in the TOML file `name`."""
+    path = _find(working, "platforms", "platform", name)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from error
+    body = store.check_schema(data, "arzbench/platform", str(path))
+    platform: Platform = store.convert({"name": path.stem, **body}, Platform, str(path))
+    return platform
+
+
+def calibrations_folder(working: Path) -> Path:
+    """Below it, one folder a host."""
+    return working / "profiles" / "calibrations"
+
+
+def save_calibration(working: Path, calibration: Calibration) -> Path:
+    """Write the raw record; its path."""
+    path = calibrations_folder(working) / calibration.host.key / f"{calibration.id}.json"
+    store.save(path, "arzbench/calibration", calibration)
+    return path
+
+
+def load_calibration(path: Path) -> Calibration:
+    """The calibration in `path`."""
+    return store.load(
+        path, "arzbench/calibration", Calibration, "calibration", "make one: arzbench calibrate"
+    )
+
+
+def newest_calibration(
+    working: Path, host: HostInfo, study: Study | None, *, allow_foreign: bool
+) -> tuple[Path, Calibration]:
+    """The newest calibration that covers `study` (None: any) on this host.
+
+    Raises:
+        UsageError: there is none; says which were passed over and why.
+    """
+    files = sorted(
+        calibrations_folder(working).glob("*/*.json"), key=lambda p: p.stat().st_mtime, reverse=True
+    )
+    passed: list[str] = []
+    for path in files:
+        calibration = load_calibration(path)
+        reasons = _unfit(calibration, host, study, allow_foreign=allow_foreign)
+        if not reasons:
+            return path, calibration
+        passed.append(f"{path.stem}: {'; '.join(reasons)}")
+    target = "" if study is None else f" of study {study.name!r}"
+    hint = ["measure it: arzbench calibrate" + ("" if study is None else f" --study {study.name}")]
+    if passed and not allow_foreign:
+        hint.append("or use another machine's with --allow-foreign")
+    raise UsageError(f"no fitting calibration{target} on this host", "\n".join([*passed[:5], *hint]))
+
+
+def _unfit(
+    calibration: Calibration, host: HostInfo, study: Study | None, *, allow_foreign: bool
+) -> list[str]:
+    reasons = []
+    if study is not None:
+        lacking = [t.name for t in study.trainings if calibration.find(t.workload_digest()) is None]
+        if lacking:
+            reasons.append(f"another workload than {', '.join(lacking)}")
+    differing = calibration.host.differs_from(host)
+    if differing and not allow_foreign:
+        told = ", ".join(f"{n} {getattr(calibration.host, n)!r}" for n in differing)
+        reasons.append(f"another host ({told})")
+    return reasons
+
+
+def _ledger(working: Path, host: HostInfo) -> Path:
+    return calibrations_folder(working) / host.key / "predictions.jsonl"
+
+
+def record_prediction(working: Path, host: HostInfo, prediction: Prediction) -> None:
+    """Append what a finished run took beside what was predicted."""
+    store.append_line(_ledger(working, host), prediction)
+
+
+def past_ratios(working: Path, host: HostInfo) -> list[float]:
+    """Actual / predicted of this host's finished runs, oldest first."""
+    path = _ledger(working, host)
+    if not path.exists():
+        return []
+    return [
+        p.actual_s / p.predicted_p50_s for p in store.read_lines(path, Prediction) if p.predicted_p50_s > 0
+    ]
