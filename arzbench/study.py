@@ -224,8 +224,7 @@ class A2C(OnPolicyConfig, frozen=True, kw_only=True, tag="a2c"):
 
 AnyConfig = DQN | SAC | TD3 | DDPG | PPO | A2C
 ALGORITHMS: dict[str, type[TrainConfig]] = {
-    kind.__struct_config__.tag: kind
-    for kind in (DQN, SAC, TD3, DDPG, PPO, A2C)  # type: ignore[misc]
+    str(kind.__struct_config__.tag): kind for kind in (DQN, SAC, TD3, DDPG, PPO, A2C)
 }
 
 

@@ -1,0 +1,1 @@
+"""What was measured, planned and done, as tables for a terminal and as Markdown."""

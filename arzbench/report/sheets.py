@@ -1,0 +1,232 @@
+"""Tables without a medium: rows of text built from records, rendered by `render`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from arzbench.costmodel import STARTUP, fit, seconds_per_step, startup_price
+from arzbench.records import (
+    Calibration,
+    CostModel,
+    Estimate,
+    HostInfo,
+    Phase,
+    PhaseSamples,
+    Plan,
+    TrainSchedule,
+    WorkloadSamples,
+)
+from arzbench.schedule import count_training, total_env_steps
+from arzbench.study import Study
+from arzbench.units import format_bytes, format_duration
+
+MODES = ("off", "periodic", "every")
+
+
+class Sheet(msgspec.Struct, frozen=True, kw_only=True):
+    """A titled table; `align` holds one of l, r per column; `notes` stand below it."""
+
+    title: str
+    columns: tuple[str, ...]
+    align: str
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def count_range(pair: tuple[float, float]) -> str:
+    """A count, or its range where an episode's length is only known within bounds."""
+    low, high = round(pair[0]), round(pair[1])
+    return f"{low:,}" if low == high else f"{low:,}-{high:,}"
+
+
+def host_line(host: HostInfo) -> str:
+    """One line that names a machine."""
+    return (
+        f"{host.name}: {host.cpu}, {host.cores} cores, {format_bytes(host.memory_bytes)}, "
+        f"device {host.device}, {host.torch_threads} torch thread(s), Python {host.python}"
+    )
+
+
+def calibration_sheets(calibration: Calibration) -> list[Sheet]:
+    """Per workload: what each phase costs and its share of the study; cost of logging."""
+    sheets = []
+    for samples in calibration.workloads:
+        model = fit(samples)
+        same = [t for t in calibration.study.trainings if t.workload_digest() == samples.workload]
+        schedules = [count_training(t, model.facts, state_bytes=model.state_bytes) for t in same]
+        sheets.append(_phase_sheet(samples, model, schedules, calibration))
+        sheets.append(_logging_sheet(samples))
+    return sheets
+
+
+def _phase_sheet(
+    samples: WorkloadSamples, model: CostModel, schedules: Sequence[TrainSchedule], calibration: Calibration
+) -> Sheet:
+    shares = _shares(model, schedules)
+    total = sum(shares.values())
+    rows = []
+    for phase in Phase:
+        for variant in ("cold", "warm") if phase is Phase.JIT else ("",):
+            values, units = _measured(samples, phase, variant)
+            if not values:
+                continue
+            label = f"{phase.value} ({variant})" if variant else phase.value
+            share = shares.get(phase, 0.0) if variant != "cold" else 0.0
+            rows.append(
+                (
+                    label,
+                    f"{units:,}",
+                    format_duration(float(np.median(values))),
+                    format_duration(float(np.percentile(values, 95))),
+                    f"{share / total:.1%}" if total and share else "-",
+                )
+            )
+    length, bound = model.facts.eval_length()
+    notes = [
+        f"shares of the planned {sum(s.total_timesteps for s in schedules):,} training steps "
+        f"({count_range(total_env_steps(schedules))} env steps in all)",
+        f"between processes the price of a training step varied by {calibration.drift:.0%}",
+        *samples.notes,
+    ]
+    if bound > length * 1.001:
+        notes.append(f"evaluation episodes: {length:.0f} steps here, {bound:.0f} at most")
+    config = samples.config
+    return Sheet(
+        title=f"{config.algo.upper()} on {config.env}: seconds per unit of each phase",
+        columns=("phase", "n", "median", "p95", "share of the run"),
+        align="lrrrr",
+        rows=tuple(rows),
+        notes=tuple(notes),
+    )
+
+
+def _measured(samples: WorkloadSamples, phase: Phase, variant: str) -> tuple[list[float], int]:
+    """Seconds per unit of single measurements (warm-ups left out), and how many units they hold."""
+    if phase is Phase.FIRST:
+        excess = [p for p in fit(samples).coefficients if p.phase is phase]
+        return [p.fixed_s for p in excess], sum(p.n for p in excess)
+    wanted = {variant} if variant else {"", samples.config.logging.mode}
+    items: list[PhaseSamples] = [
+        i for i in samples.phases if i.phase is phase and not i.warmup and i.variant in wanted
+    ]
+    return [v for i in items for v in i.per_unit()], sum(i.count for i in items)
+
+
+def _shares(model: CostModel, schedules: Sequence[TrainSchedule]) -> dict[Phase, float]:
+    """Predicted mean seconds per phase of the trainings of one workload, one session."""
+    seconds: dict[Phase, float] = {}
+    for schedule in schedules:
+        for item in schedule.counts:
+            price = model.get(item.phase)
+            if price is not None:
+                middle = (item.count + item.high) / 2
+                seconds[item.phase] = seconds.get(item.phase, 0.0) + middle * price.mean_s(item.size)
+    for phase in STARTUP:
+        price = startup_price(model, phase, cold=False)
+        if price is not None:
+            seconds[phase] = price.fixed_s
+    return seconds
+
+
+def _logging_sheet(samples: WorkloadSamples) -> Sheet:
+    base = seconds_per_step(samples, "off")
+    rows = []
+    for mode in MODES:
+        value = seconds_per_step(samples, mode)
+        said = {
+            "off": "off",
+            "periodic": f"one call in {samples.config.logging.log_period:,}",
+            "every": "every call",
+        }
+        ratio = f"x{value / base:.2f}" if value is not None and base else "not measured"
+        shown = format_duration(value) if value is not None else "not measured"
+        rows.append((said[mode], shown, ratio))
+    return Sheet(
+        title="what the env's messages cost (to a file)",
+        columns=("logging", "sec/step", "against off"),
+        align="lrr",
+        rows=tuple(rows),
+        notes=("measured in interleaved blocks of the same trainings, updates included",),
+    )
+
+
+def plan_sheets(plan: Plan) -> list[Sheet]:
+    """The wall-time table and the three options."""
+    return [_wall_time_sheet(plan), _option_sheet(plan)]
+
+
+def _estimate_cells(estimate: Estimate) -> tuple[str, str, str]:
+    return (
+        format_duration(estimate.p50_s),
+        format_duration(estimate.p90_s),
+        format_duration(estimate.p99_s),
+    )
+
+
+def _wall_time_sheet(plan: Plan) -> Sheet:
+    rows = []
+    for row in plan.rows:
+        chance = "-" if row.probability is None else f"{row.probability:.0%}"
+        verdict = "-" if row.verdict is None else row.verdict.value
+        cells = (row.label, f"{row.total_timesteps:,}", count_range(row.hidden_steps))
+        rows.append((*cells, *_estimate_cells(row.estimate), chance, verdict))
+    quota = "no quota" if plan.quota_s is None else format_duration(plan.quota_s)
+    notes = [n for row in plan.rows[-1:] for n in row.estimate.notes]
+    return Sheet(
+        title=f"wall time on {plan.platform.name} ({quota})",
+        columns=("steps", "trained", "hidden", "P50", "P90", "P99", "P(fits)", ""),
+        align="lrrrrrrl",
+        rows=tuple(rows),
+        notes=(
+            "trained: in whole rollouts; hidden: env steps of evaluations and baselines; "
+            "rows with a number alone: the study's first training",
+            *notes,
+        ),
+    )
+
+
+def _option_sheet(plan: Plan) -> Sheet:
+    rows = []
+    for option in plan.options:
+        chance = "-" if option.probability is None else f"{option.probability:.0%}"
+        cells = (option.key, option.title, f"{option.total_timesteps:,}", str(option.sessions))
+        rows.append((*cells, format_duration(option.estimate.p50_s), chance))
+    commands = tuple(f"{o.key}: {o.command}" for o in plan.options)
+    return Sheet(
+        title="ways to spend it",
+        columns=("", "option", "steps", "sessions", "P50", "P(fits)"),
+        align="llrrrr",
+        rows=tuple(rows),
+        notes=commands,
+    )
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """What stands above the tables: what the figures rest on, and the answer."""
+    trained = plan.study.total_timesteps
+    low, high = total_env_steps(plan.schedules)
+    hidden = (low - trained, high - trained)
+    lines = [
+        f"study {plan.study.name}: {trained:,} training steps in {len(plan.study.trainings)} training(s), "
+        f"{count_range((low, high))} env steps in all ({hidden[1] / high:.1%} of them hidden)",
+        f"prices: {plan.calibration_path}",
+        f"host: {host_line(plan.host)}",
+        f"spread: {plan.spread.source}",
+    ]
+    if plan.foreign:
+        lines.append(f"not measured here: the calibration's host differs in {', '.join(plan.foreign)}")
+    if plan.quota_s is not None and plan.safe_timesteps is not None:
+        lines.append(
+            f"safe budget: {plan.safe_timesteps:,} steps end within {format_duration(plan.quota_s)} "
+            f"in {plan.confidence:.0%} of such runs"
+        )
+    return [*lines, *plan.warnings]
+
+
+def study_line(study: Study) -> str:
+    """One line that names a study."""
+    kinds = sorted({f"{t.algo.upper()} on {t.env}" for t in study.trainings})
+    return f"{study.name}: {', '.join(kinds)}, {study.total_timesteps:,} training steps"

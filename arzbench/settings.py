@@ -1,0 +1,106 @@
+"""The study a command is about: from a file, from `--env` and `--algo`, changed by `--set key=value`."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from arzbench.errors import UsageError
+from arzbench.profiles import find_study
+from arzbench.study import ALGORITHMS, Study, TrainConfig, make_config
+
+DEFAULT_STUDY = "incident"
+#: an ad-hoc training evaluates as often as SB3's EvalCallback does by default
+AD_HOC: dict[str, Any] = {
+    "total_timesteps": 100_000,
+    "evaluation": {"eval_freq": 10_000, "n_eval_episodes": 5},
+    "checkpoint": {"checkpoint_freq": 10_000},
+}
+
+
+def choose_study(
+    working: Path,
+    *,
+    study: str | None,
+    env: str | None,
+    algo: str | None,
+    changes: Sequence[str],
+    timesteps: int | None = None,
+) -> Study | None:
+    """The study asked for, or None when nothing names one.
+
+    Raises:
+        UsageError: a contradictory request, an unknown name, or a change that does not fit.
+    """
+    if env is None and algo is None:
+        if study is None:
+            if changes:
+                raise UsageError(
+                    "--set changes a study, and none is named", "add --study NAME, or --env and --algo"
+                )
+            return None
+        return change_study(find_study(working, study), changes)
+    if study is not None:
+        raise UsageError("--study and --env/--algo exclude each other", "--set env=... changes a study's env")
+    if env is None or algo is None:
+        lacking = "--env" if env is None else "--algo"
+        raise UsageError(
+            f"{lacking} is missing: an env and an algorithm are needed", f"algorithms: {_algorithms()}"
+        )
+    table = {"name": algo.lower(), "env": env, "algo": algo, **AD_HOC}
+    if timesteps is not None:
+        table["total_timesteps"] = timesteps
+    config = make_config(table, "--env and --algo")
+    name = re.sub(r"[^a-z0-9]+", "-", f"{algo}-{env}".lower()).strip("-")
+    single = Study(name=name, trainings=(msgspec.structs.replace(config, name=name),))  # type: ignore[arg-type]
+    return change_study(single, changes)
+
+
+def _algorithms() -> str:
+    return ", ".join(sorted(ALGORITHMS))
+
+
+def change_study(study: Study, changes: Sequence[str]) -> Study:
+    """`study` with every `key=value` of `changes` applied to each of its trainings."""
+    if not changes:
+        return study
+    pairs = [_parse(change) for change in changes]
+    trainings = tuple(_change(config, pairs) for config in study.trainings)
+    return msgspec.structs.replace(study, trainings=trainings)
+
+
+def _parse(change: str) -> tuple[list[str], Any]:
+    key, sign, text = change.partition("=")
+    if not sign or not key.strip():
+        raise UsageError(f"--set {change!r} is not key=value", "for example --set n_steps=512")
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    return key.strip().split("."), value
+
+
+def _change(config: TrainConfig, pairs: Sequence[tuple[list[str], Any]]) -> TrainConfig:
+    """Keys are a training's own, dotted for tables; anything else is a hyper-parameter."""
+    table: dict[str, Any] = msgspec.to_builtins(config)
+    hyper = {**table.pop("hyperparameters"), **{k: table.pop(k) for k in config.schedule_fields()}}
+    table["hyperparameters"] = hyper
+    for path, value in pairs:
+        known = path[0] in TrainConfig.__struct_fields__ or path[0] == "algo"
+        target = table if known else hyper
+        for part in path[:-1]:
+            inner = target.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise UsageError(
+                    f"--set {'.'.join(path)}: {part!r} is not a table", "see docs/reference/formats.md"
+                )
+            target = inner
+        target[path[-1]] = value
+        if path == ["algo"] and value != config.algo:
+            raise UsageError("--set algo=... would drop the hyper-parameters", "use --env and --algo instead")
+    return make_config(table, "--set")
