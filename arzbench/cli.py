@@ -1,0 +1,303 @@
+"""The command line: options, errors and exit codes. What a command does is in `arzbench.commands`.
+
+Nothing heavy is imported here: `arzbench --help` needs neither torch, numba nor gymnasium.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from arzbench import __version__
+from arzbench.errors import ArzbenchError, ExitCode, UsageError, unknown
+
+_EPILOG = (
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 will not fit the quota, 4 stopped with more to do. "
+    "Start with: arzbench calibrate, then arzbench plan --quota 12h."
+)
+
+
+class _Commands(TyperGroup):
+    """An unknown command is told with the valid ones."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            raise unknown("command", args[0], [n for n in self.commands if not n.startswith("_")])
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    name="arzbench",
+    cls=_Commands,
+    help="Will this training fit, and if not, what will? Measure, plan, run and report a reinforcement-"
+    "learning training under a wall-clock quota.",
+    epilog=_EPILOG,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+StudyOption = Annotated[
+    str | None, typer.Option("--study", metavar="NAME|FILE", help="A study file or its name.")
+]
+EnvOption = Annotated[str | None, typer.Option("--env", metavar="ID", help="A registered Gymnasium env.")]
+AlgoOption = Annotated[
+    str | None, typer.Option("--algo", metavar="NAME", help="dqn, ppo, a2c, sac, td3 or ddpg.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a hyper-parameter or a study's key (n_steps=512)."
+    ),
+]
+DeviceOption = Annotated[str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda or auto.")]
+DirOption = Annotated[
+    Path, typer.Option("--dir", metavar="FOLDER", help="Working folder: profiles/, reports/, checkpoints/.")
+]
+QuotaOption = Annotated[
+    str | None, typer.Option("--quota", metavar="TIME", help="Wall time there is: 12h, 90m, 1-06:00:00.")
+]
+PlatformOption = Annotated[
+    str | None,
+    typer.Option("--platform", metavar="NAME", help="Whose limits count (kaggle-p100, local, ...)."),
+]
+ConfidenceOption = Annotated[
+    str, typer.Option("--confidence", metavar="P", help="How sure the budget must be to end in time.")
+]
+ForeignOption = Annotated[
+    bool, typer.Option("--allow-foreign", help="Use another machine's calibration, widened and marked.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"arzbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def calibrate(
+    study: StudyOption = None,
+    env: EnvOption = None,
+    algo: AlgoOption = None,
+    changes: SetOption = None,
+    timesteps: Annotated[
+        str | None, typer.Option("--timesteps", metavar="N", help="total_timesteps with --env and --algo.")
+    ] = None,
+    device: DeviceOption = None,
+    steps: Annotated[
+        str, typer.Option("--steps", metavar="N", help="Measure at least this many training steps.")
+    ] = "100",
+    repetitions: Annotated[
+        str, typer.Option("--repetitions", metavar="N", help="Fresh processes; the first has cold caches.")
+    ] = "4",
+    max_time: Annotated[
+        str, typer.Option("--max-time", metavar="TIME", help="Measure no longer than about this.")
+    ] = "60s",
+    folder: DirOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what each phase of a training costs here, with and without logging."""
+    from arzbench.commands.calibrate import run_calibrate
+
+    run_calibrate(
+        working=folder,
+        study=study,
+        env=env,
+        algo=algo,
+        changes=changes or [],
+        timesteps=_optional_count("--timesteps", timesteps),
+        device=device,
+        steps=parse_count("--steps", steps),
+        repetitions=parse_count("--repetitions", repetitions, least=2),
+        max_time=max_time,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def plan(
+    study: StudyOption = None,
+    env: EnvOption = None,
+    algo: AlgoOption = None,
+    changes: SetOption = None,
+    quota: QuotaOption = None,
+    platform: PlatformOption = None,
+    confidence: ConfidenceOption = "0.95",
+    allow_foreign: ForeignOption = False,
+    folder: DirOption = Path(),
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Where to write the plan file.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what fits: wall times with intervals, a safe budget, and three ways to spend the quota."""
+    from arzbench.commands.plan import run_plan
+
+    run_plan(
+        working=folder,
+        study=study,
+        env=env,
+        algo=algo,
+        changes=changes or [],
+        quota=quota,
+        platform=platform,
+        confidence=parse_probability("--confidence", confidence),
+        allow_foreign=allow_foreign,
+        output=output,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def run(
+    study: StudyOption = None,
+    env: EnvOption = None,
+    algo: AlgoOption = None,
+    changes: SetOption = None,
+    auto_budget: Annotated[
+        bool, typer.Option("--auto-budget", help="Plan now, and train what fits the quota.")
+    ] = False,
+    plan_file: Annotated[
+        Path | None, typer.Option("--plan", metavar="FILE", help="Carry out this plan file.")
+    ] = None,
+    timesteps: Annotated[
+        str | None, typer.Option("--timesteps", metavar="N", help="Train this many steps, planned or not.")
+    ] = None,
+    option: Annotated[str, typer.Option("--option", metavar="A|B|C", help="Which option of the plan.")] = "B",
+    quota: QuotaOption = None,
+    platform: PlatformOption = None,
+    confidence: ConfidenceOption = "0.95",
+    allow_foreign: ForeignOption = False,
+    device: DeviceOption = None,
+    run_id: Annotated[str | None, typer.Option("--run", metavar="ID", help="Continue this run.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew even if a run can be resumed.")] = False,
+    folder: DirOption = Path(),
+) -> None:
+    """Train: checkpointed, resumed by itself when started again, landed before the deadline."""
+    from arzbench.commands.run import run_run
+
+    run_run(
+        working=folder,
+        study=study,
+        env=env,
+        algo=algo,
+        changes=changes or [],
+        auto_budget=auto_budget,
+        plan_file=plan_file,
+        timesteps=_optional_count("--timesteps", timesteps),
+        option=option,
+        quota=quota,
+        platform=platform,
+        confidence=parse_probability("--confidence", confidence),
+        allow_foreign=allow_foreign,
+        device=device,
+        run_id=run_id,
+        fresh=fresh,
+    )
+
+
+@app.command()
+def report(
+    run_id: Annotated[
+        str | None, typer.Option("--run", metavar="ID", help="Which run; else the newest.")
+    ] = None,
+    folder: DirOption = Path(),
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write the Markdown here as well.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a run did: predicted against actual, time per phase, evaluations, sessions."""
+    from arzbench.commands.report import run_report
+
+    run_report(working=folder, run_id=run_id, output=output, as_json=as_json)
+
+
+@app.command("_worker", hidden=True)
+def _worker(task: Path, answer: Path) -> None:
+    """Measure one repetition (started by calibrate)."""
+    from arzbench.worker import run_worker
+
+    leave(run_worker(task, answer))
+
+
+def parse_count(flag: str, text: str, least: int = 1) -> int:
+    """A whole number from `least` up; underscores and commas may group digits."""
+    try:
+        value = int(text.replace(",", ""))
+    except ValueError:
+        raise UsageError(f"{flag} {text!r} is not a whole number", f"for example {flag} 1000") from None
+    if value < least:
+        raise UsageError(f"{flag} {value} is too small", f"it must be at least {least}")
+    return value
+
+
+def _optional_count(flag: str, text: str | None) -> int | None:
+    return None if text is None else parse_count(flag, text)
+
+
+def parse_probability(flag: str, text: str) -> float:
+    """A number in [0.5, 1); "95%" is 0.95."""
+    try:
+        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise UsageError(f"{flag} {text!r} is not a number", f"for example {flag} 0.95") from None
+    if not 0.5 <= value < 1:
+        raise UsageError(f"{flag} {text} is outside [0.5, 1)", f"for example {flag} 0.95")
+    return value
+
+
+def leave(code: int) -> None:
+    """Flush and end at once: tearing down torch takes a second that a deadline may not have."""
+    import os
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _tell(message: str, hint: str) -> None:
+    """One error: what is wrong, then the hint on lines of its own. Never wrapped, so it can be searched."""
+    print(f"error: {message}", file=sys.stderr)
+    for number, line in enumerate(hint.splitlines()):
+        print(f"{'hint:' if number == 0 else '     '} {line}", file=sys.stderr)
+
+
+def main() -> None:
+    """The console script: every error becomes one message and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except ArzbenchError as error:
+        _tell(error.message, error.hint)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        _tell("interrupted", "")
+        code = 130
+    except typer.Abort:
+        code = ExitCode.FAILURE
+    except Exception as error:
+        # typer's own usage errors (its base class is not public)
+        told = getattr(error, "format_message", None)
+        if told is None:
+            raise
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "arzbench"
+        _tell(told(), f"see {path} --help")
+        code = ExitCode.USAGE
+    sys.exit(int(code or 0))

@@ -1,0 +1,70 @@
+"""`arzbench calibrate`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from arzbench import store
+from arzbench.clock import SystemClock
+from arzbench.commands.common import on_device, require_training_stack
+from arzbench.measure.calibrate import Worker, calibrate
+from arzbench.profiles import calibrations_folder, save_calibration
+from arzbench.report.live import CalibrationProgress
+from arzbench.report.render import show
+from arzbench.report.sheets import calibration_sheets, host_line, study_line
+from arzbench.settings import DEFAULT_STUDY, choose_study
+from arzbench.units import format_duration, parse_duration
+
+
+def run_calibrate(
+    *,
+    working: Path,
+    study: str | None,
+    env: str | None,
+    algo: str | None,
+    changes: Sequence[str],
+    timesteps: int | None,
+    device: str | None,
+    steps: int,
+    repetitions: int,
+    max_time: str,
+    as_json: bool,
+) -> None:
+    """Measure, save the raw record, show what it says."""
+    max_s = parse_duration(max_time)
+    if env is None and algo is None and study is None:
+        study = DEFAULT_STUDY
+    chosen = choose_study(working, study=study, env=env, algo=algo, changes=changes, timesteps=timesteps)
+    assert chosen is not None
+    chosen = on_device(chosen, device)
+    require_training_stack()
+    folder = calibrations_folder(working)
+    store.ensure_writable(folder)
+    console = Console(stderr=as_json)
+    console.print(f"calibrating {study_line(chosen)}", highlight=False)
+    worker = Worker(command=(sys.executable, "-m", "arzbench", "_worker"))
+    with CalibrationProgress(console) as progress:
+        calibration = calibrate(
+            chosen,
+            worker,
+            SystemClock(),
+            steps=steps,
+            repetitions=repetitions,
+            max_s=max_s,
+            folder=folder,
+            progress=progress.show,
+        )
+    path = save_calibration(working, calibration)
+    if as_json:
+        sys.stdout.buffer.write(store.encode("arzbench/calibration", calibration))
+        return
+    console.print(f"host: {host_line(calibration.host)}", highlight=False, soft_wrap=True)
+    show(console, calibration_sheets(calibration))
+    console.print(
+        f"took {format_duration(calibration.took_s)}; raw values: {path}", highlight=False, soft_wrap=True
+    )
+    console.print("next: arzbench plan --quota 12h", highlight=False)

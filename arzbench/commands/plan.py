@@ -1,0 +1,66 @@
+"""`arzbench plan`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from arzbench import store
+from arzbench.clock import SystemClock
+from arzbench.commands.common import plan_now, quota_and_platform, save_plan_path
+from arzbench.report.render import show
+from arzbench.report.sheets import plan_lines, plan_sheets
+from arzbench.settings import choose_study
+
+
+def run_plan(
+    *,
+    working: Path,
+    study: str | None,
+    env: str | None,
+    algo: str | None,
+    changes: Sequence[str],
+    quota: str | None,
+    platform: str | None,
+    confidence: float,
+    allow_foreign: bool,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Plan, write the plan file, show it."""
+    quota_s, place = quota_and_platform(working, quota, platform)
+    chosen = choose_study(working, study=study, env=env, algo=algo, changes=changes)
+    flags = "".join(
+        f" --{name} {value}"
+        for name, value in (
+            ("study", study),
+            ("env", env),
+            ("algo", algo),
+            ("quota", quota),
+            ("platform", platform),
+        )
+        if value is not None
+    ) + "".join(f" --set {change}" for change in changes)
+    plan, _, _ = plan_now(
+        working,
+        chosen,
+        SystemClock(),
+        quota_s=quota_s,
+        platform=place,
+        confidence=confidence,
+        allow_foreign=allow_foreign,
+        flags=flags,
+    )
+    path = output or save_plan_path(working, plan)
+    store.save(path, "arzbench/plan", plan)
+    if as_json:
+        sys.stdout.buffer.write(store.encode("arzbench/plan", plan))
+        return
+    console = Console()
+    for line in plan_lines(plan):
+        console.print(line, highlight=False, soft_wrap=True)
+    show(console, plan_sheets(plan))
+    console.print(f"plan file: {path}", highlight=False, soft_wrap=True)
