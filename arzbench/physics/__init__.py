@@ -1,0 +1,1 @@
+"""The two-class Aw-Rascle-Zhang (ARZ) traffic model: equations, roads and engines."""

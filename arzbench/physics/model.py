@@ -1,0 +1,381 @@
+"""Scalar functions of the two-class ARZ model: one source for NumPy, Numba CPU and Numba CUDA.
+
+Classes are `m` (motorcycles) and `c` (cars). In conservative form, with `w_i = v_i + p_i`::
+
+    d_t rho_i       + d_x(rho_i v_i)     = 0
+    d_t (rho_i w_i) + d_x(rho_i w_i v_i) = rho_i (Ve_i - v_i) / tau_i
+    p_m = K_m (s_m / rho_jam)^(3/2),   s_m = rho_m + alpha rho_c   (effective density)
+    p_c = K_c (s_c / rho_jam)^2,       s_c = rho_m + rho_c         (total density)
+
+Aw & Rascle, SIAM J. Appl. Math. 60 (2000) 916; Zhang, Transp. Res. B 36 (2002) 275. Units are SI:
+densities in veh/m, speeds in m/s, `y_i = rho_i w_i` in veh/s.
+
+Every function takes numbers or NumPy arrays and has no branch, so that it serves as it stands
+from Python, from `numba.njit` and from a CUDA kernel. Numbers inside them come from a
+`Constants` of the state's own type: a bare Python literal would turn float32 into float64.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+from numba.extending import overload, register_jitable
+
+Real: TypeAlias = Any  # a float, a NumPy scalar or an array of them
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Contraction to FMA is wanted; reassociation is not: the update's increment form must stay as written.
+FASTMATH = {"contract", "nnan", "nsz"}
+_JIT = {"fastmath": FASTMATH, "error_model": "numpy", "forceinline": True}
+KMH = 1 / 3.6  # km/h in m/s
+STANDING_SPEED = 5 * KMH  # m/s, slower counts as standing in a queue
+
+# Free speeds in km/h by road category 1..5.
+SPEED_TABLE_M = (85.0, 70.0, 50.0, 45.0, 30.0)
+SPEED_TABLE_C = (75.0, 60.0, 35.0, 25.0, 10.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """Parameters of the two classes, SI units.
+
+    The exponents of the pressures (3/2 and 2) are part of the model's form here: written as
+    `s sqrt(s)` and `s s` they need no power function on any backend. The equilibrium speed is
+    `Ve_i = max(v_free_i - a_i p_i - b_i s_c / rho_jam, v_floor_i)`.
+
+    Attributes:
+        alpha: Share of a car's space that a motorcycle cannot use [-].
+        rho_jam: Jam density [veh/m].
+        k_m: Pressure of motorcycles at jam density [m/s].
+        k_c: Pressure of cars at jam density [m/s].
+        v_free_m: Free speed of motorcycles [m/s].
+        v_free_c: Free speed of cars [m/s].
+        a_m: Weight of the pressure in Ve_m [-].
+        a_c: Weight of the pressure in Ve_c [-].
+        b_m: Weight of the total density in Ve_m [m/s].
+        b_c: Weight of the total density in Ve_c [m/s].
+        v_floor_m: Speed at which motorcycles still creep in a jam [m/s].
+        v_floor_c: The same for cars [m/s].
+        tau_m: Relaxation time of motorcycles [s].
+        tau_c: Relaxation time of cars [s].
+        hard: Whether each class stops at its own jam condition. If not, pressures are soft,
+            densities may pass `rho_jam`, and the engine counts the cells where they do.
+    """
+
+    alpha: float
+    rho_jam: float
+    k_m: float
+    k_c: float
+    v_free_m: float
+    v_free_c: float
+    a_m: float
+    a_c: float
+    b_m: float
+    b_c: float
+    v_floor_m: float
+    v_floor_c: float
+    tau_m: float
+    tau_c: float
+    hard: bool
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ValueError: If a value is not finite, is negative, or is zero where it divides.
+        """
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{field.name}={value!r} must be finite and >= 0")
+        for name in ("rho_jam", "k_m", "k_c", "v_free_m", "v_free_c", "tau_m", "tau_c"):
+            if getattr(self, name) == 0:
+                raise ValueError(f"{name}=0 must be > 0")
+
+    @property
+    def wave_speed_bound(self) -> float:
+        """Bound on |lambda| [m/s] while the total density is at most `rho_jam`.
+
+        The two fields of the coupled density block have spectral radius at most the largest column
+        sum of `[[rho_m dp_m/drho_m, rho_m dp_m/drho_c], [rho_c dp_c/drho_m, rho_c dp_c/drho_c]]`,
+        which is at most `3/2 K_m x_m + 2 K_c x_c` with `x_i = rho_i / rho_jam`, `x_m + x_c <= 1`;
+        the other two eigenvalues are the speeds themselves.
+        """
+        return max(self.v_free_m, self.v_free_c, 1.5 * self.k_m, 2 * self.k_c)
+
+
+def _default(category: int) -> Parameters:
+    """K_i = free speed and Ve_i = v_free_i - p_i, so w_i <= v_free_i and v_i = 0 at its own jam.
+
+    The two-class form of p = v_f (rho/rho_max)^gamma, V = v_f (1 - (rho/rho_max)^gamma) of
+    Yu & Krstic, Automatica 100 (2019) 38.
+    """
+    v_m = SPEED_TABLE_M[category - 1] * KMH
+    v_c = SPEED_TABLE_C[category - 1] * KMH
+    return Parameters(
+        alpha=0.4, rho_jam=0.25, k_m=v_m, k_c=v_c, v_free_m=v_m, v_free_c=v_c,
+        a_m=1.0, a_c=1.0, b_m=0.0, b_c=0.0, v_floor_m=0.0, v_floor_c=0.0,
+        tau_m=5.0, tau_c=10.0, hard=True,
+    )  # fmt: skip
+
+
+def _incident(category: int) -> Parameters:
+    """The parameters of the run that timed out: weak pressures, and motorcycles creep in a jam."""
+    v_m = SPEED_TABLE_M[category - 1] * KMH
+    v_c = SPEED_TABLE_C[category - 1] * KMH
+    creep = 5 * KMH
+    return Parameters(
+        alpha=0.4, rho_jam=0.25, k_m=10 * KMH, k_c=15 * KMH, v_free_m=v_m, v_free_c=v_c,
+        a_m=0.0, a_c=0.0, b_m=v_m - creep, b_c=v_c, v_floor_m=creep, v_floor_c=0.0,
+        tau_m=5.0, tau_c=10.0, hard=False,
+    )  # fmt: skip
+
+
+PARAMETER_SETS: dict[str, Parameters] = {
+    "default": _default(category=3),  # an urban street: 50 and 35 km/h
+    "incident": _incident(category=2),
+}
+
+
+class Constants(NamedTuple):
+    """`Parameters` and the numbers of the schemes, all of one floating type.
+
+    `zero` .. `three_halves` are literals; `beta_s` = 13/3 and `weno_eps` belong to WENO5; `w_max_i`
+    bounds a reconstructed w_i; `x_crit_i` is the occupancy of largest equilibrium flow; `rho_min`
+    is the density under which a class counts as absent; `keep` and `over` are one minus and one
+    plus a few rounding errors.
+    """
+
+    zero: Real
+    third: Real
+    sixth: Real
+    half: Real
+    one: Real
+    two: Real
+    three: Real
+    six: Real
+    three_halves: Real
+    beta_s: Real
+    weno_eps: Real
+    rho_min: Real
+    v_min: Real
+    keep: Real
+    over: Real
+    alpha: Real
+    k_m: Real
+    k_c: Real
+    x_crit_m: Real
+    x_crit_c: Real
+    v_free_m: Real
+    v_free_c: Real
+    w_max_m: Real
+    w_max_c: Real
+    a_m: Real
+    a_c: Real
+    b_m: Real
+    b_c: Real
+    v_floor_m: Real
+    v_floor_c: Real
+    standing: Real
+    stuck: Real
+
+
+def constants(parameters: Parameters, dtype: Any = np.float64) -> Constants:
+    """Return the constants of `parameters` as scalars of `dtype` (float32 or float64)."""
+    p = parameters
+    # A hard set keeps w <= v_free by itself; a soft one has no bound of its own.
+    w_max_m, w_max_c = (p.v_free_m, p.v_free_c) if p.hard else (1e3, 1e3)
+    x = np.linspace(0.0, 1.0, 10_001)
+    flow_m = x * np.maximum(p.v_free_m - p.a_m * p.k_m * x**1.5 - p.b_m * x, p.v_floor_m)
+    flow_c = x * np.maximum(p.v_free_c - p.a_c * p.k_c * x**2 - p.b_c * x, p.v_floor_c)
+    eps = float(np.finfo(dtype).eps)
+    values = {
+        "zero": 0, "third": 1 / 3, "sixth": 1 / 6, "half": 0.5, "one": 1, "two": 2, "three": 3,
+        "six": 6, "three_halves": 1.5, "beta_s": 13 / 3,
+        "weno_eps": 1e-6 * (p.rho_jam * p.v_free_m) ** 2,
+        "rho_min": 1e-9, "v_min": 1e-6, "keep": 1 - 16 * eps, "over": 1 + 64 * eps,
+        "x_crit_m": x[flow_m.argmax()], "x_crit_c": x[flow_c.argmax()],
+        "w_max_m": w_max_m, "w_max_c": w_max_c, "standing": STANDING_SPEED,
+        "stuck": 0.05 * p.v_free_c if p.hard else 1e6,
+    }  # fmt: skip
+    names = {field.name for field in fields(p)}
+    return Constants(
+        *(dtype(getattr(p, name) if name in names else values[name]) for name in Constants._fields)
+    )
+
+
+def least(a: Real, b: Real) -> Real:
+    """Smaller of two numbers (`np.minimum`; a plain select in compiled code, which vectorises)."""
+    return np.minimum(a, b)
+
+
+def greatest(a: Real, b: Real) -> Real:
+    """Greater of two numbers."""
+    return np.maximum(a, b)
+
+
+def choose(condition: Any, a: Real, b: Real) -> Real:
+    """`a` where `condition` holds, else `b`."""
+    return np.where(condition, a, b)
+
+
+def root(a: Real) -> Real:
+    """Square root."""
+    return np.sqrt(a)
+
+
+@overload(least, jit_options=_JIT, strict=False)
+def _least(a: Real, b: Real) -> Any:
+    return lambda a, b: a if a < b else b
+
+
+@overload(greatest, jit_options=_JIT, strict=False)
+def _greatest(a: Real, b: Real) -> Any:
+    return lambda a, b: a if a > b else b
+
+
+@overload(choose, jit_options=_JIT, strict=False)
+def _choose(condition: Any, a: Real, b: Real) -> Any:
+    return lambda condition, a, b: a if condition else b
+
+
+@overload(root, jit_options=_JIT, strict=False)
+def _root(a: Real) -> Any:
+    return lambda a: math.sqrt(a)
+
+
+def scalar(function: Function) -> Function:
+    """Mark a function of this file as callable from Python and from compiled code alike."""
+    jitable: Any = register_jitable(**_JIT)
+    marked: Function = jitable(function)
+    return marked
+
+
+@scalar
+def pressures(rho_m: Real, rho_c: Real, c_m: Real, c_c: Real, k: Constants) -> tuple[Real, Real]:
+    """Pressures p_m, p_c [m/s], with `c_m = K_m / rho_jam^(3/2)` and `c_c = K_c / rho_jam^2`."""
+    s_m = rho_m + k.alpha * rho_c
+    s_c = rho_m + rho_c
+    return c_m * (s_m * root(s_m)), c_c * (s_c * s_c)
+
+
+@scalar
+def equilibrium(
+    rho_m: Real, rho_c: Real, p_m: Real, p_c: Real, inv_jam: Real, limit: Real, k: Constants
+) -> tuple[Real, Real]:
+    """Equilibrium speeds Ve_m, Ve_c [m/s] under a speed limit [m/s]."""
+    x = (rho_m + rho_c) * inv_jam
+    ve_m = greatest(k.v_free_m - k.a_m * p_m - k.b_m * x, k.v_floor_m)
+    ve_c = greatest(k.v_free_c - k.a_c * p_c - k.b_c * x, k.v_floor_c)
+    return least(ve_m, limit), least(ve_c, limit)
+
+
+@scalar
+def face_speeds(
+    rho_m: Real, w_m: Real, rho_c: Real, w_c: Real, c_m: Real, c_c: Real, k: Constants
+) -> tuple[Real, Real, Real]:
+    """Speeds v_m, v_c and the smallest eigenvalue of a state [m/s].
+
+    The eigenvalues are v_m, v_c and those of the density block
+    `[[v_m - a, -alpha a], [-b, v_c - b]]`, `a = rho_m dp_m/drho_m`, `b = rho_c dp_c/drho_c`;
+    their discriminant `(..)^2 + 4 alpha a b` is never negative, so the system is hyperbolic. Cars
+    held well below v = 0 by the motorcycles filtering past them do not respond to density at
+    all (d v_c = 0): there b = 0, which keeps the bound of `Parameters.wave_speed_bound`.
+    """
+    s_m = rho_m + k.alpha * rho_c
+    s_c = rho_m + rho_c
+    slope_m = c_m * root(s_m)
+    slope_c = c_c * s_c
+    v_m = greatest(w_m - slope_m * s_m, k.zero)
+    excess = w_c - slope_c * s_c
+    v_c = greatest(excess, k.zero)
+    a = k.three_halves * (slope_m * rho_m)
+    b = choose(excess > -k.stuck, k.two * (slope_c * rho_c), k.zero)
+    x = v_m - a
+    z = v_c - b
+    gap = x - z
+    ab = a * b
+    four_alpha_ab = k.two * (k.two * (k.alpha * ab))
+    lam = k.half * ((x + z) - root(gap * gap + four_alpha_ab))
+    return v_m, v_c, lam
+
+
+@scalar
+def ratio(rho: Real, y: Real, w_free: Real, w_max: Real, k: Constants) -> Real:
+    """w = y / rho [m/s] in [0, w_max]; where the class is absent, the w of a free vehicle."""
+    present = rho > k.rho_min
+    w = choose(present, y, w_free) / choose(present, rho, k.one)
+    return least(greatest(w, k.zero), w_max)
+
+
+@scalar
+def admissible(
+    rho_face: Real, y_face: Real, rho: Real, y: Real, rho_max: Real, w_free: Real, w_max: Real,
+    k: Constants,
+) -> tuple[Real, Real]:  # fmt: skip
+    """Face state (rho, w), or the cell's own where the reconstruction left the physical range."""
+    ok = (rho_face > k.rho_min) & (rho_face <= rho_max) & (y_face >= k.zero)
+    rho_ok = choose(ok, rho_face, rho)
+    return rho_ok, ratio(rho_ok, choose(ok, y_face, y), w_free, w_max, k)
+
+
+@scalar
+def hll_mass_flux(
+    rho_l: Real, v_l: Real, lam_l: Real, rho_r: Real, v_r: Real, lam_r: Real, k: Constants
+) -> Real:
+    """HLL flux of one class's mass [veh/s] (Harten, Lax & van Leer, SIAM Rev. 25 (1983) 35).
+
+    The bound on the right is the class's own speed: a class moves no faster than itself, and a
+    contact (equal speeds) then gets the exact upwind flux. The flux of y is the flux of mass
+    times the upstream w, as in the exact Riemann solution, where w is carried by the vehicles.
+    """
+    s_l = least(least(lam_l, lam_r), k.zero)
+    s_r = greatest(greatest(v_l, v_r), k.v_min)
+    flux = s_r * (rho_l * v_l) - s_l * (rho_r * v_r) + (s_l * s_r) * (rho_r - rho_l)
+    return flux / (s_r - s_l)
+
+
+@scalar
+def limit_fluxes(
+    f_m: Real, f_c: Real, give_m: Real, give_c: Real, room_m: Real, room_c: Real, k: Constants
+) -> tuple[Real, Real]:
+    """Fluxes of mass [veh/s] cut to what the donor holds and the receiver can take.
+
+    No vehicle drives backward, none leaves an empty cell, and none enters a cell that is jammed
+    for its class: `f_m + f_c <= room_c` for cars, `f_m + alpha f_c <= room_m` for motorcycles.
+    A smooth flow at CFL < 1 never meets these limits, so they cost no order of accuracy.
+    """
+    f_m = least(greatest(f_m, k.zero), give_m)
+    f_c = least(least(greatest(f_c, k.zero), give_c), greatest(room_c - f_m, k.zero))
+    return least(f_m, greatest(room_m - k.alpha * f_c, k.zero)), f_c
+
+
+@scalar
+def supplies(
+    rho_m: Real, rho_c: Real, jam: Real, limit: Real, k: Constants
+) -> tuple[Real, Real]:
+    """Largest flows a cell can take [veh/s]: of `f_m + alpha f_c` and of `f_m + f_c`.
+
+    The equilibrium flow at the cell's occupancy, or the largest one if the cell is less than
+    critical, for each class in its own unit (effective and total density): the supply of
+    Lebacque, ISTTT 13 (1996) 647.
+    """
+    x_m = least(greatest((rho_m + k.alpha * rho_c) / jam, k.x_crit_m), k.one)
+    x_c = least(greatest((rho_m + rho_c) / jam, k.x_crit_c), k.one)
+    p_m = k.k_m * (x_m * root(x_m))
+    p_c = k.k_c * (x_c * x_c)
+    ve_m = least(greatest(k.v_free_m - k.a_m * p_m - k.b_m * x_m, k.v_floor_m), limit)
+    ve_c = least(greatest(k.v_free_c - k.a_c * p_c - k.b_c * x_c, k.v_floor_c), limit)
+    return jam * (x_m * ve_m), jam * (x_c * ve_c)
+
+
+@scalar
+def relax(rho: Real, y: Real, p: Real, ve: Real, decay: Real, k: Constants) -> tuple[Real, Real]:
+    """(y, rho v) after relaxation, `decay = 1 - exp(-dt/tau)`: exact wherever w >= p.
+
+    Densities and pressures do not change in the source step, so v obeys dv/dt = (Ve - v)/tau.
+    """
+    y = y + decay * (rho * ve - greatest(y - rho * p, k.zero))
+    return y, greatest(y - rho * p, k.zero)
