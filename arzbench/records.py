@@ -319,6 +319,20 @@ class StopReason(StrEnum):
     FAILED = "failed: the last sound checkpoint is kept"
 
 
+class RunRecord(Record, frozen=True, kw_only=True):
+    """What a run set out to do; written once, before its first step."""
+
+    id: str
+    created: str
+    study: Study
+    study_digest: str
+    budgets: tuple[int, ...]  # training env steps per training, whole rollouts
+    why: str  # the option, plan or flag the budgets come from
+    quota_s: float | None  # of its first session
+    predicted: Estimate | None  # of the whole, one session
+    host: HostInfo
+
+
 class LedgerEntry(Record, frozen=True, kw_only=True):
     """One line of ledger.jsonl: what happened, when, at which step, and the time it took."""
 

@@ -27,6 +27,7 @@ VERSIONS = {
     "arzbench/ledger": 1,
     "arzbench/job": 1,
     "arzbench/report": 1,
+    "arzbench/run": 1,
 }
 #: (schema, version) -> how to make the next version of it
 MIGRATIONS: dict[tuple[str, int], Migration] = {}
