@@ -2,7 +2,7 @@
 
 Gymnasium 1.0 dropped the entry-point loader that 0.29 had. A `.pth` file in site-packages imports this
 module when Python starts; it costs one entry in `sys.meta_path` until gymnasium is imported, and
-registers our envs right after gymnasium's own (docs/decisions/0002-gymnasium-registration.md).
+registers our envs right after it (docs/decisions/0002-gymnasium-registration.md).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-_AFTER = "gymnasium.envs"
+_AFTER = "gymnasium"
 
 
 class _ThenRegister(importlib.abc.Loader):
