@@ -7,26 +7,41 @@ from pathlib import Path
 
 import msgspec
 
-from arzbench.clock import SystemClock
-from arzbench.errors import ArzbenchError, ExitCode
+from arzbench.clock import Clock, SystemClock
+from arzbench.errors import ArzbenchError, ExitCode, StateError
 from arzbench.measure.burst import BurstJob, measure_once
-from arzbench.run.checkpoint import CheckpointStore
+from arzbench.run.checkpoint import CheckpointStore, Header
 from arzbench.workloads.base import TrainingState
 
 
 class TrialCheckpoints:
-    """Saves and loads as a run does, one checkpoint kept."""
+    """Saves and loads through the store a run uses; one checkpoint is kept."""
 
-    def __init__(self, folder: Path) -> None:
-        self._store = CheckpointStore(folder, keep_last=1)
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self._store = CheckpointStore(folder, keep_last=1, clock=clock)
+        self._created = clock.wall().isoformat()
 
     def save(self, state: TrainingState) -> int:
         """Write `state`; the bytes written."""
-        return self._store.save(state, self._header()).bytes
+        header = Header(
+            study="trial",
+            training=0,
+            num_timesteps=0,
+            job_steps=0,
+            elapsed_s=0.0,
+            sessions=1,
+            ledger=0,
+            versions={},
+            created=self._created,
+        )
+        return self._store.save(state, header).bytes
 
     def load(self) -> tuple[TrainingState, int]:
-        """The state and the bytes read."""
-        raise NotImplementedError
+        """The state last saved and the bytes read."""
+        newest = self._store.newest("trial")
+        if newest is None:
+            raise StateError("the trial checkpoint cannot be read back", str(self._store.skipped))
+        return newest.load(), newest.bytes
 
 
 def run_worker(task: Path, answer: Path) -> int:
@@ -43,7 +58,7 @@ def run_worker(task: Path, answer: Path) -> int:
         print(json.dumps([what, round(fraction, 3)]), flush=True)
 
     try:
-        trial = TrialCheckpoints(Path(job.folder) / f"trial-{job.repetition}")
+        trial = TrialCheckpoints(Path(job.folder) / f"trial-{job.repetition}", clock)
         result = measure_once(job, SB3Workload(clock), trial, clock, say)
     except ArzbenchError as error:
         told = {"message": error.message, "hint": error.hint, "exit_code": int(error.exit_code)}
