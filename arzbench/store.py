@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -76,10 +77,14 @@ def decode(text: bytes, schema: str, kind: Any, source: str) -> Any:
         UsageError: broken JSON, another schema, or a field that does not fit; `source` is named.
     """
     try:
-        data = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        data = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{source}: not valid JSON: {error}", "restore it, or make it anew") from error
     return convert(check_schema(data, schema, source), kind, source)
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
 
 
 def convert(data: Any, kind: Any, source: str) -> Any:
@@ -143,17 +148,37 @@ def save(path: Path, schema: str, record: Any) -> None:
 
 
 def append_line(path: Path, record: Any) -> None:
-    """Append `record` as one JSON line in a single write."""
+    """Append `record` as one JSON line in a single write; a last line cut off by a kill goes first."""
     line = msgspec.json.encode(record) + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(descriptor, line)
+            line = _mend(descriptor) + line
+            if os.write(descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise StateError(f"cannot append to {path}: {error.strerror}") from error
+        raise StateError(f"cannot append to {path}: {error.strerror}", "free space") from error
+
+
+def _mend(descriptor: int) -> bytes:
+    """What must come before the next line: a line end that was lost; half a record is cut off."""
+    size = os.fstat(descriptor).st_size
+    if not size or os.pread(descriptor, 1, size - 1) == b"\n":
+        return b""
+    last, start = b"", size
+    while start and b"\n" not in last:
+        start = max(0, start - 65536)
+        last = os.pread(descriptor, size - start, start)
+    last = last.rpartition(b"\n")[2]
+    try:
+        json.loads(last)
+    except ValueError:
+        os.ftruncate(descriptor, size - len(last))
+        return b""
+    return b"\n"
 
 
 def read_lines(path: Path, kind: type[T]) -> Iterator[T]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from arzbench.errors import UsageError
@@ -9,16 +10,21 @@ from arzbench.errors import UsageError
 _UNIT_S = {
     "s": 1.0,
     "sec": 1.0,
+    "second": 1.0,
     "m": 60.0,
     "min": 60.0,
+    "minute": 60.0,
     "h": 3600.0,
+    "hr": 3600.0,
     "hour": 3600.0,
     "d": 86400.0,
     "day": 86400.0,
     "w": 604800.0,
+    "week": 604800.0,
 }
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)")
 _SLURM = re.compile(r"(?:(?P<days>\d+)-)?(?P<clock>\d+(?::\d+){0,2})")
+_LONGEST_S = 36525 * 86400.0
 _HINT = "write a number with a unit (45s, 90m, 11h30m, 2d) or a Slurm walltime (1-06:00:00, 12:00:00)"
 
 
@@ -26,12 +32,14 @@ def parse_duration(text: str) -> float:
     """Seconds in `text`: "12h", "11h30m", "90 min", or a Slurm walltime "1-06:00:00".
 
     Raises:
-        UsageError: no unit, an unknown unit, or not greater than zero.
+        UsageError: no unit, an unknown unit, not greater than zero, or longer than a century.
     """
     value = text.strip().lower()
     seconds = _walltime(value) if ":" in value or "-" in value else _with_units(value)
     if seconds is None:
         raise UsageError(f"{text!r} is not a duration", _HINT)
+    if seconds > _LONGEST_S:
+        raise UsageError(f"the duration {text!r} is longer than a century", _HINT)
     if seconds <= 0:
         raise UsageError(f"the duration {text!r} is not greater than zero", _HINT)
     return seconds
@@ -54,27 +62,29 @@ def _walltime(value: str) -> float | None:
     match = _SLURM.fullmatch(value)
     if match is None:
         return None
-    parts = [int(p) for p in match["clock"].split(":")]
+    parts = [float(p) for p in match["clock"].split(":")]
     if match["days"] is not None:
         hours, minutes, seconds = [*parts, 0, 0][:3]
     elif len(parts) == 3:
         hours, minutes, seconds = parts
     else:
-        hours, minutes, seconds = 0, parts[0], parts[1]
-    return float(int(match["days"] or 0) * 86400 + hours * 3600 + minutes * 60 + seconds)
+        hours, minutes, seconds = 0.0, parts[0], parts[1]
+    return float(match["days"] or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
 
 
 def format_duration(seconds: float) -> str:
     """`seconds` with the two units that matter: 850 us, 3.2 s, 4 min 10 s, 13 h 05 min, 2 d 03 h."""
     if seconds != seconds:
         return "not measured"
+    if math.isinf(seconds):
+        return "for ever"
     sign = "-" if seconds < 0 else ""
     value = abs(seconds)
     if value == 0:
         return "0 s"
-    if value < 1e-3:
+    if value < 0.9995e-3:  # what rounds to 1000 is shown in the next unit
         return f"{sign}{value * 1e6:.3g} us"
-    if value < 1:
+    if value < 0.9995:
         return f"{sign}{value * 1e3:.3g} ms"
     if value < 99.95:
         return f"{sign}{value:.1f} s"
@@ -88,7 +98,7 @@ def format_duration(seconds: float) -> str:
 
 def format_bytes(count: float) -> str:
     """`count` bytes in decimal units."""
-    for limit, name, scale in ((1e3, "B", 1.0), (1e6, "kB", 1e3), (1e9, "MB", 1e6)):
-        if count < limit:
+    for name, scale in (("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9)):
+        if count < 999.5 * scale:
             return f"{count / scale:.3g} {name}"
-    return f"{count / 1e9:.3g} GB"
+    return f"{count / 1e12:.3g} TB"
