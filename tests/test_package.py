@@ -18,5 +18,5 @@ def test_the_wheel_carries_code_types_and_profiles(tmp_path: Path) -> None:
     ]
     assert profiles
     assert {f"arzbench/{path}" for path in profiles} <= names
-    assert {"arzbench/py.typed", "arzbench/__main__.py"} <= names
+    assert {"arzbench/py.typed", "arzbench/__main__.py", "arzbench_gymnasium.pth"} <= names
     assert not [name for name in names if name.startswith(("tests", "scripts", "docs", "profiles"))]
