@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from types import TracebackType
-from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -18,22 +17,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from arzbench.records import Estimate
+from arzbench.run.progress import Progress
 from arzbench.units import format_duration
-
-
-class RunState(Protocol):
-    """What the live display needs of a run's progress."""
-
-    training: str
-    stage: str
-    num_timesteps: int
-    budget: int
-    steps_per_s: float
-    elapsed_s: float
-    left_s: float | None
-    predicted: Estimate | None
-    last_evaluation: float | None
 
 
 class CalibrationProgress:
@@ -41,7 +26,7 @@ class CalibrationProgress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._bar = Progress(
+        self._bar = bars.Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -89,13 +74,13 @@ class RunDisplay:
         if self._live is not None:
             self._live.start()
 
-    def show(self, state: RunState) -> None:
-        """Draw `state`."""
+    def show(self, progress: Progress) -> None:
+        """Draw `progress`."""
         if self._live is not None:
-            self._live.update(_panel(state))
-        elif state.elapsed_s - self._said_at >= self.QUIET_S:
-            self._said_at = state.elapsed_s
-            self._console.print(_line(state), highlight=False, soft_wrap=True)
+            self._live.update(_panel(progress))
+        elif progress.session_s - self._said_at >= self.QUIET_S:
+            self._said_at = progress.session_s
+            self._console.print(_line(progress), highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Give the terminal back."""
@@ -103,38 +88,50 @@ class RunDisplay:
             self._live.stop()
 
 
-def _end(state: RunState) -> str:
-    if state.predicted is None:
+def _end(progress: Progress) -> str:
+    end = progress.predicted_end
+    if end is None:
         return "not known yet"
-    return f"in {format_duration(state.predicted.p50_s)} (P90 {format_duration(state.predicted.p90_s)})"
+    return f"in {format_duration(end.p50_s)} (P90 {format_duration(end.p90_s)})"
 
 
-def _deadline(state: RunState) -> str:
-    return "none" if state.left_s is None else f"in {format_duration(state.left_s)}"
+def _deadline(progress: Progress) -> str:
+    return "none" if progress.left_s is None else f"in {format_duration(progress.left_s)}"
 
 
-def _line(state: RunState) -> str:
-    done = state.num_timesteps / state.budget if state.budget else 1.0
-    score = "" if state.last_evaluation is None else f", last evaluation {state.last_evaluation:.4g}"
-    return (
-        f"  {state.training} {state.stage}: {state.num_timesteps:,}/{state.budget:,} steps ({done:.0%}), "
-        f"{state.steps_per_s:,.0f} steps/s, elapsed {format_duration(state.elapsed_s)}, "
-        f"predicted end {_end(state)}, deadline {_deadline(state)}{score}"
-    )
+def _speed(progress: Progress) -> str:
+    return "" if progress.steps_per_s is None else f"{progress.steps_per_s:,.0f} steps/s"
 
 
-def _panel(state: RunState) -> Table:
-    done = state.num_timesteps / state.budget if state.budget else 1.0
-    filled = int(30 * min(1.0, done))
+def _share(progress: Progress) -> float:
+    return min(1.0, progress.num_timesteps / progress.budget) if progress.budget else 1.0
+
+
+def _line(progress: Progress) -> str:
+    parts = [
+        f"{progress.num_timesteps:,}/{progress.budget:,} steps ({_share(progress):.0%})",
+        _speed(progress),
+        f"elapsed {format_duration(progress.elapsed_s)}",
+        f"deadline {_deadline(progress)}",
+        f"predicted end {_end(progress)}",
+    ]
+    if progress.mean_return is not None:
+        parts.append(f"last return {progress.mean_return:.4g}")
+    return f"  {progress.training} {progress.stage}: " + ", ".join(p for p in parts if p)
+
+
+def _panel(progress: Progress) -> Table:
+    filled = int(30 * _share(progress))
+    bar = f"[cyan]{'━' * filled}[/][dim]{'━' * (30 - filled)}[/] {_share(progress):.0%}"
     grid = Table.grid(padding=(0, 2))
-    grid.add_row(
-        f"[bold]{state.training}[/] {state.stage}",
-        f"[cyan]{'━' * filled}[/][dim]{'━' * (30 - filled)}[/] {done:.0%}",
-    )
-    grid.add_row("steps", f"{state.num_timesteps:,} / {state.budget:,}   {state.steps_per_s:,.0f} steps/s")
-    grid.add_row("elapsed", format_duration(state.elapsed_s))
-    grid.add_row("deadline", _deadline(state))
-    grid.add_row("predicted end", _end(state))
-    if state.last_evaluation is not None:
-        grid.add_row("last evaluation", f"{state.last_evaluation:.4g}")
+    name = f"{progress.training} ({progress.index + 1}/{progress.trainings})"
+    grid.add_row(f"[bold]{name}[/] {progress.stage}", bar)
+    grid.add_row("steps", f"{progress.num_timesteps:,} / {progress.budget:,}   {_speed(progress)}")
+    grid.add_row("elapsed", format_duration(progress.elapsed_s))
+    grid.add_row("deadline", _deadline(progress))
+    grid.add_row("predicted end", _end(progress))
+    if progress.mean_return is not None:
+        grid.add_row("last evaluation", f"{progress.mean_return:.4g}")
+    if progress.checkpoint_age_s is not None:
+        grid.add_row("last checkpoint", f"{format_duration(progress.checkpoint_age_s)} ago")
     return grid
