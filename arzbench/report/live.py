@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from types import TracebackType
 
+from rich import progress as bars
 from rich.console import Console
 from rich.live import Live
 from rich.progress import (
     BarColumn,
-    Progress,
     SpinnerColumn,
     TaskProgressColumn,
     TextColumn,
