@@ -353,9 +353,7 @@ def limit_fluxes(
 
 
 @scalar
-def supplies(
-    rho_m: Real, rho_c: Real, jam: Real, limit: Real, k: Constants
-) -> tuple[Real, Real]:
+def supplies(rho_m: Real, rho_c: Real, jam: Real, limit: Real, k: Constants) -> tuple[Real, Real]:
     """Largest flows a cell can take [veh/s]: of `f_m + alpha f_c` and of `f_m + f_c`.
 
     The equilibrium flow at the cell's occupancy, or the largest one if the cell is less than

@@ -101,16 +101,12 @@ def muscl(
     """Second order: limited slopes of rho and w (van Leer, JCP 32 (1979) 101)."""
     w = ratio(rho, y, w_free, w_max, k)
     half_rho = _slope(rho_b, rho, rho_d, k)
-    half_w = _slope(
-        ratio(rho_b, y_b, w_free, w_max, k), w, ratio(rho_d, y_d, w_free, w_max, k), k
-    )
+    half_w = _slope(ratio(rho_b, y_b, w_free, w_max, k), w, ratio(rho_d, y_d, w_free, w_max, k), k)
     return rho - half_rho, w - half_w, rho + half_rho, w + half_w
 
 
 @scalar
-def first_order(
-    rho: Real, y: Real, w_free: Real, w_max: Real, k: Constants
-) -> tuple[Real, Real, Real, Real]:
+def first_order(rho: Real, y: Real, w_free: Real, w_max: Real, k: Constants) -> tuple[Real, Real, Real, Real]:
     """The cell's own state at both faces."""
     w = ratio(rho, y, w_free, w_max, k)
     return rho, w, rho, w

@@ -1,0 +1,58 @@
+"""Seeded stochastic demand, from quiet to rush hour."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemandModel:
+    """Arrivals at one origin: a quiet level, a rush hour, and noise.
+
+    The mean flow rises from `quiet` to `peak` around a rush hour placed at random and falls
+    back; a lognormal factor with correlation from one decision to the next multiplies it.
+
+    Attributes:
+        quiet: Range of the quiet flow [veh/s], drawn once for each episode and origin.
+        peak: Range of the flow at the height of the rush hour [veh/s].
+        width: Range of the rush hour's standard deviation, as a share of the episode.
+        share_m: Range of the share of motorcycles [-].
+        noise: Standard deviation of the logarithm of the factor [-].
+        memory: Its correlation from one decision to the next [-].
+    """
+
+    quiet: tuple[float, float]
+    peak: tuple[float, float]
+    width: tuple[float, float] = (0.12, 0.25)
+    share_m: tuple[float, float] = (0.4, 0.7)
+    noise: float = 0.25
+    memory: float = 0.8
+
+    def sample(self, decisions: int, origins: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Return flows of motorcycles and cars [veh/s], shape (decisions, origins, 2)."""
+        time = (np.arange(decisions) + 0.5) / decisions
+        out = np.empty((decisions, origins, 2))
+        for origin in range(origins):
+            quiet, peak = rng.uniform(*self.quiet), rng.uniform(*self.peak)
+            width, centre = rng.uniform(*self.width), rng.uniform(0.3, 0.7)
+            share = rng.uniform(*self.share_m)
+            shocks = rng.standard_normal(decisions)
+            log = np.empty(decisions)
+            log[0] = shocks[0]
+            fresh = np.sqrt(1 - self.memory**2)
+            for i in range(1, decisions):
+                log[i] = self.memory * log[i - 1] + fresh * shocks[i]
+            factor = np.exp(self.noise * log - 0.5 * self.noise**2)
+            flow = quiet + (peak - quiet) * np.exp(-0.5 * ((time - centre) / width) ** 2)
+            out[:, origin, 0] = flow * factor * share
+            out[:, origin, 1] = flow * factor * (1 - share)
+        return out
+
+
+# The crossing serves about 0.95 veh/s in all, less the time lost in switching.
+DEMANDS: dict[str, DemandModel] = {
+    "quiet": DemandModel(quiet=(0.03, 0.10), peak=(0.10, 0.20)),
+    "mixed": DemandModel(quiet=(0.03, 0.15), peak=(0.20, 0.55)),
+    "rush": DemandModel(quiet=(0.10, 0.20), peak=(0.40, 0.60)),
+}
