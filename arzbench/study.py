@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import msgspec
 
@@ -27,10 +27,19 @@ _ROLLOUT = _COMMON | _SDE | {
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if isinstance(value, int | float) and value < 0 and name not in ("gradient_steps",):
-                raise ValueError(f"{name} = {value}: must not be negative")
+        found = self.problems()
+        if found:
+            raise ValueError("; ".join(found))
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values, each in words."""
+        return [
+            f"{name} = {value}: must not be negative"
+            for name in self.__struct_fields__
+            if isinstance(value := getattr(self, name), int | float)
+            and value < 0
+            and name != "gradient_steps"
+        ]
 
 
 class Evaluation(_Part, frozen=True, kw_only=True):
@@ -56,10 +65,13 @@ class Checkpoints(_Part, frozen=True, kw_only=True):
     keep_last: int = 2
 
 
+LogMode = Literal["off", "periodic", "every"]
+
+
 class Logging(_Part, frozen=True, kw_only=True):
     """The env's own messages: none, one call in `log_period`, or every call."""
 
-    mode: Literal["off", "periodic", "every"] = "periodic"
+    mode: LogMode = "periodic"
     log_period: int = 1000
 
 
@@ -85,11 +97,11 @@ class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
     #: SB3 constructor arguments that are not fields here
     EXTRA: ClassVar[frozenset[str]] = frozenset()
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("n_envs", "total_timesteps", "torch_threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+    def problems(self) -> list[str]:
+        return super().problems() + self._below_one("n_envs", "total_timesteps", "torch_threads")
+
+    def _below_one(self, *names: str) -> list[str]:
+        return [f"{n} = {getattr(self, n)}: must be at least 1" for n in names if getattr(self, n) == 0]
 
     @property
     def algo(self) -> str:
@@ -128,15 +140,14 @@ class OffPolicyConfig(TrainConfig, frozen=True, kw_only=True):
 
     EXTRA = _REPLAY
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def problems(self) -> list[str]:
+        found = super().problems() + self._below_one("buffer_size", "batch_size")
         frequency, unit = self.frequency
         if unit not in ("step", "episode") or frequency < 1:
-            raise ValueError(f"train_freq = {self.train_freq}: a number of steps, or [n, 'episode']")
+            found.append(f"train_freq = {self.train_freq}: a number of steps, or [n, 'episode']")
         if unit == "episode" and self.n_envs > 1:
-            raise ValueError("train_freq in episodes needs n_envs = 1 (a limit of SB3)")
-        if self.buffer_size < 1 or self.batch_size < 1:
-            raise ValueError("buffer_size and batch_size must be at least 1")
+            found.append("train_freq in episodes needs n_envs = 1 (a limit of SB3)")
+        return found
 
     @property
     def frequency(self) -> tuple[int, str]:
@@ -189,10 +200,8 @@ class OnPolicyConfig(TrainConfig, frozen=True, kw_only=True):
 
     EXTRA = _ROLLOUT
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.n_steps < 1:
-            raise ValueError(f"n_steps = {self.n_steps}: must be at least 1")
+    def problems(self) -> list[str]:
+        return super().problems() + self._below_one("n_steps")
 
     @property
     def rollout_steps(self) -> int:
@@ -208,12 +217,13 @@ class PPO(OnPolicyConfig, frozen=True, kw_only=True, tag="ppo"):
 
     EXTRA = _ROLLOUT | {"clip_range", "clip_range_vf", "target_kl"}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.batch_size < 2 or self.n_epochs < 1:
-            raise ValueError("PPO needs batch_size >= 2 and n_epochs >= 1")
-        if self.rollout_steps < 2:
-            raise ValueError("PPO needs n_steps x n_envs > 1 (it normalises advantages)")
+    def problems(self) -> list[str]:
+        found = super().problems() + self._below_one("n_epochs")
+        if 0 <= self.batch_size < 2:
+            found.append(f"batch_size = {self.batch_size}: PPO needs at least 2")
+        if self.rollout_steps == 1:
+            found.append("PPO needs n_steps x n_envs > 1 (it normalises advantages)")
+        return found
 
 
 class A2C(OnPolicyConfig, frozen=True, kw_only=True, tag="a2c"):
@@ -250,43 +260,127 @@ def make_config(table: dict[str, Any], source: str) -> TrainConfig:
     table = dict(table)
     algo = table.pop("algo", None)
     if not isinstance(algo, str) or algo.lower() not in ALGORITHMS:
-        raise unknown("algorithm", str(algo), ALGORITHMS, f"in {source}")
+        error = unknown("algorithm", str(algo), ALGORITHMS)
+        raise UsageError(f"{source}: {error.message}", error.hint)
     kind = ALGORITHMS[algo.lower()]
+    problems: list[str] = []
     given = table.pop("hyperparameters", {})
-    counted = {k: v for k, v in given.items() if k in kind.schedule_fields()}
-    extra = {k: v for k, v in given.items() if k not in counted}
-    problems = [f"unknown key {k!r}" for k in table if k not in TrainConfig.__struct_fields__]
-    problems += [f"{algo} has no hyper-parameter {k!r}" for k in extra if k not in kind.EXTRA]
-    if problems:
+    if not isinstance(given, dict):
+        problems.append(f"hyperparameters = {given!r}: not a table")
+        given = {}
+    extra = {k: v for k, v in given.items() if k not in kind.schedule_fields()}
+    counted = {k: v for k, v in given.items() if k not in extra}
+    hints = []
+    if any(k not in kind.EXTRA for k in extra):
         names = sorted({*kind.schedule_fields(), *kind.EXTRA})
-        keys = sorted(set(TrainConfig.__struct_fields__))
-        raise UsageError(
-            f"{source}: " + "; ".join(problems),
-            f"hyper-parameters of {algo}: {', '.join(names)}\nkeys: {', '.join(keys)}",
-        )
+        problems += [f"{algo} has no hyper-parameter {k!r}" for k in extra if k not in kind.EXTRA]
+        hints.append(f"hyper-parameters of {algo}: {', '.join(names)}")
+    unknown_keys, valid = _unknown_keys(table)
+    misfits = _misfits(kind, {**table, **counted}, algo.lower())
+    problems += unknown_keys + misfits
+    if problems:
+        raise UsageError(f"{source}: " + "; ".join(problems), "\n".join(hints + valid))
     data = {**table, **counted, "hyperparameters": extra, "algo": algo.lower()}
     config: TrainConfig = store.convert(data, AnyConfig, source)
     return config
 
 
+_SUBTABLES: dict[str, type[_Part]] = {
+    "evaluation": Evaluation,
+    "baseline": Baseline,
+    "checkpoint": Checkpoints,
+    "logging": Logging,
+}
+
+
+def _unknown_keys(table: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """(problems, valid names) of the keys of a training and of its tables."""
+    problems, valid = [], []
+    own = TrainConfig.__struct_fields__
+    if any(key not in own for key in table):
+        problems += [f"unknown key {key!r}" for key in table if key not in own]
+        valid.append(f"keys: {', '.join(sorted({'algo', *own}))}")
+    for name, part in _SUBTABLES.items():
+        inside = table.get(name)
+        wrong = [k for k in inside if k not in part.__struct_fields__] if isinstance(inside, dict) else []
+        if wrong:
+            problems += [f"unknown key '{name}.{key}'" for key in wrong]
+            valid.append(f"keys of {name}: {', '.join(part.__struct_fields__)}")
+    return problems, valid
+
+
+def _misfits(kind: type[TrainConfig], data: dict[str, Any], algo: str) -> list[str]:
+    """Each value that is missing, of another type, or out of range."""
+    problems = []
+    fitting: dict[str, Any] = {"env": "", "total_timesteps": 1, "algo": algo}
+    for field in msgspec.structs.fields(kind):
+        if field.name not in data:
+            problems += [f"{field.name} is missing"] if field.required else []
+            continue
+        value = data[field.name]
+        if field.name in _SUBTABLES and isinstance(value, dict):
+            known = _SUBTABLES[field.name].__struct_fields__
+            value = {k: v for k, v in value.items() if k in known}
+        try:
+            msgspec.convert(value, field.type)
+            fitting[field.name] = value
+        except msgspec.ValidationError as error:
+            problems.append(_told(error, field.name))
+    try:
+        msgspec.convert(fitting, AnyConfig)
+    except msgspec.ValidationError as error:
+        problems.append(_told(error, ""))
+    return problems
+
+
+def _told(error: msgspec.ValidationError, name: str) -> str:
+    """The error behind the place in the file where it is."""
+    text, _, where = str(error).partition(" - at `$")
+    place = f"{name}{where.rstrip('`')}"
+    if place == "logging.mode":
+        text += f" (valid: {', '.join(get_args(LogMode))})"
+    return f"{place}: {text}" if place else text
+
+
 def make_study(data: dict[str, Any], source: str) -> Study:
-    """The `Study` of a parsed study file: each [[training]] inherits the file's own keys."""
+    """The `Study` of a parsed study file: each [[training]] inherits the file's own keys.
+
+    Raises:
+        UsageError: everything that is wrong with the file, at once.
+    """
     body = store.check_schema(data, "arzbench/study", source)
     trainings = body.pop("training", None) or [{}]
     name = body.pop("name", None)
     description = body.pop("description", "")
+    problems: list[UsageError] = []
     if not isinstance(name, str) or not name:
-        raise UsageError(f"{source}: a study needs a name", 'add: name = "my-study"')
+        problems.append(UsageError(f"{source}: a study needs a name", 'add: name = "my-study"'))
+    if not isinstance(description, str):
+        problems.append(UsageError(f"{source}: description: not a text"))
+    if not isinstance(trainings, list) or not all(isinstance(t, dict) for t in trainings):
+        problems.append(UsageError(f"{source}: training: not a list of tables", "write [[training]]"))
+        trainings = []
     configs = []
     for number, table in enumerate(trainings, 1):
-        merged = dict(body)
-        for key, value in table.items():
-            old = merged.get(key)
-            both = isinstance(old, dict) and isinstance(value, dict)
-            merged[key] = {**old, **value} if both and old is not None else value
+        merged = _inherit(body, table)
         merged.setdefault("name", f"{name}-{number}" if len(trainings) > 1 else name)
-        configs.append(make_config(merged, f"{source}, training {number}"))
+        try:
+            configs.append(make_config(merged, f"{source}, training {number}"))
+        except UsageError as error:
+            problems.append(error)
+    if problems:
+        hints = dict.fromkeys(line for p in problems for line in p.hint.splitlines())
+        raise UsageError("\n".join(p.message for p in problems), "\n".join(hints))
     return Study(name=name, description=description, trainings=tuple(configs))  # type: ignore[arg-type]
+
+
+def _inherit(body: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+    """`table` over `body`; tables within are merged key by key."""
+    merged = dict(body)
+    for key, value in table.items():
+        old = merged.get(key)
+        merged[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def load_study(path: Path) -> Study:
