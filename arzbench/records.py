@@ -5,6 +5,7 @@ Frozen and checked at construction. Units stand in names: `_s` seconds, `_bytes`
 
 from __future__ import annotations
 
+import math
 import statistics
 from enum import StrEnum
 from typing import Any
@@ -53,7 +54,8 @@ class HostInfo(Record, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         """The folder name of this host's calibrations."""
-        return "".join(c if c.isalnum() or c in "-_." else "-" for c in self.name)
+        safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in self.name)
+        return safe.lstrip(".") or "unnamed"
 
     def differs_from(self, other: HostInfo) -> list[str]:
         """The names of the fields that forbid mixing measurements of the two hosts."""
@@ -75,8 +77,10 @@ class PhaseSamples(Record, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if len(self.seconds) != len(self.units):
             raise ValueError(f"{self.phase}: {len(self.seconds)} times for {len(self.units)} unit counts")
-        if any(s < 0 for s in self.seconds) or any(u < 1 for u in self.units):
-            raise ValueError(f"{self.phase}: a negative time or an empty unit")
+        if not self.seconds:
+            raise ValueError(f"{self.phase}: no measurement")
+        if not all(0 <= s < math.inf for s in self.seconds) or any(u < 1 for u in self.units):
+            raise ValueError(f"{self.phase}: a time that is not a positive number, or an empty unit")
 
     @property
     def count(self) -> int:

@@ -1,0 +1,159 @@
+"""Worlds with declared prices: what a calibration would have measured where everything is known."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from arzbench.records import (
+    Calibration,
+    EnvFacts,
+    HostInfo,
+    Phase,
+    PhaseSamples,
+    Platform,
+    WorkloadSamples,
+)
+from arzbench.study import Study, TrainConfig, make_config
+
+HOST = HostInfo(
+    name="lab-1",
+    system="Linux 6 x86_64",
+    cpu="Some CPU",
+    cores=4,
+    memory_bytes=16_000_000_000,
+    python="3.11.9",
+    device="cpu",
+    torch_threads=1,
+)
+PLATFORM = Platform(name="local", title="here", source="none", checked="2026-01-01")
+
+#: seconds per unit
+PRICES: dict[Phase, float] = {
+    Phase.IMPORT: 2.4,
+    Phase.BUILD: 0.2,
+    Phase.RESET: 0.002,
+    Phase.ENV_STEP: 0.004,
+    Phase.POLICY: 0.0001,
+    Phase.UPDATE: 0.0011,
+    Phase.ROLLOUT: 0.00003,
+    Phase.EVAL_STEP: 0.0041,
+    Phase.BASELINE: 0.0039,
+    Phase.LOG: 0.00001,
+    Phase.TEARDOWN: 0.9,
+}
+JIT = {"cold": 11.0, "warm": 1.2}
+#: (seconds of an empty one, seconds per byte)
+SIZED = {Phase.CHECKPOINT: (0.03, 4e-9), Phase.RESTORE: (0.08, 2e-9)}
+#: what the first update of a process costs above the others
+FIRST_UPDATE_S = 0.35
+STATE_BYTES = (120_000, 60)
+LOGGED = (Phase.ENV_STEP, Phase.POLICY, Phase.ROLLOUT, Phase.RESET, Phase.LOG)
+
+
+def config(**table: Any) -> TrainConfig:
+    """A DQN training of 24,000 steps unless told otherwise."""
+    plain = {"name": "t", "env": "Synthetic-v0", "algo": "dqn", "total_timesteps": 24_000}
+    return make_config({**plain, **table}, "test")
+
+
+def study(*trainings: TrainConfig, name: str = "job") -> Study:
+    return Study(name=name, trainings=tuple(trainings) or (config(),))  # type: ignore[arg-type]
+
+
+def facts(length: int = 240, bound: int | None = 240, n_envs: int = 1) -> EnvFacts:
+    """Episodes that took `length` steps where `bound` is the limit."""
+    return EnvFacts(
+        n_envs=n_envs, max_episode_steps=bound, episode_steps=(length,), eval_episode_steps=(length,) * 3
+    )
+
+
+def _series(
+    phase: Phase,
+    repetition: int,
+    price: float,
+    units: Sequence[int],
+    variant: str,
+    spread: float,
+    rng: random.Random,
+) -> list[PhaseSamples]:
+    """A warm-up and measurements around `price`; the mean differs a little between processes."""
+    level = price * rng.lognormvariate(0.0, spread) if spread else price
+    seconds = [level * u * (rng.lognormvariate(-0.02, 0.2) if spread else 1.0) for u in units]
+    first = FIRST_UPDATE_S if phase is Phase.UPDATE and variant == "" else 0.0
+    warm = PhaseSamples(
+        phase=phase, repetition=repetition, warmup=True, variant=variant, seconds=(price + first,), units=(1,)
+    )
+    return [
+        warm,
+        PhaseSamples(
+            phase=phase, repetition=repetition, variant=variant, seconds=tuple(seconds), units=tuple(units)
+        ),
+    ]
+
+
+def samples(
+    training: TrainConfig,
+    *,
+    prices: Mapping[Phase, float] = PRICES,
+    repetitions: int = 4,
+    spread: float = 0.0,
+    env: EnvFacts | None = None,
+    leave_out: Sequence[Phase] = (),
+    seed: int = 0,
+) -> WorkloadSamples:
+    """Everything a calibration keeps: warm-ups, variants, several sizes, blocks of unequal length."""
+    rng = random.Random(seed)
+    main = training.logging.mode
+    found: list[PhaseSamples] = []
+    for repetition in range(repetitions):
+        for phase, price in prices.items():
+            if phase in (Phase.IMPORT, Phase.BUILD, Phase.TEARDOWN):
+                once = price * (rng.lognormvariate(0.0, spread) if spread else 1.0)
+                found.append(PhaseSamples(phase=phase, repetition=repetition, seconds=(once,), units=(1,)))
+                continue
+            units = [1] * 30 + [25, 1, 7, 40]
+            variant = main if phase in LOGGED else ""
+            found += _series(phase, repetition, price, units, variant, spread, rng)
+            if phase in LOGGED:
+                for other in {"off", "periodic", "every"} - {main}:
+                    found += _series(phase, repetition, price * 50, units[:9], other, spread, rng)
+        state = "cold" if repetition == 0 else "warm"
+        found.append(
+            PhaseSamples(
+                phase=Phase.JIT, repetition=repetition, variant=state, seconds=(JIT[state],), units=(1,)
+            )
+        )
+        for phase, (fixed, per_byte) in SIZED.items():
+            for size in (120_000.0, 900_000.0, 3_120_000.0 + repetition):
+                cost = (fixed + per_byte * size) * (rng.lognormvariate(0.0, spread) if spread else 1.0)
+                found.append(
+                    PhaseSamples(phase=phase, repetition=repetition, size=size, seconds=(cost,), units=(1,))
+                )
+    return WorkloadSamples(
+        workload=training.workload_digest(),
+        config=training,  # type: ignore[arg-type]
+        facts=env or facts(n_envs=training.n_envs),
+        state_bytes=STATE_BYTES,
+        phases=tuple(s for s in found if s.phase not in leave_out),
+    )
+
+
+def calibration(
+    job: Study, *, host: HostInfo = HOST, created: str = "20260101T000000Z", **how: Any
+) -> Calibration:
+    """The calibration of every workload of `job`; `how` goes to `samples`."""
+    distinct = {t.workload_digest(): t for t in reversed(job.trainings)}
+    return Calibration(
+        id=f"{job.name}-{created}",
+        created=created,
+        host=host,
+        study=job,
+        versions={"python": "3.11.9"},
+        steps=100,
+        repetitions=how.get("repetitions", 4),
+        took_s=20.0,
+        drift=0.01,
+        workloads=tuple(samples(t, **how) for t in distinct.values()),
+    )
