@@ -1,0 +1,1 @@
+"""A run that cannot be lost, and that ends before its deadline."""

@@ -1,0 +1,230 @@
+"""The control of one training: the guard decides, states are saved, the ledger and a display are told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from arzbench import store
+from arzbench.clock import Clock
+from arzbench.measure.phases import PhaseTotals
+from arzbench.records import Estimate, Phase
+from arzbench.run.checkpoint import CheckpointStore, Header
+from arzbench.run.guard import Guard
+from arzbench.run.journal import Journal
+from arzbench.run.progress import Display, Observed, Predict, Progress, RunState, Speed, merged
+from arzbench.study import Study, TrainConfig
+from arzbench.workloads.base import AbstractTraining, Evaluation
+
+#: seconds between two looks of the display, two entries of phases, two predictions
+TICK_S, FLUSH_S, PREDICT_S = 0.2, 5.0, 1.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """What the trainings of one session share."""
+
+    study: Study
+    budgets: tuple[int, ...]
+    start: float  # clock.now() when the quota began
+    quota_s: float | None
+    clock: Clock
+    guard: Guard
+    journal: Journal
+    display: Display
+    predict: Predict | None
+    versions: dict[str, str]
+    steps: list[int]  # training env steps done, per training
+    observed: list[Observed]  # progress of each training
+    checkpoint: Path | None = None  # the newest
+    saved_at: float | None = None
+    mean_return: float | None = None  # of the last evaluation
+    worked: bool = False  # anything was done in this session
+    predicted: Estimate | None = None
+    next_prediction: float = -math.inf
+    evaluation_s: dict[tuple[str, str], float] = field(
+        default_factory=dict
+    )  # last cost, by workload and kind
+
+
+class TrainingControl:
+    """Implements `Control` for the training `index` of a session."""
+
+    def __init__(self, session: Session, index: int, checkpoints: CheckpointStore) -> None:
+        self.recorder = PhaseTotals()
+        self.changed = False  # something was done since the last save
+        self._session = session
+        self._index = index
+        self._config: TrainConfig = session.study.trainings[index]
+        self._checkpoints = checkpoints
+        self._guard = session.guard
+        self._before = session.observed[index]
+        self._speed = Speed()
+        self._returns: list[float] = []
+        self._lengths: list[int] = []
+        self._evaluation_began: float | None = None
+        self._evaluation_line = 0  # of the ledger, where the open evaluation begins
+        self._save_every = self._config.checkpoint.checkpoint_freq * self._config.n_envs
+        self._next_save: float = math.inf
+        self._next_tick = self._next_flush = session.clock.now()
+
+    def start(self, training: AbstractTraining) -> None:
+        """Take the training as it was made or restored."""
+        if self._save_every:
+            self._next_save = (training.num_timesteps // self._save_every + 1) * self._save_every
+        self._guard.expect_save(training.replay_size())
+        self.flush(training)
+
+    # Control, called by the training.
+
+    def before_step(self, training: AbstractTraining, updates: int) -> None:
+        now = self._guard.poll(updates)
+        if training.num_timesteps >= self._next_save:
+            self._next_save += self._save_every
+            self.save(training)
+            now = self._guard.poll(updates)
+        if now >= self._next_tick:
+            self._tick(training, now)
+        self.changed = True
+
+    def before_episode(self, training: AbstractTraining, kind: str) -> None:
+        self._guard.pause()
+        now = self._session.clock.now()
+        if self._evaluation_began is None:
+            what = "the baseline" if kind == "baseline" else "the next evaluation"
+            self._guard.require(self._expected_evaluation(training, kind), what)
+            self.flush(training)
+            self._evaluation_began, self._evaluation_line = now, self._session.journal.position
+        if now >= self._next_tick:
+            self._tick(training, now)
+
+    def during_episode(self, training: AbstractTraining) -> None:
+        now = self._guard.poll(training.stage)
+        if now >= self._next_tick:
+            self._tick(training, now)
+
+    def evaluated(self, training: AbstractTraining, result: Evaluation) -> None:
+        self._guard.pause()
+        session, now = self._session, self._session.clock.now()
+        if self._evaluation_began is not None:
+            session.evaluation_s[self._config.name, result.kind] = now - self._evaluation_began
+        self._evaluation_began = None
+        self.changed = session.worked = True
+        session.mean_return = result.mean_return
+        self.flush(training)
+        session.journal.write(
+            "evaluation",
+            evaluation=result.kind,
+            num_timesteps=result.num_timesteps,
+            returns=result.returns,
+            lengths=result.lengths,
+        )
+
+    def episode_ended(self, training: AbstractTraining, episode_return: float, length: int) -> None:
+        self._returns.append(episode_return)
+        self._lengths.append(length)
+
+    # What the session asks for.
+
+    def save(self, training: AbstractTraining, *, done: bool = False) -> None:
+        """Save the state now; `done` when the training reached its budget.
+
+        Raises:
+            StateError: it could not be written; earlier checkpoints are untouched.
+        """
+        self._guard.pause()
+        self.flush(training)
+        session, journal = self._session, self._session.journal
+        header = Header(
+            study=store.digest(session.study),
+            training=self._index,
+            num_timesteps=training.num_timesteps,
+            job_steps=sum(session.steps),
+            done=done,
+            elapsed_s=journal.elapsed_s,
+            sessions=journal.session,
+            # an open evaluation is dropped: it will be done again
+            ledger=journal.position if self._evaluation_began is None else self._evaluation_line,
+            versions=session.versions,
+            created=session.clock.wall().isoformat(timespec="seconds"),
+        )
+        began = session.clock.ticks()
+        saved = self._checkpoints.save(training.capture(), header)
+        seconds = session.clock.ticks() - began
+        self.recorder.add(Phase.CHECKPOINT, seconds)
+        self._guard.saved(seconds, saved.bytes)
+        self.changed = False
+        session.checkpoint, session.saved_at = saved.path, session.clock.now()
+        journal.write(
+            "checkpoint",
+            self.recorder.take(),
+            name=saved.path.name,
+            bytes=saved.bytes,
+            seconds=seconds,
+            done=done,
+        )
+
+    def flush(self, training: AbstractTraining) -> None:
+        """Write what was not yet told to the ledger."""
+        session, journal = self._session, self._session.journal
+        session.steps[self._index] = journal.step = training.num_timesteps
+        session.observed[self._index] = merged(self._before, self.recorder.totals)
+        session.worked = session.worked or self.changed
+        if self._returns:
+            journal.write("episodes", returns=self._returns, lengths=self._lengths)
+            self._returns, self._lengths = [], []
+        if phases := self.recorder.take():
+            journal.write("phases", phases)
+        self._next_flush = session.clock.now() + FLUSH_S
+
+    def _tick(self, training: AbstractTraining, now: float) -> None:
+        self._next_tick = now + TICK_S
+        self._guard.expect_save(training.replay_size())
+        if now >= self._next_flush:
+            self.flush(training)
+        self._session.display.show(self._progress(training, now))
+
+    def _expected_evaluation(self, training: AbstractTraining, kind: str) -> float:
+        """Seconds of a whole evaluation: like the last one, else by the model; 0 where neither tells.
+
+        An expectation will do: the deadline is kept by the polls within the episodes.
+        """
+        config = self._config
+        last = self._session.evaluation_s.get((config.name, kind))
+        if last is not None:
+            return last
+        episodes, phase = {
+            "baseline": (config.baseline.episodes, Phase.BASELINE),
+            "final": (config.evaluation.final_episodes, Phase.EVAL_STEP),
+        }.get(kind, (config.evaluation.n_eval_episodes, Phase.EVAL_STEP))
+        return self._guard.cost_of(phase, episodes * training.facts().eval_length()[0])
+
+    def _progress(self, training: AbstractTraining, now: float) -> Progress:
+        session = self._session
+        step = session.steps[self._index] = training.num_timesteps
+        if session.predict is not None and now >= session.next_prediction:
+            session.next_prediction = now + PREDICT_S
+            session.observed[self._index] = merged(self._before, self.recorder.totals)
+            session.predicted = session.predict(
+                RunState(
+                    training=self._index,
+                    num_timesteps=tuple(session.steps),
+                    observed=tuple(session.observed),
+                )
+            )
+        return Progress(
+            training=self._config.name,
+            index=self._index,
+            trainings=len(session.steps),
+            stage=training.stage,
+            num_timesteps=step,
+            budget=session.budgets[self._index],
+            steps_per_s=self._speed.look(now, step),
+            elapsed_s=session.journal.elapsed_s,
+            session_s=now - session.start,
+            left_s=None if session.quota_s is None else self._guard.deadline - now,
+            predicted_end=session.predicted,
+            mean_return=session.mean_return,
+            checkpoint_age_s=None if session.saved_at is None else now - session.saved_at,
+        )

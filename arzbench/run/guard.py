@@ -1,0 +1,171 @@
+"""Will the next unit of work end before the deadline, with the save after it?
+
+    now + unit + save + leaving + margin <= session start + quota
+
+What is unknown is taken with care: a unit or a save may take `SURPRISE` times what it usually
+takes, a delay met once may come again (up to `STALL_SHARE` of the quota; met twice, in full), and a
+margin covers what was never met. Within these bounds no session ends after its deadline.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+from arzbench.clock import Clock
+from arzbench.records import Coefficient, CostModel, Phase, StopReason
+from arzbench.run.signals import Signals
+from arzbench.study import TrainConfig
+from arzbench.units import format_duration
+from arzbench.workloads.base import StopTraining
+
+#: how many times its usual cost a unit or a save may suddenly take
+SURPRISE = 3.0
+#: share of the quota that a delay seen only once may hold back
+STALL_SHARE = 0.02
+#: the margin: a share of the quota within bounds, in seconds
+MARGIN_SHARE, MARGIN_LEAST_S, MARGIN_MOST_S = 0.005, 0.1, 10.0
+#: held back for a save as long as neither a model nor a save tells what it takes
+UNKNOWN_SAVE_S = 3.0
+#: weight of the newest observation in the usual cost of a unit
+_WEIGHT = 0.05
+Kind = int | str
+
+
+class _Unit:
+    """What one kind of unit costs, in seconds: the prior at first, then what is observed."""
+
+    __slots__ = ("hold", "longest", "second", "seen", "usual")
+
+    def __init__(self, prior_s: float) -> None:
+        self.usual = prior_s
+        self.longest = self.second = 0.0
+        self.hold = 0.0  # what past delays make us hold back
+        self.seen = False
+
+    def unusual(self, seconds: float, cap_s: float) -> None:
+        """Note the longest or second longest so far."""
+        self.longest, self.second = (
+            (seconds, self.longest) if seconds > self.longest else (self.longest, seconds)
+        )
+        self.hold = max(self.second, min(self.longest, cap_s))
+
+
+class Guard:
+    """Decides before each unit whether it fits; learns what units cost as they go by."""
+
+    def __init__(
+        self, clock: Clock, signals: Signals, *, session_start: float, quota_s: float | None, leave_s: float
+    ) -> None:
+        """`leave_s` is what the process needs from the last save to its end."""
+        self.deadline = math.inf if quota_s is None else session_start + quota_s
+        quota = quota_s or 0.0
+        self._tail_s = leave_s + min(max(MARGIN_SHARE * quota, MARGIN_LEAST_S), MARGIN_MOST_S)
+        self._cap_s = STALL_SHARE * quota
+        self._now = clock.now
+        self._signals = signals
+        self._saves: deque[tuple[float, int]] = deque(maxlen=5)
+        self._model: CostModel | None = None
+        self._config: TrainConfig | None = None
+        self._units: dict[Kind, _Unit] = {}
+        self._unit: _Unit | None = None
+        self._since = 0.0
+        self._rows = 0
+        self.save_s = UNKNOWN_SAVE_S  # held back for one save
+        self._stop_by = self.deadline - self._tail_s - self.save_s
+
+    def begin(self, config: TrainConfig, model: CostModel | None) -> None:
+        """Units are now those of `config`, with the prices of `model` until they are observed."""
+        self._config = config
+        self._model = model
+        self._units.clear()
+        self._unit = None
+        self.expect_save(0)
+
+    def poll(self, kind: Kind) -> float:
+        """Now, if a unit of `kind` fits: its gradient steps, or the name of what an episode steps.
+
+        The time since the last poll is what the unit before took. Costs about a microsecond.
+
+        Raises:
+            StopTraining: it does not fit, or a signal came.
+        """
+        now = self._now()
+        unit = self._unit
+        if unit is not None:
+            took = now - self._since
+            if took > unit.second:
+                unit.unusual(took, self._cap_s)
+            if unit.seen:
+                unit.usual += _WEIGHT * (took - unit.usual)
+            else:
+                unit.seen = True
+                unit.usual = max(unit.usual, took)
+        unit = self._units.get(kind) or self._new_unit(kind)
+        likely = SURPRISE * unit.usual
+        if now + (likely if likely > unit.hold else unit.hold) > self._stop_by or self._signals.first:
+            self._unit = None
+            self._stop(max(likely, unit.hold), "the next unit of work")
+        self._unit = unit
+        self._since = now
+        return now
+
+    def pause(self) -> None:
+        """What happens until the next poll belongs to no unit."""
+        self._unit = None
+
+    def require(self, seconds: float, what: str) -> None:
+        """Raise `StopTraining` if `what` would not be done in `seconds`, or a signal came."""
+        if self._signals.first or self._now() + seconds > self._stop_by:
+            self._stop(seconds, what)
+
+    def _stop(self, seconds: float, what: str) -> None:
+        if self._signals.first:
+            raise StopTraining(StopReason.SIGNAL, self._signals.told)
+        left = self.deadline - self._now()
+        raise StopTraining(
+            StopReason.DEADLINE,
+            f"{format_duration(left)} left; {what} may take {format_duration(seconds)}, "
+            f"saving and leaving {format_duration(self.save_s + self._tail_s)}",
+        )
+
+    def saved(self, seconds: float, size: int) -> None:
+        """A save of `size` bytes took `seconds`."""
+        self._saves.append((seconds, size))
+        self.expect_save(self._rows)
+
+    def expect_save(self, rows: int) -> None:
+        """Hold back what a save may take with `rows` in the replay buffer."""
+        self._rows = rows
+        base, per_row = self._model.state_bytes if self._model is not None else (0, 0)
+        size = float(base + per_row * rows)
+        known = [SURPRISE * self._price(Phase.CHECKPOINT, size)]
+        if self._saves:
+            scaled = [s * max(1.0, size / b) if b else s for s, b in self._saves]
+            known += [SURPRISE * sum(scaled) / len(scaled), 1.5 * max(scaled)]
+        self.save_s = max(known) or UNKNOWN_SAVE_S
+        self._stop_by = self.deadline - self._tail_s - self.save_s
+
+    def cost_of(self, phase: Phase, count: float = 1.0) -> float:
+        """Seconds that `count` units of `phase` take by the model; 0 where it does not tell."""
+        return self._price(phase) * count
+
+    def _price(self, phase: Phase, size: float = 0.0) -> float:
+        price: Coefficient | None = self._model.get(phase) if self._model is not None else None
+        return 0.0 if price is None else price.mean_s(size) * (1 + 2 * price.relative_error)
+
+    def _new_unit(self, kind: Kind) -> _Unit:
+        unit = self._units[kind] = _Unit(self._prior(kind))
+        return unit
+
+    def _prior(self, kind: Kind) -> float:
+        """The price of a unit not seen yet: by the model, else from kinds that were seen."""
+        if isinstance(kind, str):
+            return self._price(Phase.BASELINE if kind == "baseline" else Phase.EVAL_STEP)
+        envs = self._config.n_envs if self._config is not None else 1
+        step = envs * (self._price(Phase.ENV_STEP) + self._price(Phase.LOG))
+        step += self._price(Phase.POLICY) + self._price(Phase.ROLLOUT)
+        modelled = step + kind * self._price(Phase.UPDATE)
+        seen = [(k, u) for k, u in self._units.items() if isinstance(k, int) and u.seen]
+        alike = [u.usual * max(1.0, kind / k) for k, u in seen if k] or [u.usual for k, u in seen if not k]
+        return max(modelled, *alike) if alike else modelled

@@ -1,0 +1,156 @@
+"""ledger.jsonl: what happened and the time it took, one line an entry, appended and never edited."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from arzbench import store
+from arzbench.errors import StateError
+from arzbench.records import LedgerEntry, Phase
+
+FILE = "ledger.jsonl"
+#: kinds of entries that stand whatever state a later session went on from
+FACTS = ("session", "checkpoint", "stop")
+
+
+@dataclass(slots=True)
+class PhaseTotal:
+    """Seconds and units of a phase over all sessions; `lost_*` is the part done again later."""
+
+    seconds: float = 0.0
+    units: int = 0
+    lost_seconds: float = 0.0
+    lost_units: int = 0
+
+    @property
+    def kept_units(self) -> int:
+        """Units that count as progress."""
+        return self.units - self.lost_units
+
+    @property
+    def mean_s(self) -> float:
+        """Seconds per unit, lost ones included: they too tell what a unit costs."""
+        return self.seconds / self.units if self.units else 0.0
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a ledger tells of a run. `kept` entries are those no resume went back behind."""
+
+    entries: list[LedgerEntry] = field(default_factory=list)
+    kept: list[LedgerEntry] = field(default_factory=list)
+    phases: dict[Phase, PhaseTotal] = field(default_factory=dict)
+
+    def of_kind(self, kind: str, training: int | None = None) -> list[LedgerEntry]:
+        """The kept entries of a kind, of one training or of all."""
+        return [e for e in self.kept if e.kind == kind and training in (None, e.training)]
+
+    @property
+    def sessions(self) -> list[LedgerEntry]:
+        """The entry that began each session, resumes gone back behind included."""
+        return [e for e in self.entries if e.kind == "session"]
+
+    @property
+    def stop(self) -> LedgerEntry | None:
+        """The end of the last session; None while it runs, or after it was killed."""
+        last = self.entries[-1] if self.entries else None
+        return last if last is not None and last.kind == "stop" else None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of the job, over all its sessions and lost work included."""
+        return max((e.elapsed_s for e in self.entries), default=0.0)
+
+    @property
+    def lost_s(self) -> float:
+        """Seconds spent on work that was done again."""
+        return sum(p.lost_seconds for p in self.phases.values())
+
+    def training_phases(self, training: int) -> dict[Phase, tuple[float, int]]:
+        """(seconds, units) of the progress of one training."""
+        kept = (e for e in self.kept if e.training == training)
+        return {p: (t.seconds, t.units) for p, t in _add_up((e, False) for e in kept).items()}
+
+
+def read(path: Path) -> Summary:
+    """The summary of the ledger at `path`; a last line cut off by a kill is passed over.
+
+    Raises:
+        UsageError: no such file, or a broken line that is not the last.
+    """
+    return summarise(list(store.read_lines(path, LedgerEntry)))
+
+
+def phase_totals(path: Path) -> dict[Phase, PhaseTotal]:
+    """Seconds and units of each phase over all sessions of the ledger at `path`."""
+    return read(path).phases
+
+
+def summarise(entries: Sequence[LedgerEntry]) -> Summary:
+    """The summary of `entries`, in the order they were written."""
+    lost = _lost(entries)
+    return Summary(
+        entries=list(entries),
+        kept=[e for e, gone in zip(entries, lost, strict=True) if not gone],
+        phases=_add_up(zip(entries, lost, strict=True)),
+    )
+
+
+def _lost(entries: Sequence[LedgerEntry]) -> list[bool]:
+    """Which entries tell of work that a later resume did again.
+
+    A session that went on from an older state says to which line the ledger was rewound.
+    """
+    lost = [False] * len(entries)
+    for number, entry in enumerate(entries):
+        rewound = entry.data.get("rewound_to") if entry.kind == "session" else None
+        if isinstance(rewound, int):
+            for i in range(max(0, rewound), number):
+                lost[i] = entries[i].kind not in FACTS
+    return lost
+
+
+def _add_up(entries: Iterable[tuple[LedgerEntry, bool]]) -> dict[Phase, PhaseTotal]:
+    totals: dict[Phase, PhaseTotal] = {}
+    for entry, gone in entries:
+        for name, (seconds, units) in entry.phases.items():
+            total = totals.setdefault(Phase(name), PhaseTotal())
+            total.seconds += seconds
+            total.units += units
+            if gone:
+                total.lost_seconds += seconds
+                total.lost_units += units
+    return totals
+
+
+class Ledger:
+    """The open ledger of a run; for the one run that holds its folder."""
+
+    def __init__(self, path: Path) -> None:
+        """Read `path` where it is; a last line that a kill left unfinished goes at the next append.
+
+        Raises:
+            UsageError: a broken line that is not the last.
+        """
+        self.path = path
+        self.entries = list(store.read_lines(path, LedgerEntry)) if path.exists() else []
+        self.count = len(self.entries)
+
+    def append(self, entry: LedgerEntry) -> None:
+        """Write `entry` as one line."""
+        store.append_line(self.path, entry)
+        self.count += 1
+
+    def sync(self) -> None:
+        """Make all lines durable."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise StateError(f"cannot write {self.path}: {error.strerror}") from error

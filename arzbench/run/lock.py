@@ -1,0 +1,49 @@
+"""One run at a time in a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from arzbench.errors import StateError
+
+LOCK, OWNER = ".lock", ".owner"
+
+
+@contextlib.contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Hold `folder` until the end of the block; the system lets go of it if the process dies.
+
+    Raises:
+        StateError: another run holds it (its process is named), or it cannot be locked.
+    """
+    lock = FileLock(folder / LOCK)
+    owner = folder / OWNER
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise StateError(
+            f"another run is using {folder}: {_who(owner)}",
+            "wait for it, stop it (kill -TERM lets it save), or choose another --run-id",
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise StateError(f"cannot lock {folder}: {error}", "choose another folder with --dir") from error
+    try:
+        owner.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def _who(owner: Path) -> str:
+    try:
+        return owner.read_text(encoding="utf-8").strip()[:200] or "unknown"
+    except (OSError, UnicodeDecodeError):
+        return "unknown"

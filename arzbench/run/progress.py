@@ -1,0 +1,82 @@
+"""What a display is told while a run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from arzbench.records import Estimate, Phase
+
+#: (seconds, units) per phase
+Observed = Mapping[Phase, tuple[float, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """Where a job stands, for predicting its end. One value per training of the study."""
+
+    training: int  # index of the one that runs
+    num_timesteps: tuple[int, ...]
+    observed: tuple[Observed, ...]  # progress of all sessions, lost work left out
+
+
+def merged(before: Observed, now: Observed) -> Observed:
+    """The sum of two observations."""
+    total = dict(before)
+    for phase, (seconds, units) in now.items():
+        s, u = total.get(phase, (0.0, 0))
+        total[phase] = (s + seconds, u + units)
+    return total
+
+
+Predict = Callable[[RunState], Estimate | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """The state of a run at a glance. Times in seconds."""
+
+    training: str
+    index: int
+    trainings: int
+    stage: str  # baseline | train | final | done
+    num_timesteps: int
+    budget: int
+    steps_per_s: float | None  # over the last seconds; None before two looks
+    elapsed_s: float  # of the job, over all its sessions
+    session_s: float
+    left_s: float | None  # to the deadline; None without a quota
+    predicted_end: Estimate | None  # what is left of the job
+    mean_return: float | None  # of the last evaluation
+    checkpoint_age_s: float | None
+
+
+class Display(Protocol):
+    """Shows a run. Called at most about five times a second."""
+
+    def show(self, progress: Progress) -> None:
+        """Show `progress` now."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+
+class Speed:
+    """Steps per second over the last looks."""
+
+    def __init__(self) -> None:
+        self._at: float | None = None
+        self._step = 0
+        self._rate: float | None = None
+
+    def look(self, now: float, step: int) -> float | None:
+        """The smoothed rate at `now`."""
+        if self._at is not None and now > self._at:
+            rate = (step - self._step) / (now - self._at)
+            # an evaluation stands between steps: a pause, not a speed
+            if step != self._step:
+                self._rate = rate if self._rate is None else 0.7 * self._rate + 0.3 * rate
+        if self._at is None or step != self._step:
+            self._at, self._step = now, step
+        return self._rate

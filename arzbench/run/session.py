@@ -1,0 +1,308 @@
+"""One session of a job: goes on where the last one ended, and ends before its deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from arzbench import store
+from arzbench.clock import Clock
+from arzbench.errors import ArzbenchError, ExitCode, StateError, UsageError
+from arzbench.measure.host import host_info
+from arzbench.records import CostModel, Phase, Plan, StopReason
+from arzbench.run import ledger
+from arzbench.run.checkpoint import Checkpoint, CheckpointStore
+from arzbench.run.control import Session, TrainingControl
+from arzbench.run.guard import Guard
+from arzbench.run.job import ResumePoint, find_resume_point, model_file, set_aside
+from arzbench.run.journal import Journal
+from arzbench.run.lock import only_run
+from arzbench.run.progress import Display, Predict, Progress, RunState
+from arzbench.run.signals import Signals
+from arzbench.study import Study, TrainConfig
+from arzbench.workloads.base import AbstractTraining, AbstractWorkload, StopTraining
+
+__all__ = ["Display", "Predict", "Progress", "RunOutcome", "RunRequest", "RunState", "run_job"]
+
+EXIT_CODES = {
+    StopReason.FINISHED: ExitCode.OK,
+    StopReason.BUDGET: ExitCode.OK,
+    StopReason.DEADLINE: ExitCode.MORE_TO_DO,
+    StopReason.SIGNAL: ExitCode.MORE_TO_DO,
+    StopReason.FAILED: ExitCode.FAILURE,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What to run, and where it is kept."""
+
+    study: Study
+    budgets: tuple[int, ...]  # training env steps, per training
+    quota_s: float | None = None  # of this session
+    plan: Plan | None = None
+    run_id: str
+    run_folder: Path  # plan.json, ledger.jsonl, error.txt
+    checkpoint_folder: Path  # checkpoints and exported models
+    session_start: float  # clock.now() when the quota began: at the start of the process
+    fresh: bool = False  # earlier states are moved aside
+    leave_s: float = 0.3  # from the return of `run_job` to the end of the process
+    predict: Predict | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOutcome:
+    """How a session ended. Times in seconds."""
+
+    reason: StopReason
+    detail: str
+    num_timesteps: tuple[int, ...]  # per training, over all sessions
+    elapsed_s: float  # of the job, over all its sessions
+    session_s: float
+    session: int
+    slack_s: float | None  # left of the quota; None without one
+    checkpoint: Path | None  # the newest
+    notes: tuple[str, ...] = ()
+    next_command: str = ""  # filled by the caller
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the process tells the shell."""
+        return EXIT_CODES[self.reason]
+
+
+def run_job(request: RunRequest, workload: AbstractWorkload, clock: Clock, display: Display) -> RunOutcome:
+    """Run the trainings of a study to their budgets, or until the deadline or a signal.
+
+    After a deadline or a signal everything is durable when this returns: leave at once (`os._exit`).
+
+    Raises:
+        UsageError: the workload cannot run here, a folder cannot be written, or a checkpoint is of
+            a newer arzbench. Nothing was written to the run.
+        StateError: another run holds the folder, or no sound checkpoint of this study is left.
+    """
+    if len(request.budgets) != len(request.study.trainings):
+        raise UsageError(f"{len(request.budgets)} budgets for {len(request.study.trainings)} trainings")
+    with contextlib.ExitStack() as stack:
+        stack.callback(display.close)
+        signals = stack.enter_context(Signals())
+        store.ensure_writable(request.run_folder)
+        store.ensure_writable(request.checkpoint_folder)
+        stack.enter_context(only_run(request.checkpoint_folder))
+        if request.fresh:
+            set_aside(request.run_folder, request.checkpoint_folder)
+        CheckpointStore(request.checkpoint_folder, 1, clock).clean()
+        resume = find_resume_point(request.study, request.checkpoint_folder, clock)
+        versions = workload.load()
+        for config in request.study.trainings:
+            workload.check(config)
+        session = _open_session(request, resume, versions, signals, clock, display)
+        return _Run(request, workload, resume, session).run()
+
+
+def _open_session(
+    request: RunRequest,
+    resume: ResumePoint,
+    versions: dict[str, str],
+    signals: Signals,
+    clock: Clock,
+    display: Display,
+) -> Session:
+    start = request.session_start
+    guard = Guard(clock, signals, session_start=start, quota_s=request.quota_s, leave_s=request.leave_s)
+    newest = resume.newest
+    manifest = None if newest is None else newest.manifest
+    journal = Journal(request.run_folder / ledger.FILE, manifest, start, clock)
+    for seconds, size in journal.saves:
+        guard.saved(seconds, size)
+    return Session(
+        study=request.study,
+        budgets=request.budgets,
+        start=start,
+        quota_s=request.quota_s,
+        clock=clock,
+        guard=guard,
+        journal=journal,
+        display=display,
+        predict=request.predict,
+        versions=versions,
+        steps=resume.steps,
+        observed=[journal.observed(index) for index in range(len(request.budgets))],
+        checkpoint=None if newest is None else newest.path,
+    )
+
+
+class _Run:
+    """The trainings of a study, in order."""
+
+    def __init__(
+        self, request: RunRequest, workload: AbstractWorkload, resume: ResumePoint, session: Session
+    ) -> None:
+        self._request = request
+        self._workload = workload
+        self._resume = resume
+        self._session = session
+        self._notes: list[str] = []
+        self._compiled = False
+
+    def run(self) -> RunOutcome:
+        """All of it, from the session's first entry in the ledger to its last."""
+        self._begin()
+        trainings = self._request.study.trainings
+        try:
+            for index in range(len(trainings)):
+                self._train(index)
+            steps = self._session.steps
+            done = all(s >= t.total_timesteps for s, t in zip(steps, trainings, strict=True))
+            reason, detail = (StopReason.FINISHED if done else StopReason.BUDGET), ""
+        except StopTraining as stop:
+            reason, detail = stop.reason, stop.detail
+            if not self._session.worked:
+                detail = f"nothing was done in this session: {detail}"
+        except (Exception, SystemExit) as error:  # an env may call sys.exit
+            reason, detail = StopReason.FAILED, _describe(error)
+            text = "".join(traceback.format_exception(error))
+            with contextlib.suppress(StateError):  # a full disk may be the very error
+                store.write_atomic(self._request.run_folder / "error.txt", text.encode())
+        return self._end(reason, detail)
+
+    def _begin(self) -> None:
+        request, journal, newest = self._request, self._session.journal, self._resume.newest
+        first = request.study.trainings[0]
+        host = host_info(first.device, first.torch_threads)
+        versions = self._session.versions
+        plan_file = request.run_folder / "plan.json"
+        if request.plan is not None and not plan_file.exists():
+            store.save(plan_file, "arzbench/plan", request.plan)
+        self._notes += [f"skipped {name}: {why}" for name, why in self._resume.skipped.items()]
+        if newest is not None:
+            before = journal.previous_host
+            differs = [] if before is None else host.differs_from(before)
+            known = newest.manifest.versions
+            differs += sorted(k for k in {*known, *versions} if known.get(k) != versions.get(k))
+            if differs:
+                self._notes.append(f"resumed with other {', '.join(differs)}: not bitwise the same")
+        journal.write(
+            "session",
+            {Phase.IMPORT.value: (max(0.0, self._session.clock.now() - request.session_start), 1)},
+            run=request.run_id,
+            study=store.digest(request.study),
+            plan=None if request.plan is None else request.plan.id,
+            budgets=request.budgets,
+            quota_s=request.quota_s,
+            host=msgspec.to_builtins(host),
+            versions=versions,
+            resumed_from=None if newest is None else newest.path.name,
+            tier=None if newest is None else newest.manifest.tier,
+            rewound_to=journal.rewound_to,
+            notes=self._notes,
+        )
+
+    def _train(self, index: int) -> None:
+        """One training to its budget, its final state saved and its model exported."""
+        session, guard = self._session, self._session.guard
+        config, found = self._request.study.trainings[index], self._resume.by_training[index]
+        budget = self._request.budgets[index]
+        model = self._request.checkpoint_folder / model_file(self._request.study, index)
+        done = found is not None and found.manifest.done and found.manifest.num_timesteps >= budget
+        if done and model.exists():
+            return
+        session.journal.training, session.journal.step = index, session.steps[index]
+        guard.begin(config, self._model(config))
+        guard.require(guard.cost_of(Phase.BUILD), f"building {config.name}")
+        if not self._compiled:
+            self._compile(config)
+        checkpoints = CheckpointStore(
+            self._request.checkpoint_folder, config.checkpoint.keep_last, session.clock
+        )
+        checkpoints.skipped.update(self._resume.skipped)
+        control = TrainingControl(session, index, checkpoints)
+        training = self._create(control, config, budget, found)
+        control.start(training)
+        if not done:
+            self._drive(training, control)
+        guard.require(guard.save_s, f"exporting {config.name}")
+        aside = model.with_name(f".{model.name}")
+        training.export(str(aside))
+        os.replace(aside, model)
+        training.close()
+
+    def _drive(self, training: AbstractTraining, control: TrainingControl) -> None:
+        try:
+            training.run(control)
+        except StopTraining:
+            control.flush(training)
+            if control.changed:
+                control.save(training)
+            raise
+        except (Exception, SystemExit):
+            control.flush(training)  # the time was spent; the state may be halfway and is not saved
+            raise
+        control.save(training, done=True)
+
+    def _create(
+        self, control: TrainingControl, config: TrainConfig, budget: int, found: Checkpoint | None
+    ) -> AbstractTraining:
+        clock, recorder = self._session.clock, control.recorder
+        if found is None:
+            return self._workload.create(config, recorder, budget=budget)
+        began = clock.ticks()
+        training = self._workload.create(config, recorder, budget=budget, state=found.load())
+        # what `create` reported itself (building) is not told twice
+        reported = sum(seconds for seconds, _ in recorder.totals.values())
+        recorder.add(Phase.RESTORE, max(0.0, clock.ticks() - began - reported))
+        return training
+
+    def _compile(self, config: TrainConfig) -> None:
+        """Pay for just-in-time compilation before the first training, as a calibration measures it."""
+        self._compiled = True
+        clock = self._session.clock
+        began = clock.ticks()
+        self._workload.first_step(config)
+        self._session.journal.write("phases", {Phase.JIT.value: (clock.ticks() - began, 1)})
+
+    def _model(self, config: TrainConfig) -> CostModel | None:
+        """The plan's prices for a training."""
+        models = () if self._request.plan is None else self._request.plan.models
+        identity = config.workload_digest()
+        return next((m for m in models if m.workload == identity), None)
+
+    def _end(self, reason: StopReason, detail: str) -> RunOutcome:
+        session, journal = self._session, self._session.journal
+        now = session.clock.now()
+        slack = None if session.quota_s is None else session.guard.deadline - now
+        outcome = RunOutcome(
+            reason=reason,
+            detail=detail,
+            num_timesteps=tuple(session.steps),
+            elapsed_s=journal.elapsed_s,
+            session_s=now - session.start,
+            session=journal.session,
+            slack_s=slack,
+            checkpoint=session.checkpoint,
+            notes=tuple(self._notes),
+        )
+        journal.write(
+            "stop",
+            reason=reason.name.lower(),
+            said=reason.value,
+            detail=detail,
+            num_timesteps=outcome.num_timesteps,
+            session_s=outcome.session_s,
+            slack_s=slack,
+            checkpoint=None if session.checkpoint is None else session.checkpoint.name,
+        )
+        journal.sync()
+        return outcome
+
+
+def _describe(error: BaseException) -> str:
+    """The error in one line, with its hint where it has one."""
+    if isinstance(error, ArzbenchError):
+        return f"{error.message} ({error.hint})" if error.hint else error.message
+    return f"{type(error).__name__}: {error}"
