@@ -190,14 +190,14 @@ def run(
     folder: DirOption = Path(),
 ) -> None:
     """Train: checkpointed, resumed by itself when started again, landed before the deadline."""
-    from arzbench.commands.run import run_run
+    from arzbench.commands.run import RunOptions, run_run
 
-    run_run(
+    options = RunOptions(
         working=folder,
         study=study,
         env=env,
         algo=algo,
-        changes=changes or [],
+        changes=tuple(changes or ()),
         auto_budget=auto_budget,
         plan_file=plan_file,
         timesteps=_optional_count("--timesteps", timesteps),
@@ -210,6 +210,7 @@ def run(
         run_id=run_id,
         fresh=fresh,
     )
+    leave(run_run(options))
 
 
 @app.command()

@@ -1,0 +1,102 @@
+"""The runs of a working folder: reports/<id>/ holds what is kept, checkpoints/<id>/ the states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from arzbench import store
+from arzbench.errors import ArzbenchError, UsageError, unknown
+from arzbench.records import RunRecord
+from arzbench.run import ledger
+
+_ENDED = ("finished", "budget")
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """A run on disk."""
+
+    folder: Path
+    record: RunRecord
+
+    @property
+    def ledger_path(self) -> Path:
+        """Its ledger; absent until its first session begins."""
+        return self.folder / ledger.FILE
+
+    def summary(self) -> ledger.Summary:
+        """What its ledger tells; empty before its first session."""
+        return ledger.read(self.ledger_path) if self.ledger_path.exists() else ledger.summarise([])
+
+    @property
+    def ended(self) -> bool:
+        """Whether its last session reached its budget."""
+        stop = self.summary().stop
+        return stop is not None and stop.data.get("reason") in _ENDED
+
+
+def reports_folder(working: Path) -> Path:
+    """Below it, one folder a run."""
+    return working / "reports"
+
+
+def checkpoints_folder(working: Path, run_id: str) -> Path:
+    """Where the states of a run are."""
+    return working / "checkpoints" / run_id
+
+
+def begin(working: Path, record: RunRecord) -> Run:
+    """Write down what a new run sets out to do."""
+    folder = reports_folder(working) / record.id
+    store.save(folder / "run.json", "arzbench/run", record)
+    return Run(folder=folder, record=record)
+
+
+def newest_first(working: Path) -> Iterator[Run]:
+    """All runs whose record can be read."""
+    found = []
+    for path in reports_folder(working).glob("*/run.json"):
+        record = store.load(path, "arzbench/run", RunRecord, "run record")
+        found.append(Run(folder=path.parent, record=record))
+    yield from sorted(found, key=lambda r: (r.record.created, r.record.id), reverse=True)
+
+
+def find(working: Path, run_id: str | None) -> Run:
+    """The run called `run_id`; None: the newest.
+
+    Raises:
+        UsageError: there is none.
+    """
+    runs = list(newest_first(working))
+    if not runs:
+        raise UsageError(
+            f"no run in {reports_folder(working)}", "start one: arzbench run --auto-budget --quota 1h"
+        )
+    if run_id is None:
+        return runs[0]
+    for run in runs:
+        if run.record.id == run_id:
+            return run
+    raise unknown("run", run_id, [r.record.id for r in runs])
+
+
+def unfinished(working: Path, study_digest: str) -> Run | None:
+    """The newest run of a study, if it still has something to do."""
+    for run in newest_first(working):
+        if run.record.study_digest == study_digest:
+            try:
+                return None if run.ended else run
+            except ArzbenchError:
+                return run  # its ledger is broken: the run itself will tell
+    return None
+
+
+def free_id(working: Path, wanted: str) -> str:
+    """`wanted`, or with a number behind it where it is taken."""
+    number, candidate = 2, wanted
+    while (reports_folder(working) / candidate).exists():
+        candidate = f"{wanted}-{number}"
+        number += 1
+    return candidate
