@@ -9,8 +9,10 @@ the whole varies by a factor learned from this host's finished runs, or by a sta
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -173,6 +175,17 @@ def missing_phases(model: CostModel, schedule: TrainSchedule) -> list[Phase]:
     return [c.phase for c in schedule.counts if c.high > 0 and model.get(c.phase) is None]
 
 
+@functools.lru_cache(maxsize=256)
+def _normal(source: str) -> FloatArray:
+    """Draws for one source of error: the same in every job, so that jobs compare without noise."""
+    return np.random.default_rng([_SEED, zlib.crc32(source.encode())]).standard_normal(DRAWS)
+
+
+@functools.lru_cache(maxsize=1)
+def _uniform() -> FloatArray:
+    return np.random.default_rng(_SEED).random(DRAWS)
+
+
 class Job:
     """A study's wall time as a distribution: draws of T under the errors of prices and between runs."""
 
@@ -196,9 +209,7 @@ class Job:
                     f"the calibration has no samples of: {', '.join(missing)}",
                     "measure it with this study: arzbench calibrate",
                 )
-        self._rng = np.random.default_rng(_SEED)
-        self._errors: dict[tuple[str, Phase], FloatArray] = {}
-        length = self._rng.random(DRAWS)  # where between calibrated length and bound episodes lie
+        length = _uniform()  # where between calibrated length and bound episodes lie
         total = np.zeros(DRAWS)
         for model, schedule in parts:
             total += self._training(model, schedule, length)
@@ -206,13 +217,12 @@ class Job:
         total += sessions * self._startup(model, cold)
         if sessions > 1:
             total += (sessions - 1) * self._session_change(model, parts[0][1])
-        self.seconds = total * np.exp(_centre(spread) + spread.log_sigma * self._rng.standard_normal(DRAWS))
+        self.seconds = total * np.exp(_centre(spread) + spread.log_sigma * _normal("run"))
 
     def _error(self, model: CostModel, price: Coefficient) -> FloatArray:
-        key = (model.workload, price.phase)
-        if key not in self._errors:
-            self._errors[key] = np.exp(price.relative_error * self._rng.standard_normal(DRAWS))
-        return self._errors[key]
+        """One draw of a price is wrong by the same factor in every training that pays it."""
+        error: FloatArray = np.exp(price.relative_error * _normal(f"{model.workload} {price.phase}"))
+        return error
 
     def _training(self, model: CostModel, schedule: TrainSchedule, length: FloatArray) -> FloatArray:
         total = np.zeros(DRAWS)
@@ -300,16 +310,22 @@ def remaining(
     """
     left, done = 0.0, 0.0
     for model, schedule, observed in parts:
+        steps = observed.get(Phase.ENV_STEP, (0.0, 0))[1]
         for item in schedule.counts:
             price = model.get(item.phase)
             seconds, units = observed.get(item.phase, (0.0, 0))
             done += seconds
-            middle = (item.count + item.high) / 2
+            to_do = max(0.0, (item.count + item.high) / 2 - units)
+            if item.high > item.count and schedule.evaluations and schedule.total_timesteps:
+                # episodes may stay short: what is left also shrinks as the training goes on
+                to_do = min(to_do, item.high * max(0.0, 1 - steps / schedule.total_timesteps))
+            if item.phase is Phase.BASELINE and steps:
+                to_do = 0.0  # baselines come before the training
             mean = price.mean_s(item.size) if price is not None else 0.0
             if units:
                 trust = seconds / (seconds + 1.0)
                 mean = trust * seconds / units + (1 - trust) * mean if mean else seconds / units
-            left += max(0.0, middle - units) * mean
+            left += to_do * mean
     sigma = spread.log_sigma * left / (left + done) if left + done > 0 else 0.0
     sigma = max(sigma, 0.01)
     return Estimate(p50_s=left, p90_s=left * math.exp(1.2816 * sigma), p99_s=left * math.exp(2.3263 * sigma))

@@ -29,6 +29,13 @@ HOST = HostInfo(
 )
 PLATFORM = Platform(name="local", title="here", source="none", checked="2026-01-01")
 
+#: a training in which every phase occurs
+EVERYTHING: dict[str, Any] = {
+    "evaluation": {"eval_freq": 1000, "n_eval_episodes": 5, "final_episodes": 1},
+    "baseline": {"episodes": 1},
+    "checkpoint": {"checkpoint_freq": 1000},
+}
+
 #: seconds per unit
 PRICES: dict[Phase, float] = {
     Phase.IMPORT: 2.4,

@@ -1,0 +1,114 @@
+"""What is left of a run: priced again by what was seen, phase by phase."""
+
+from collections.abc import Callable
+
+import pytest
+
+from arzbench.costmodel import fit, remaining, spread_from
+from arzbench.records import CostModel, EnvFacts, Phase, Spread, TrainSchedule
+from arzbench.schedule import count_training
+from tests import worlds
+
+EXACT = Spread(source="none", log_sigma=0.0)
+FULL = worlds.config(**worlds.EVERYTHING)
+
+
+def model_of(leave_out: tuple[Phase, ...] = ()) -> CostModel:
+    return fit(worlds.samples(FULL, leave_out=leave_out))
+
+
+def schedule_of(env: EnvFacts | None = None) -> TrainSchedule:
+    return count_training(FULL, env or worlds.facts(), state_bytes=worlds.STATE_BYTES)
+
+
+Observed = dict[Phase, tuple[float, int]]
+
+
+def observe(schedule: TrainSchedule, share: float, price: Callable[[Phase, float], float]) -> Observed:
+    """`share` of every phase done, at `price(phase, size)` seconds a unit."""
+    return {
+        item.phase: (price(item.phase, item.size) * int(item.count * share), int(item.count * share))
+        for item in schedule.counts
+        if int(item.count * share)
+    }
+
+
+def declared(phase: Phase, size: float = 0.0) -> float:
+    if phase in worlds.SIZED:
+        fixed, per_byte = worlds.SIZED[phase]
+        return fixed + per_byte * size
+    return worlds.PRICES[phase]
+
+
+def job_seconds(schedule: TrainSchedule) -> float:
+    return sum(item.count * declared(item.phase, item.size) for item in schedule.counts)
+
+
+def test_what_remains_falls_to_nothing_as_work_is_done() -> None:
+    model, schedule = model_of(), schedule_of()
+    left = [
+        remaining([(model, schedule, observe(schedule, share, declared))], EXACT).p50_s
+        for share in (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+    ]
+    whole = job_seconds(schedule)
+    assert left[0] == pytest.approx(whole, rel=0.001)
+    assert left[2] == pytest.approx(whole / 2, rel=0.02)
+    assert left == sorted(left, reverse=True)
+    assert left[-1] == pytest.approx(0, abs=0.01 * whole / 100)
+
+
+def test_a_run_twice_as_slow_is_repriced_by_what_was_seen() -> None:
+    model, schedule = model_of(), schedule_of()
+    slow = observe(schedule, 0.25, lambda phase, size: 2 * declared(phase, size))
+    left = remaining([(model, schedule, slow)], EXACT).p50_s
+    assert left == pytest.approx(2 * 0.75 * job_seconds(schedule), rel=0.05)
+
+
+def test_a_phase_not_yet_seen_keeps_its_calibrated_price() -> None:
+    """Before the first evaluation only cheap steps were seen; one ratio for all would be far off."""
+    model, schedule = model_of(), schedule_of()
+    seen = {Phase.ENV_STEP: (0.5 * worlds.PRICES[Phase.ENV_STEP] * 2400, 2400)}
+    left = remaining([(model, schedule, seen)], EXACT).p50_s
+    steps = schedule.get(Phase.ENV_STEP).count
+    others = job_seconds(schedule) - steps * worlds.PRICES[Phase.ENV_STEP]
+    assert left == pytest.approx(others + 0.5 * (steps - 2400) * worlds.PRICES[Phase.ENV_STEP], rel=0.05)
+
+
+def test_a_moment_of_a_phase_moves_its_price_a_little() -> None:
+    model, schedule = model_of(), schedule_of()
+    blip = {Phase.UPDATE: (10 * worlds.PRICES[Phase.UPDATE], 1)}
+    before, after = (remaining([(model, schedule, o)], EXACT).p50_s for o in ({}, blip))
+    assert before < after < 1.02 * before
+
+
+def test_a_phase_the_calibration_lacks_is_priced_once_it_is_seen() -> None:
+    schedule = schedule_of()
+    model = model_of((Phase.UPDATE,))
+    updates = int(schedule.get(Phase.UPDATE).count)
+    seen = {Phase.UPDATE: (updates / 2 * worlds.PRICES[Phase.UPDATE], updates // 2)}
+    without, with_ = (remaining([(model, schedule, o)], EXACT).p50_s for o in ({}, seen))
+    assert with_ - without == pytest.approx(updates / 2 * worlds.PRICES[Phase.UPDATE], rel=0.01)
+
+
+def test_short_episodes_leave_nothing_to_do_at_the_end() -> None:
+    """Lengths between 10 and 500 were possible; they stayed short."""
+    model, schedule = model_of(), schedule_of(worlds.facts(10, 500))
+    done = remaining([(model, schedule, observe(schedule, 1.0, declared))], EXACT).p50_s
+    assert done == pytest.approx(0, abs=0.1)
+
+
+def test_trainings_not_yet_begun_count_in_full_and_certainty_grows() -> None:
+    model, schedule = model_of(), schedule_of()
+    spread = spread_from([])
+    whole = job_seconds(schedule)
+    half_way = [(model, schedule, observe(schedule, 1.0, declared)), (model, schedule, {})]
+    left = remaining(half_way, spread)
+    assert left.p50_s == pytest.approx(whole, rel=0.01)
+    start = remaining([(model, schedule, {}), (model, schedule, {})], spread)
+    assert 1 < left.p90_s / left.p50_s < start.p90_s / start.p50_s
+    assert left.p90_s < left.p99_s
+
+
+def test_nothing_to_do_takes_no_time() -> None:
+    estimate = remaining([], EXACT)
+    assert (estimate.p50_s, estimate.p90_s, estimate.p99_s) == (0, 0, 0)
