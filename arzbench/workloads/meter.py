@@ -1,0 +1,101 @@
+"""Splits the time of collecting steps into phases, from within the library's own loop.
+
+Callables are wrapped on the instances that the loop calls; whatever the wrapped calls do not account
+for between two consistent points is the rollout's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from arzbench.clock import Clock
+from arzbench.records import Phase
+from arzbench.workloads.base import Recorder
+
+
+class Meter:
+    """Books phases with a recorder; all times in seconds of `clock.ticks`."""
+
+    def __init__(self, clock: Clock, recorder: Recorder) -> None:
+        self.ticks = clock.ticks
+        self.add = recorder.add
+        self.collecting = False  # between two consistent points: the policy is choosing actions
+        self.logged = 0.0  # in messages, since the beginning
+        self._began = 0.0
+        self._booked = 0.0  # within the collection step now running
+        self._nested = 0.0  # resets and messages within the env step now running
+
+    def step_begins(self) -> None:
+        """Leave a consistent point: the collection step begins."""
+        self.collecting = True
+        self._booked = self._nested = 0.0
+        self._began = self.ticks()
+
+    def step_ended(self) -> None:
+        """Arrive at a consistent point: what was not booked since the last one is rollout."""
+        if self.collecting:
+            self.collecting = False
+            self.add(Phase.ROLLOUT, self.ticks() - self._began - self._booked, 1)
+
+    def book(self, phase: Phase, seconds: float, units: int) -> None:
+        """A part of the collection step that is a phase of its own."""
+        self._booked += seconds
+        self.add(phase, seconds, units)
+
+    def watch_steps(self, vec_env: Any) -> None:
+        """Time `vec_env.step`, resets and messages inside it left out."""
+        inner, ticks, units = vec_env.step, self.ticks, vec_env.num_envs
+
+        def step(actions: Any) -> Any:
+            began = ticks()
+            result = inner(actions)
+            took = ticks() - began
+            self._booked += took
+            self.add(Phase.ENV_STEP, took - self._nested, units)
+            self._nested = 0.0
+            return result
+
+        vec_env.step = step
+
+    def watch_resets(self, env: Any) -> None:
+        """Time `env.reset`."""
+        inner, ticks = env.reset, self.ticks
+
+        def reset(**kwargs: Any) -> Any:
+            began = ticks()
+            result = inner(**kwargs)
+            took = ticks() - began
+            self._nested += took
+            self.add(Phase.RESET, took, 1)
+            return result
+
+        env.reset = reset
+
+    def watch_policy(self, owner: Any, name: str) -> None:
+        """Time `owner.<name>` while collecting."""
+        inner, ticks = getattr(owner, name), self.ticks
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if not self.collecting:
+                return inner(*args, **kwargs)
+            began = ticks()
+            result = inner(*args, **kwargs)
+            self.book(Phase.POLICY, ticks() - began, 1)
+            return result
+
+        setattr(owner, name, forward)
+
+    def timed(self, emit: Callable[..., None]) -> Callable[..., None]:
+        """`emit`, which sends the messages of one env step, with its time booked."""
+        ticks = self.ticks
+
+        def timed(*args: Any) -> None:
+            began = ticks()
+            emit(*args)
+            took = ticks() - began
+            self.logged += took
+            self._nested += took
+            self.add(Phase.LOG, took, 1)
+
+        return timed

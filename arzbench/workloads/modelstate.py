@@ -1,0 +1,330 @@
+"""The state of a model of the training library, as plain values and back.
+
+By duck typing: networks, optimizers, buffers, counters and random generators are found by the names
+that the library gives them. Restoring writes into a model made anew from the same configuration.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch as th
+
+from arzbench.errors import StateError
+
+Array = np.ndarray[Any, Any]
+OPTIMIZERS = ("policy.optimizer", "actor.optimizer", "critic.optimizer", "ent_coef_optimizer")
+#: counters and schedules that a step changes
+COUNTERS = (
+    "num_timesteps",
+    "_episode_num",
+    "_n_updates",
+    "_n_calls",
+    "_current_progress_remaining",
+    "exploration_rate",
+)
+LAST = ("_last_obs", "_last_original_obs", "_last_episode_starts")
+#: a rollout buffer's parts that are filled step by step
+ROLLOUT_PARTS = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs")
+
+
+def capture_weights(model: Any) -> dict[str, Any]:
+    """Every tensor of the policy, target networks included, and what is learned beside it."""
+    found = {name: _array(tensor) for name, tensor in model.policy.state_dict().items()}
+    log_ent_coef = getattr(model, "log_ent_coef", None)
+    return {
+        "policy": found,
+        "log_ent_coef": None if log_ent_coef is None else _array(log_ent_coef),
+        "noise": _sde_matrices(model),
+    }
+
+
+def restore_weights(model: Any, saved: dict[str, Any]) -> None:
+    """Write what `capture_weights` gave into `model`."""
+    model.policy.load_state_dict({name: th.from_numpy(a.copy()) for name, a in saved["policy"].items()})
+    if saved["log_ent_coef"] is not None:
+        with th.no_grad():
+            model.log_ent_coef.copy_(th.from_numpy(saved["log_ent_coef"]))
+    for name, matrix in (saved["noise"] or {}).items():
+        setattr(_sde_distribution(model), name, th.from_numpy(matrix.copy()).to(model.device))
+
+
+def _sde_distribution(model: Any) -> Any:
+    owner = getattr(model, "actor", None) or model.policy
+    return owner.action_dist
+
+
+def _sde_matrices(model: Any) -> dict[str, Array] | None:
+    """The exploration noise of gSDE, drawn for several steps at once."""
+    if not getattr(model, "use_sde", False):
+        return None
+    distribution = _sde_distribution(model)
+    names = ("exploration_mat", "exploration_matrices")
+    return {name: _array(getattr(distribution, name)) for name in names if hasattr(distribution, name)}
+
+
+def capture_optimizers(model: Any) -> dict[str, Any]:
+    """State and settings of every optimizer."""
+    found = {}
+    for path, optimizer in _optimizers(model):
+        state = optimizer.state_dict()
+        found[path] = {
+            "state": {str(k): {n: _plain(v) for n, v in s.items()} for k, s in state["state"].items()},
+            "groups": [{k: _plain(v) for k, v in group.items()} for group in state["param_groups"]],
+        }
+    return found
+
+
+def restore_optimizers(model: Any, saved: dict[str, Any]) -> None:
+    """Write what `capture_optimizers` gave into the optimizers of `model`."""
+    mine = dict(_optimizers(model))
+    if mine.keys() != saved.keys():
+        raise StateError("the saved state has other optimizers")
+    for path, optimizer in mine.items():
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        state = {}
+        for key, fields in saved[path]["state"].items():
+            shape = parameters[int(key)].shape
+            for name, value in fields.items():
+                if isinstance(value, np.ndarray) and value.shape not in ((), tuple(shape)):
+                    raise StateError(f"{path}: {name} has shape {value.shape}, not {tuple(shape)}")
+            state[int(key)] = {n: _tensor(v) for n, v in fields.items()}
+        groups = [{k: _tensor(v) for k, v in group.items()} for group in saved[path]["groups"]]
+        fresh = optimizer.state_dict()["param_groups"]
+        if [g.keys() for g in groups] != [g.keys() for g in fresh]:
+            raise StateError(f"{path}: the saved settings are of another optimizer")
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _optimizers(model: Any) -> list[tuple[str, Any]]:
+    found = []
+    for path in OPTIMIZERS:
+        owner: Any = model
+        for part in path.split("."):
+            owner = getattr(owner, part, None)
+        if owner is not None:
+            found.append((path, owner))
+    return found
+
+
+def capture_replay(buffer: Any) -> dict[str, Any] | None:
+    """The used rows of a replay buffer, and where the next one goes."""
+    if buffer is None:
+        return None
+    # the frugal layout keeps the newest observation one row ahead
+    ahead = 1 if buffer.optimize_memory_usage and not buffer.full else 0
+    used = min(buffer.size() + ahead, buffer.buffer_size)
+    rows = {path: array[:used] for path, array in replay_arrays(buffer).items()}
+    return {"pos": buffer.pos, "full": buffer.full, "rows": rows}
+
+
+def restore_replay(buffer: Any, saved: dict[str, Any] | None) -> None:
+    """Write what `capture_replay` gave into an empty replay buffer of the same shape."""
+    if buffer is None or saved is None:
+        if buffer is not saved:
+            raise StateError("the saved state is of an algorithm of another kind")
+        return
+    pos, full, mine = saved["pos"], saved["full"], replay_arrays(buffer)
+    if mine.keys() != saved["rows"].keys():
+        raise StateError("the saved replay buffer holds other things")
+    if type(pos) is not int or type(full) is not bool or not 0 <= pos < buffer.buffer_size:
+        raise StateError(f"the saved replay buffer ends at {pos!r}, mine has {buffer.buffer_size} rows")
+    for name, rows in saved["rows"].items():
+        if len(rows) < (buffer.buffer_size if full else pos):
+            raise StateError(f"the saved replay buffer has {len(rows)} rows of {name}, not {pos}")
+        copy_rows(mine[name], rows, f"replay buffer, {name}")
+    buffer.pos, buffer.full = pos, full
+
+
+def replay_arrays(buffer: Any) -> dict[str, Array]:
+    """The arrays of a replay buffer with a row per vectorised step; a dict's parts as name.key."""
+    found: dict[str, Array] = {}
+    for name, value in vars(buffer).items():
+        parts = {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+        for path, part in parts.items():
+            if isinstance(part, np.ndarray) and part.shape[:1] == (buffer.buffer_size,):
+                found[path] = part
+    return found
+
+
+def capture_rollout(buffer: Any, steps: int) -> dict[str, Any]:
+    """The first `steps` rows of the rollout being collected."""
+    rows = {name: array[:steps] for name, array in _rollout_arrays(buffer).items()}
+    return {"pos": steps, "rows": rows}
+
+
+def restore_rollout(buffer: Any, saved: dict[str, Any]) -> None:
+    """Write what `capture_rollout` gave into a fresh rollout buffer."""
+    pos, mine = saved["pos"], _rollout_arrays(buffer)
+    if type(pos) is not int or not 0 <= pos < buffer.buffer_size or mine.keys() != saved["rows"].keys():
+        raise StateError("the saved rollout does not fit this training's n_steps")
+    for name, rows in saved["rows"].items():
+        if len(rows) != pos:
+            raise StateError(f"the saved rollout has {len(rows)} rows of {name}, not {pos}")
+        copy_rows(mine[name], rows, f"rollout, {name}")
+    buffer.pos = pos
+
+
+def _rollout_arrays(buffer: Any) -> dict[str, Array]:
+    found: dict[str, Array] = {}
+    for name in ROLLOUT_PARTS:
+        value = getattr(buffer, name)
+        found |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+    return found
+
+
+def copy_rows(target: Array, rows: Array, what: str) -> None:
+    """Write `rows` over the first rows of `target`, which must be of the same shape and type."""
+    if rows.shape[1:] != target.shape[1:] or rows.dtype != target.dtype or len(rows) > len(target):
+        raise StateError(
+            f"{what}: {rows.shape} of {rows.dtype} does not fit into {target.shape} of {target.dtype}"
+        )
+    target[: len(rows)] = rows
+
+
+def capture_counters(model: Any) -> dict[str, Any]:
+    """Counters, the last observation, episode statistics and the state of action noise."""
+    counters = {name: getattr(model, name) for name in COUNTERS if hasattr(model, name)}
+    episodes = model.ep_info_buffer
+    return {
+        "counters": counters,
+        "last": {name: getattr(model, name) for name in LAST},
+        "episodes": None if episodes is None else [[info["r"], info["l"]] for info in episodes],
+        "successes": None if episodes is None else [float(s) for s in model.ep_success_buffer],
+        "noise": [getattr(n, "noise_prev", None) for n in _noises(model)],
+    }
+
+
+def restore_counters(model: Any, saved: dict[str, Any]) -> None:
+    """Write what `capture_counters` gave into `model`, but for the noise (see `restore_noise`)."""
+    for name, value in saved["counters"].items():
+        if name not in COUNTERS or isinstance(value, bool) or not isinstance(value, int | float):
+            raise StateError(f"the saved counter {name[:40]!r} is not one of this library")
+        setattr(model, name, value)
+    last = saved["last"]
+    for name in ("_last_obs", "_last_original_obs"):
+        if last[name] is not None:
+            _check_like(last[name], model.env.observation_space, model.n_envs)
+    starts = last["_last_episode_starts"]
+    if starts is not None and np.shape(starts) != (model.n_envs,):
+        raise StateError(f"the saved episode starts have shape {np.shape(starts)}, not ({model.n_envs},)")
+    for name in LAST:
+        setattr(model, name, last[name])
+    if saved["episodes"] is not None:
+        window = model._stats_window_size
+        infos = [{"r": r, "l": length, "t": 0.0} for r, length in saved["episodes"]]
+        model.ep_info_buffer = deque(infos, maxlen=window)
+        model.ep_success_buffer = deque(saved["successes"], maxlen=window)
+
+
+def restore_noise(model: Any, states: list[Any]) -> None:
+    """Write the state of action noise back: `learn` resets it when it begins."""
+    for noise, state in zip(_noises(model), states, strict=True):
+        if state is not None:
+            noise.noise_prev = state.copy()
+
+
+def _noises(model: Any) -> list[Any]:
+    noise = getattr(model, "action_noise", None)
+    return [] if noise is None else list(getattr(noise, "noises", [noise]))
+
+
+def _check_like(observation: Any, space: Any, n_envs: int) -> None:
+    """Raise unless `observation` is a batch of `n_envs` observations of `space`."""
+    if isinstance(observation, dict):
+        for name, part in observation.items():
+            _check_like(part, space[name], n_envs)
+    elif not isinstance(observation, np.ndarray) or observation.shape != (n_envs, *space.shape):
+        shape = getattr(observation, "shape", None)
+        raise StateError(f"the saved observation has shape {shape}, not {(n_envs, *space.shape)}")
+
+
+def capture_normalization(wrapper: Any) -> dict[str, Any] | None:
+    """Running statistics of observations and returns."""
+    if wrapper is None:
+        return None
+    means = wrapper.obs_rms if isinstance(wrapper.obs_rms, dict) else {"": wrapper.obs_rms}
+    return {
+        "observations": {name: _moments(rms) for name, rms in means.items()},
+        "return": _moments(wrapper.ret_rms),
+        "returns": wrapper.returns,
+    }
+
+
+def restore_normalization(wrapper: Any, saved: dict[str, Any] | None) -> None:
+    """Write what `capture_normalization` gave into `wrapper`."""
+    if wrapper is None or saved is None:
+        if wrapper is not saved:
+            raise StateError("the saved state and this training differ in vec_normalize")
+        return
+    means = wrapper.obs_rms if isinstance(wrapper.obs_rms, dict) else {"": wrapper.obs_rms}
+    if means.keys() != saved["observations"].keys() or saved["returns"].shape != wrapper.returns.shape:
+        raise StateError("the saved normalization is of other observations")
+    for name, rms in means.items():
+        _set_moments(rms, saved["observations"][name])
+    _set_moments(wrapper.ret_rms, saved["return"])
+    wrapper.returns = saved["returns"].copy()
+
+
+def _moments(rms: Any) -> dict[str, Any]:
+    return {"mean": rms.mean, "var": rms.var, "count": float(rms.count)}
+
+
+def _set_moments(rms: Any, saved: dict[str, Any]) -> None:
+    if np.shape(saved["mean"]) != np.shape(rms.mean) or np.shape(saved["var"]) != np.shape(rms.var):
+        raise StateError("the saved normalization is of other observations")
+    rms.mean, rms.var, rms.count = saved["mean"], saved["var"], saved["count"]
+
+
+def capture_random(device: th.device) -> dict[str, Any]:
+    """The global random generators: Python's, NumPy's and torch's."""
+    version, words, gauss = random.getstate()
+    kind, keys, pos, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": {"version": version, "words": np.array(words, np.uint64), "gauss": gauss},
+        "numpy": {"kind": kind, "keys": keys, "pos": pos, "has_gauss": has_gauss, "cached": cached},
+        "torch": th.get_rng_state().numpy(),
+        "cuda": th.cuda.get_rng_state(device).numpy() if device.type == "cuda" else None,
+    }
+
+
+def restore_random(saved: dict[str, Any], device: th.device) -> None:
+    """Put the global random generators into the captured state."""
+    python, numpy = saved["python"], saved["numpy"]
+    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
+    state = (numpy["kind"], numpy["keys"], numpy["pos"], numpy["has_gauss"], numpy["cached"])
+    np.random.set_state(state)
+    th.set_rng_state(th.from_numpy(saved["torch"].copy()))
+    if saved["cuda"] is not None and device.type == "cuda":
+        th.cuda.set_rng_state(th.from_numpy(saved["cuda"].copy()), device)
+
+
+def _array(tensor: th.Tensor) -> Array:
+    found: Array = tensor.detach().cpu().numpy()
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return _array(value) if isinstance(value, th.Tensor) else value
+
+
+def _tensor(value: Any) -> Any:
+    return th.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
+
+
+def prefill(buffer: Any, transitions: int) -> None:
+    """Repeat the used rows of a replay buffer until it holds `transitions`, at most its size."""
+    used = buffer.size()
+    wanted = min(transitions // buffer.n_envs, buffer.buffer_size)
+    if wanted <= used:
+        return
+    for array in replay_arrays(buffer).values():
+        if used:
+            array[used:wanted] = np.resize(array[:used], (wanted - used, *array.shape[1:]))
+        else:
+            array[:wanted] = 0  # written, so that the memory is really there
+    buffer.full = wanted == buffer.buffer_size
+    buffer.pos = 0 if buffer.full else wanted

@@ -1,0 +1,331 @@
+"""Stable-Baselines3 as a workload: the only file that imports it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import difflib
+import functools
+import importlib
+import importlib.metadata
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import stable_baselines3 as sb3
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, TrainFrequencyUnit
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+
+from arzbench.clock import Clock, SystemClock
+from arzbench.errors import UsageError, unknown
+from arzbench.records import Phase
+from arzbench.study import TrainConfig
+from arzbench.workloads.base import AbstractWorkload, Recorder, TrainingState
+from arzbench.workloads.episodes import Episodes, Player, controlled, randomly
+from arzbench.workloads.meter import Meter
+from arzbench.workloads.training import SB3Training
+
+BOX = (spaces.Box,)
+DISCRETE = (spaces.Discrete,)
+ANY = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+class _Watched(BaseAlgorithm):
+    """Tells a training what its `learn` is about to do; changes nothing of it."""
+
+    watch: SB3Training
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._setup_learn(*args, **kwargs)
+        # `learn` may be asked for less than the horizon that schedules are made for
+        self._total_timesteps = self.watch.horizon
+        self._num_timesteps_at_start = 0
+        self.watch.learning_begins()
+        return prepared
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        super()._update_current_progress_remaining(num_timesteps, self.watch.horizon)
+
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: Any = None) -> None:
+        super()._update_info_buffer(infos, dones)
+        for info in infos:
+            episode = info.get("episode")
+            if episode is not None:
+                self.watch.episode_ended(float(episode["r"]), int(episode["l"]))
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "watch"]
+
+
+class _OffPolicy(_Watched, OffPolicyAlgorithm):
+    def _sample_action(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        self.watch.consistent_point()
+        return super()._sample_action(*args, **kwargs)
+
+    def collect_rollouts(  # type: ignore[override]
+        self, env: VecEnv, callback: Any, train_freq: TrainFreq, *args: Any, **kwargs: Any
+    ) -> RolloutReturn:
+        with self.watch.collecting(self.actor if self.use_sde else None) as rollout:
+            carried = rollout.carried
+            done = carried
+            if train_freq.unit is TrainFrequencyUnit.EPISODE:
+                done = self._episode_num - rollout.first_episode
+            rest = train_freq._replace(frequency=train_freq.frequency - done)
+            result = super().collect_rollouts(env, callback, rest, *args, **kwargs)
+        return result._replace(episode_timesteps=result.episode_timesteps + carried * env.num_envs)
+
+    def train(self, gradient_steps: int, batch_size: int) -> None:
+        ticks = self.watch.meter.ticks
+        began = ticks()
+        super().train(gradient_steps, batch_size)
+        self.watch.updated(ticks() - began, gradient_steps)
+
+
+class _OnPolicy(_Watched, OnPolicyAlgorithm):
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self._minibatches = 0
+        self.policy.optimizer.register_step_post_hook(self._count_minibatch)
+
+    def _count_minibatch(self, *_: Any) -> None:
+        self._minibatches += 1
+
+    def collect_rollouts(  # type: ignore[override]
+        self, env: VecEnv, callback: Any, rollout_buffer: Any, n_rollout_steps: int
+    ) -> bool:
+        with self.watch.collecting(self.policy if self.use_sde else None) as rollout:
+            if rollout.carried:
+                rollout_buffer.reset = lambda: None
+            try:
+                left = n_rollout_steps - rollout.carried
+                return super().collect_rollouts(env, callback, rollout_buffer, left)
+            finally:
+                vars(rollout_buffer).pop("reset", None)
+
+    def train(self) -> None:
+        ticks = self.watch.meter.ticks
+        began, before = ticks(), self._minibatches
+        super().train()
+        self.watch.updated(ticks() - began, self._minibatches - before)
+
+
+class _DQN(_OffPolicy, sb3.DQN):
+    pass
+
+
+class _SAC(_OffPolicy, sb3.SAC):
+    pass
+
+
+class _TD3(_OffPolicy, sb3.TD3):
+    pass
+
+
+class _DDPG(_OffPolicy, sb3.DDPG):
+    pass
+
+
+class _PPO(_OnPolicy, sb3.PPO):
+    pass
+
+
+class _A2C(_OnPolicy, sb3.A2C):
+    pass
+
+
+#: name -> (class, action spaces it can handle)
+MODELS: dict[str, tuple[type[Any], tuple[type[Any], ...]]] = {
+    "dqn": (_DQN, DISCRETE),
+    "sac": (_SAC, BOX),
+    "td3": (_TD3, BOX),
+    "ddpg": (_DDPG, BOX),
+    "ppo": (_PPO, ANY),
+    "a2c": (_A2C, ANY),
+}
+NOISES: dict[str, Any] = {"normal": NormalActionNoise, "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise}
+
+
+class SB3Workload(AbstractWorkload):
+    """Trainings of Stable-Baselines3 on registered Gymnasium envs.
+
+    Messages of the envs are appended to `log_path`; None drops what is written.
+    """
+
+    def __init__(self, clock: Clock | None = None, log_path: Path | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._log_path = log_path
+
+    def load(self) -> dict[str, str]:
+        register_plugins()
+        names = ("torch", "stable_baselines3", "gymnasium", "numpy", "numba")
+        found = {}
+        for name in names:
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found[name] = importlib.metadata.version(name)
+        return found
+
+    def check(self, config: TrainConfig) -> None:
+        register_plugins()
+        check_device(config.device)
+        env = make_env(config)
+        try:
+            check_actions(config, env.action_space)
+            make_baseline(config, env)
+            make_model(config)[0].env.close()
+        finally:
+            env.close()
+
+    def create(
+        self,
+        config: TrainConfig,
+        recorder: Recorder,
+        *,
+        budget: int | None = None,
+        state: TrainingState | None = None,
+    ) -> SB3Training:
+        register_plugins()
+        check_device(config.device)
+        th.set_num_threads(config.torch_threads)
+        meter = Meter(self._clock, recorder)
+        began = meter.ticks()
+        model, envs = make_model(config)
+        eval_env = make_env(config)
+        baseline = make_baseline(config, eval_env)
+        recorder.add(Phase.BUILD, meter.ticks() - began, 1)
+        training = SB3Training(
+            config,
+            model,
+            envs,
+            Episodes(eval_env, meter, config.seed),
+            baseline,
+            meter,
+            open(self._log_path or os.devnull, "a", encoding="utf-8"),
+            config.total_timesteps if budget is None else budget,
+        )
+        if state is not None:
+            training.restore(state)
+        return training
+
+    def first_step(self, config: TrainConfig) -> None:
+        register_plugins()
+        env = make_env(config)
+        env.action_space.seed(config.seed)
+        env.reset(seed=config.seed)
+        env.step(env.action_space.sample())
+        env.close()
+
+
+@functools.cache
+def register_plugins() -> None:
+    """Register the envs of installed packages that declare the entry point `gymnasium.envs`."""
+    importlib.import_module("arzbench.env")  # present without being installed, too
+    for entry in importlib.metadata.entry_points(group="gymnasium.envs"):
+        try:
+            entry.load()()
+        except Exception as error:
+            gymnasium.logger.warn(f"the envs of {entry.value} are not available: {error}")
+
+
+def make_env(config: TrainConfig) -> gymnasium.Env[Any, Any]:
+    """One env of `config`.
+
+    Raises:
+        UsageError: there is no such env, or it refuses its arguments.
+    """
+    module, _, name = config.env.rpartition(":")
+    if not module and name not in gymnasium.registry:
+        near = difflib.get_close_matches(name, gymnasium.registry, n=8, cutoff=0.5)
+        raise unknown("env", name, near, "any env registered with Gymnasium will do, also module:Name-v0")
+    try:
+        return gymnasium.make(config.env, **config.env_kwargs)
+    except Exception as error:
+        told = f" with {config.env_kwargs}" if config.env_kwargs else ""
+        raise UsageError(f"the env {config.env!r} cannot be made{told}: {error}") from error
+
+
+def check_device(device: str) -> None:
+    """Raise a `UsageError` unless torch can use `device` here."""
+    if device not in ("cpu", "cuda", "auto"):
+        raise unknown("device", device, ("cpu", "cuda", "auto"))
+    if device == "cuda" and not th.cuda.is_available():
+        raise UsageError("device 'cuda': torch finds no GPU here", "use --device cpu (or auto)")
+
+
+def check_actions(config: TrainConfig, space: spaces.Space[Any]) -> None:
+    """Raise a `UsageError` unless the algorithm can choose from `space`."""
+    if isinstance(space, MODELS[config.algo][1]):
+        return
+    fitting = sorted(name for name, (_, kinds) in MODELS.items() if isinstance(space, kinds))
+    raise UsageError(
+        f"{config.algo.upper()} cannot choose the actions of {config.env}: {space}",
+        f"algorithms that can: {', '.join(fitting)}" if fitting else "no algorithm here can",
+    )
+
+
+def make_baseline(config: TrainConfig, env: Any) -> Player:
+    """How baseline episodes are played.
+
+    Raises:
+        UsageError: the controller is not one for this env.
+    """
+    name = config.baseline.controller
+    if name == "random" or not config.baseline.episodes:
+        return randomly(env)
+    if not type(env.unwrapped).__module__.startswith("arzbench.env."):
+        raise UsageError(f"the baseline {name!r} is not for {config.env}", "controllers for any env: random")
+    controllers = importlib.import_module("arzbench.env.controllers").CONTROLLERS
+    if name not in controllers:
+        raise unknown("baseline controller", name, [*controllers, "random"])
+    return controlled(controllers[name](), env)
+
+
+def make_model(config: TrainConfig) -> tuple[Any, Sequence[Any]]:
+    """The model, not yet trained, and the envs inside its vectorised env.
+
+    Raises:
+        UsageError: the env or an argument does not suit the algorithm.
+    """
+    arguments = copy.deepcopy(config.constructor_arguments())  # the library writes into policy_kwargs
+    envs = [Monitor(make_env(config)) for _ in range(config.n_envs)]
+    try:
+        vec_env: VecEnv = DummyVecEnv([lambda env=env: env for env in envs])  # type: ignore[misc]
+        if config.vec_normalize:
+            vec_env = VecNormalize(vec_env, gamma=arguments.get("gamma", 0.99))
+        if "action_noise" in arguments:
+            arguments["action_noise"] = make_noise(arguments["action_noise"], vec_env.action_space)
+        kind = MODELS[config.algo][0]
+        model = kind(config.policy, vec_env, seed=config.seed, device=config.device, **arguments)
+    except UsageError:
+        raise
+    except Exception as error:
+        for env in envs:
+            env.close()
+        raise UsageError(f"{config.algo.upper()} cannot be made as asked: {error}") from error
+    model.set_logger(Logger(None, []))  # its own would make a folder
+    return model, envs
+
+
+def make_noise(table: Any, space: spaces.Space[Any]) -> Any:
+    """The action noise of a table such as {kind = "normal", sigma = 0.1}; None stays None."""
+    if table is None:
+        return None
+    if not isinstance(table, dict) or set(table) - {"kind", "mean", "sigma", "theta", "dt"}:
+        raise UsageError(f"action_noise = {table!r}", 'for example {kind = "normal", sigma = 0.1}')
+    table = dict(table)
+    kind = str(table.pop("kind", "normal"))
+    if kind not in NOISES:
+        raise unknown("action noise", kind, NOISES)
+    shape = space.shape or ()
+    mean, sigma = (np.full(shape, float(table.pop(k, d))) for k, d in (("mean", 0.0), ("sigma", 0.1)))
+    return NOISES[kind](mean, sigma, **table)

@@ -1,0 +1,178 @@
+"""All of a training as one `TrainingState`, and back into a training made anew.
+
+The groups are those that `fingerprint` tells apart. Random generators are put back last, by `run`.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from arzbench.errors import StateError
+from arzbench.workloads import codec, envstate, modelstate
+from arzbench.workloads.base import Evaluation, TrainingState
+
+if TYPE_CHECKING:
+    from arzbench.workloads.training import SB3Training
+
+FORMAT = 1
+STAGES = ("baseline", "train", "final", "done")
+#: what a malformed state makes NumPy, torch and Python raise
+MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, OverflowError,
+             AssertionError)  # fmt: skip
+RESET_SEED = 2  # beside those of the evaluations
+
+
+def capture(training: SB3Training) -> TrainingState:
+    """The state of `training`, which must be at a consistent point."""
+    arrays: dict[str, codec.Array] = {}
+    groups = _groups(training)
+    values = {
+        "format": FORMAT,
+        "algo": training.config.algo,
+        "env": training.config.env,
+        "n_envs": training.config.n_envs,
+        "groups": {name: codec.pack(group, name, arrays) for name, group in groups.items()},
+    }
+    tier = "reset" if groups["env"]["envs"] is None else "exact"
+    return TrainingState(arrays=arrays, values=values, tier=tier)
+
+
+def fingerprint(training: SB3Training) -> dict[str, str]:
+    """The SHA-256 of each group."""
+    return {name: codec.digest(group) for name, group in _groups(training).items()}
+
+
+def _groups(training: SB3Training) -> dict[str, Any]:
+    model, rollout, episodes = training.model, training.rollout, training.episodes
+    buffer = getattr(model, "rollout_buffer", None)
+    collected = buffer is not None and rollout.open
+    counters = modelstate.capture_counters(model)
+    if training.noise:
+        counters["noise"] = training.noise
+    exact = all(envstate.capturable(env) for env in training.envs)
+    return {
+        "weights": modelstate.capture_weights(model),
+        "optimizer": modelstate.capture_optimizers(model),
+        "buffers": {
+            "replay": modelstate.capture_replay(getattr(model, "replay_buffer", None)),
+            "rollout": modelstate.capture_rollout(buffer, rollout.steps) if collected else None,
+        },
+        "rng": {
+            "global": training.random or modelstate.capture_random(model.device),
+            "actions": envstate.generator_state(model.action_space.np_random),
+        },
+        "counters": {
+            **counters,
+            "stage": training.position,
+            "updates": training.updates,
+            "rollout": [rollout.open, rollout.steps, rollout.first_episode],
+            "ended": [list(item) for item in training.ended],
+            "lengths": np.array(training.lengths, np.int64),
+        },
+        "env": {
+            "envs": [envstate.capture_env(env) for env in training.envs] if exact else None,
+            "normalization": modelstate.capture_normalization(model.get_vec_normalize_env()),
+        },
+        "evaluations": {
+            "results": [
+                [r.kind, r.num_timesteps, list(r.returns), list(r.lengths)] for r in episodes.results
+            ],
+            "open": [list(episodes.returns), list(episodes.lengths)],
+            "best": episodes.best,
+        },
+    }
+
+
+def restore(training: SB3Training, state: TrainingState) -> None:
+    """Put `training`, made anew, into `state`.
+
+    Raises:
+        StateError: `state` is incomplete, malformed or of another training.
+    """
+    try:
+        _check_identity(training, state)
+        packed = state.values["groups"]
+        _restore(training, {name: codec.unpack(group, state.arrays) for name, group in packed.items()})
+    except MALFORMED as error:
+        what = f"{type(error).__name__}: {error}"[:200]
+        raise StateError(f"the saved state does not fit this training ({what})") from error
+
+
+def _check_identity(training: SB3Training, state: TrainingState) -> None:
+    config, values = training.config, state.values
+    if values["format"] != FORMAT:
+        raise StateError(f"the saved state is of format {values['format']!r}, this arzbench reads {FORMAT}")
+    mine = {"algo": config.algo, "env": config.env, "n_envs": config.n_envs}
+    other = {name: values[name] for name in mine}
+    if other != mine:
+        raise StateError(f"the saved state is of another training: {other}, not {mine}")
+
+
+def _restore(training: SB3Training, groups: dict[str, Any]) -> None:
+    model, counters = training.model, groups["counters"]
+    modelstate.restore_weights(model, groups["weights"])
+    modelstate.restore_optimizers(model, groups["optimizer"])
+    buffers = groups["buffers"]
+    modelstate.restore_replay(getattr(model, "replay_buffer", None), buffers["replay"])
+    modelstate.restore_counters(model, counters)
+    begun = model._last_obs is not None
+    training.noise = counters["noise"] if begun else []
+    _restore_progress(training, counters)
+    if training.rollout.open and hasattr(model, "rollout_buffer"):
+        if buffers["rollout"]["pos"] != training.rollout.steps:
+            raise StateError("the saved rollout and its counter disagree")
+        modelstate.restore_rollout(model.rollout_buffer, buffers["rollout"])
+    _restore_results(training, groups["evaluations"])
+    modelstate.restore_normalization(model.get_vec_normalize_env(), groups["env"]["normalization"])
+    _restore_envs(training, groups["env"]["envs"], begun)
+    model.action_space._np_random = envstate.make_generator(groups["rng"]["actions"])
+    modelstate.restore_random(groups["rng"]["global"], model.device)
+    training.random = copy.deepcopy(groups["rng"]["global"])
+
+
+def _restore_progress(training: SB3Training, counters: dict[str, Any]) -> None:
+    opened, steps, first_episode = counters["rollout"]
+    if counters["stage"] not in STAGES or type(opened) is not bool or steps < 0:
+        raise StateError("the saved state has an unknown stage or rollout")
+    training.position = counters["stage"]
+    training.updates = int(counters["updates"])
+    rollout = training.rollout
+    rollout.open, rollout.steps, rollout.first_episode = opened, int(steps), int(first_episode)
+    training.ended = [(float(r), int(n)) for r, n in counters["ended"]]
+    training.lengths.extend(counters["lengths"].tolist())
+
+
+def _restore_results(training: SB3Training, saved: dict[str, Any]) -> None:
+    for kind, num_timesteps, returns, lengths in saved["results"]:
+        result = Evaluation(
+            kind=str(kind),
+            num_timesteps=int(num_timesteps),
+            returns=tuple(float(r) for r in returns),
+            lengths=tuple(int(n) for n in lengths),
+        )
+        training.episodes.keep(result)
+    returns, lengths = saved["open"]
+    training.episodes.returns = [float(r) for r in returns]
+    training.episodes.lengths = [int(n) for n in lengths]
+
+
+def _restore_envs(training: SB3Training, saved: list[Any] | None, begun: bool) -> None:
+    if saved is not None:
+        for env, state in zip(training.envs, saved, strict=True):
+            envstate.restore_env(env, state)
+    elif begun:
+        _start_new_episodes(training)
+
+
+def _start_new_episodes(training: SB3Training) -> None:
+    """Where envs cannot be captured: episodes begin anew, others than those already seen."""
+    model = training.model
+    key = [training.config.seed, RESET_SEED, training.num_timesteps]
+    model.env.seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+    model._last_obs = model.env.reset()
+    model._last_episode_starts = np.ones(training.config.n_envs, dtype=bool)
+    if model.get_vec_normalize_env() is not None:
+        model._last_original_obs = model.get_vec_normalize_env().get_original_obs()

@@ -1,0 +1,279 @@
+"""A training of Stable-Baselines3 that can be stopped, captured and measured at every step.
+
+The library's own `learn` drives it. A consistent point is the top of its collection loop: every
+earlier step is stored, counted and learned from, and nothing of the next one has happened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from arzbench.logs.periodic import PeriodicLogger
+from arzbench.records import EnvFacts, Phase
+from arzbench.study import PPO, OffPolicyConfig, OnPolicyConfig, TrainConfig
+from arzbench.workloads import modelstate, snapshot
+from arzbench.workloads.base import AbstractTraining, Control, TrainingState
+from arzbench.workloads.episodes import Episodes, Player, by_policy
+from arzbench.workloads.messages import Messages
+from arzbench.workloads.meter import Meter
+
+#: episode lengths remembered for `facts`
+MAX_LENGTHS = 1000
+
+
+@dataclass
+class Rollout:
+    """The rollout being collected."""
+
+    open: bool = False
+    steps: int = 0  # vectorised steps done
+    first_episode: int = 0  # episodes ended before it
+    carried: int = 0  # steps done before this `learn` began
+
+
+class SB3Training(AbstractTraining):
+    """One training; made by `SB3Workload.create`."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: Any,
+        envs: Sequence[Any],
+        episodes: Episodes,
+        baseline: Player,
+        meter: Meter,
+        stream: TextIO,
+        budget: int,
+    ) -> None:
+        """`model` must be of a class of `arzbench.workloads.sb3`; `envs` are those it trains on."""
+        self.config = config
+        self.model = model
+        self.envs = envs
+        self.meter = meter
+        self.episodes = episodes
+        self.rollout = Rollout()
+        self.horizon = config.total_timesteps
+        self.updates = 0
+        self.ended: list[tuple[float, int]] = []  # training episodes to be told to the control
+        self.lengths: deque[int] = deque(maxlen=MAX_LENGTHS)
+        self.position = "baseline"
+        self.random: dict[str, Any] | None = modelstate.capture_random(model.device)
+        self.noise: list[Any] = []
+        self._budget = budget
+        self._baseline = baseline
+        self._stream = stream
+        self._control: Control
+        self._redraw: Callable[..., None] | None = None
+        self._messages = [Messages(env, meter) for env in envs]
+        self._eval_messages = Messages(episodes.env, meter)
+        self.set_logging(config.logging.mode)
+        model.watch = self
+        meter.watch_steps(model.env)
+        for env in envs:
+            meter.watch_resets(env)
+        if isinstance(config, OnPolicyConfig):
+            meter.watch_policy(model.policy, "forward")
+            self._stop_before(model.policy)
+        else:
+            meter.watch_policy(model.policy, "predict")
+
+    def _stop_before(self, policy: Any) -> None:
+        """Make the forward pass of an on-policy collection step begin with a consistent point."""
+        inner = policy.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            self.consistent_point()
+            return inner(*args, **kwargs)
+
+        policy.forward = forward
+
+    # -- the contract -----------------------------------------------------------------------------
+
+    @property
+    def num_timesteps(self) -> int:
+        return int(self.model.num_timesteps)
+
+    @property
+    def num_updates(self) -> int:
+        return self.updates
+
+    @property
+    def stage(self) -> str:
+        return self.position
+
+    def run(self, control: Control) -> None:
+        self._control = control
+        if self.random is not None:
+            modelstate.restore_random(self.random, self.model.device)
+            self.random = None
+        if self.position in ("final", "done") and self.num_timesteps < self._budget:
+            self.position = "train"
+        if self.position == "baseline":
+            self._play("baseline", self.config.baseline.episodes)
+            self.position = "train"
+        if self.position == "train":
+            self._train()
+            self.position = "final"
+        if self.position == "final":
+            self._play("final", self.config.evaluation.final_episodes)
+            self.position = "done"
+
+    def capture(self) -> TrainingState:
+        return snapshot.capture(self)
+
+    def restore(self, state: TrainingState) -> None:
+        """Go on from `state`; this training must have just been made from the same configuration.
+
+        Raises:
+            StateError: `state` is incomplete or belongs to another training.
+        """
+        snapshot.restore(self, state)
+
+    def fingerprint(self) -> dict[str, str]:
+        return snapshot.fingerprint(self)
+
+    def facts(self) -> EnvFacts:
+        played = [r.lengths for r in self.episodes.results if r.kind != "baseline"]
+        lengths = [n for part in played for n in part] + self.episodes.lengths
+        spec = self.envs[0].spec
+        return EnvFacts(
+            n_envs=self.config.n_envs,
+            max_episode_steps=None if spec is None else spec.max_episode_steps,
+            episode_steps=tuple(self.lengths),
+            eval_episode_steps=tuple(lengths[-MAX_LENGTHS:]),
+        )
+
+    def set_logging(self, mode: str) -> None:
+        period = {"off": 0, "periodic": self.config.logging.log_period, "every": 1}[mode]
+        self._logger = PeriodicLogger(period, self._stream) if period else None
+        for messages in self._messages:
+            messages.switch(self._logger)
+        # a baseline stays silent: the schedule counts messages of training and evaluation
+        self._eval_messages.switch(None if self.position == "baseline" else self._logger)
+
+    def replay_size(self) -> int:
+        buffer = getattr(self.model, "replay_buffer", None)
+        return 0 if buffer is None else int(buffer.size() * buffer.n_envs)
+
+    def prefill(self, transitions: int) -> None:
+        buffer = getattr(self.model, "replay_buffer", None)
+        if buffer is not None:
+            modelstate.prefill(buffer, transitions)
+
+    def export(self, path: str) -> None:
+        self.model.save(path)
+
+    def close(self) -> None:
+        self.model.env.close()
+        self.episodes.env.close()
+        self._stream.close()
+
+    # -- stages -----------------------------------------------------------------------------------
+
+    def _play(self, kind: str, episodes: int) -> None:
+        """The episodes of a stage, unless they are done."""
+        done = any(r.kind == kind and r.num_timesteps == self.num_timesteps for r in self.episodes.results)
+        if episodes and not done:
+            policy = by_policy(self.model, self.config.evaluation.deterministic)
+            player = self._baseline if kind == "baseline" else policy
+            self.episodes.play(self, self._control, kind, episodes, player)
+
+    def _train(self) -> None:
+        self._eval_messages.switch(self._logger)
+        if self.num_timesteps < self._budget:
+            begun = self.model._last_obs is not None
+            left = self._budget - self.num_timesteps
+            self.model.learn(left, log_interval=None, reset_num_timesteps=not begun)
+            self.meter.step_ended()
+        self._between_steps()
+
+    def _between_steps(self) -> None:
+        """Tell of ended episodes, and evaluate when it is time."""
+        while self.ended:
+            self._control.episode_ended(self, *self.ended.pop(0))
+        frequency = self.config.evaluation.eval_freq
+        if frequency:
+            calls = self.num_timesteps // self.config.n_envs
+            if calls // frequency > self.episodes.evaluations:
+                policy = by_policy(self.model, self.config.evaluation.deterministic)
+                count = self.config.evaluation.n_eval_episodes
+                self.episodes.play(self, self._control, "evaluation", count, policy)
+
+    # -- called from within `learn` ---------------------------------------------------------------
+
+    def learning_begins(self) -> None:
+        """`learn` has set itself up; noise it has reset gets its state back."""
+        modelstate.restore_noise(self.model, self.noise)
+        self.noise = []
+
+    def consistent_point(self) -> None:
+        """The top of the collection loop."""
+        if self._redraw is not None:
+            self._redraw_noise()
+        self.meter.step_ended()
+        self._between_steps()
+        self._control.before_step(self, self._updates_ahead())
+        self.rollout.steps += 1
+        self.meter.step_begins()
+
+    @contextlib.contextmanager
+    def collecting(self, noisy: Any) -> Iterator[Rollout]:
+        """Around the collection of one rollout, or of the rest of one that was stopped.
+
+        `noisy` is what draws gSDE noise, None where there is none: what the open rollout has drawn
+        already is not drawn again.
+        """
+        rollout = self.rollout
+        resumed = rollout.open
+        if resumed:
+            rollout.carried = rollout.steps
+        else:
+            self.rollout = rollout = Rollout(open=True, first_episode=self.model._episode_num)
+        if resumed and noisy is not None:
+            self._redraw = noisy.reset_noise
+            noisy.reset_noise = lambda *_: None
+        try:
+            yield rollout
+        finally:
+            if self._redraw is not None:
+                del noisy.reset_noise
+                self._redraw = None
+        rollout.open = False
+
+    def _redraw_noise(self) -> None:
+        """Draw gSDE noise where the whole rollout would have: the library counts from the resumption."""
+        frequency, rollout = self.model.sde_sample_freq, self.rollout
+        if self._redraw and frequency > 0 and rollout.steps > rollout.carried:
+            if rollout.steps % frequency == 0:
+                self._redraw(self.config.n_envs)
+
+    def episode_ended(self, episode_return: float, length: int) -> None:
+        """A training episode ended; the control hears of it at the next consistent point."""
+        self.lengths.append(length)
+        self.ended.append((episode_return, length))
+
+    def updated(self, seconds: float, gradient_steps: int) -> None:
+        """The model was trained."""
+        self.updates += gradient_steps
+        self.meter.book(Phase.UPDATE, seconds, gradient_steps)
+
+    def _updates_ahead(self) -> int:
+        """Gradient steps that will follow the next vectorised step at once, at most."""
+        config, steps = self.config, self.rollout.steps + 1
+        if isinstance(config, OnPolicyConfig):
+            if steps < config.n_steps:
+                return 0
+            if not isinstance(config, PPO):
+                return 1
+            return config.n_epochs * math.ceil(config.rollout_steps / config.batch_size)
+        assert isinstance(config, OffPolicyConfig)
+        frequency, unit = config.frequency
+        waits = unit == "step" and steps < frequency
+        if waits or self.model.num_timesteps + config.n_envs <= config.learning_starts:
+            return 0
+        return config.gradient_steps if config.gradient_steps >= 0 else steps * config.n_envs
