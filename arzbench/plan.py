@@ -24,7 +24,7 @@ from arzbench.records import (
     TrainSchedule,
     Verdict,
 )
-from arzbench.schedule import budgets_for, count_training, total_env_steps, whole_rollouts
+from arzbench.schedule import budgets_for, count_training, total_env_steps
 from arzbench.study import Study, TrainConfig
 from arzbench.units import format_duration
 
@@ -88,20 +88,28 @@ class Planner:
 
         Several trainings shrink and grow together, in the proportion the study gives them.
         """
-        smallest = max(t.rollout_steps / t.total_timesteps for t in self.study.trainings)
-        low, high = smallest, smallest
+        low = high = self._smallest()
         if not self.fits(budgets_for(self.study, low), confidence):
             return None
         while high < _LARGEST and self.fits(budgets_for(self.study, high), confidence):
             low, high = high, high * 4
-        for _ in range(60):
-            middle = (low + high) / 2
-            if budgets_for(self.study, middle) == budgets_for(self.study, low):
-                break
-            low, high = (
-                (middle, high) if self.fits(budgets_for(self.study, middle), confidence) else (low, middle)
-            )
+        while low < (middle := (low + high) / 2) < high:
+            budgets = budgets_for(self.study, middle)
+            if budgets == budgets_for(self.study, high):
+                high = middle
+            elif budgets == budgets_for(self.study, low) or self.fits(budgets, confidence):
+                low = middle
+            else:
+                high = middle
         return budgets_for(self.study, low)
+
+    @property
+    def least(self) -> tuple[int, ...]:
+        """The smallest budgets: at least one rollout of every training."""
+        return budgets_for(self.study, self._smallest())
+
+    def _smallest(self) -> float:
+        return max(t.rollout_steps / t.total_timesteps for t in self.study.trainings)
 
     def sessions(self, budgets: Sequence[int], confidence: float) -> int | None:
         """Sessions of the quota that the job takes, resuming included; None beyond MAX_SESSIONS."""
@@ -183,10 +191,7 @@ def make_plan(
 
 def _too_short(planner: Planner) -> WillNotFitError:
     assert planner.quota_s is not None
-    least = budgets_for(
-        planner.study, max(t.rollout_steps / t.total_timesteps for t in planner.study.trainings)
-    )
-    needed = planner.job(least).quantile(planner.confidence) + MARGIN_S
+    needed = planner.job(planner.least).quantile(planner.confidence) + MARGIN_S
     startup = startup_seconds(planner.models[0], cold=planner.cold)
     return WillNotFitError(
         f"a quota of {format_duration(planner.quota_s)} is too short for one cycle: start-up, "
@@ -264,10 +269,8 @@ def _options(planner: Planner, safe: tuple[int, ...] | None, command: str) -> li
 
 
 def _at_most(budgets: Sequence[int], study: Study) -> tuple[int, ...]:
-    return tuple(
-        t.total_timesteps if b >= whole_rollouts(t, t.total_timesteps) else b
-        for b, t in zip(budgets, study.trainings, strict=True)
-    )
+    """`budgets` without what exceeds the study: SB3 rounds its totals up to whole rollouts."""
+    return tuple(min(b, t.total_timesteps) for b, t in zip(budgets, study.trainings, strict=True))
 
 
 def _option(

@@ -64,7 +64,8 @@ def count_training(
 
 def whole_rollouts(config: TrainConfig, steps: float) -> int:
     """`steps` rounded down to whole rollouts: SB3 finishes every rollout it begins."""
-    return int(steps // config.rollout_steps) * config.rollout_steps
+    # a share of the total may come out a rounding error short of the rollout it is meant to be
+    return math.floor(steps / config.rollout_steps + 1e-9) * config.rollout_steps
 
 
 def budgets_for(study: Study, fraction: float) -> tuple[int, ...]:
