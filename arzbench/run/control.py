@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from arzbench import store
@@ -37,15 +37,13 @@ class Session:
     versions: dict[str, str]
     steps: list[int]  # training env steps done, per training
     observed: list[Observed]  # progress of each training
+    evaluation_s: dict[tuple[int, str], float]  # of the last whole evaluation, by training and kind
     checkpoint: Path | None = None  # the newest
     saved_at: float | None = None
     mean_return: float | None = None  # of the last evaluation
     worked: bool = False  # anything was done in this session
     predicted: Estimate | None = None
     next_prediction: float = -math.inf
-    evaluation_s: dict[tuple[str, str], float] = field(
-        default_factory=dict
-    )  # last cost, by workload and kind
 
 
 class TrainingControl:
@@ -107,8 +105,8 @@ class TrainingControl:
     def evaluated(self, training: AbstractTraining, result: Evaluation) -> None:
         self._guard.pause()
         session, now = self._session, self._session.clock.now()
-        if self._evaluation_began is not None:
-            session.evaluation_s[self._config.name, result.kind] = now - self._evaluation_began
+        seconds = 0.0 if self._evaluation_began is None else now - self._evaluation_began
+        session.evaluation_s[self._index, result.kind] = seconds
         self._evaluation_began = None
         self.changed = session.worked = True
         session.mean_return = result.mean_return
@@ -116,6 +114,7 @@ class TrainingControl:
         session.journal.write(
             "evaluation",
             evaluation=result.kind,
+            seconds=seconds,
             num_timesteps=result.num_timesteps,
             returns=result.returns,
             lengths=result.lengths,
@@ -191,7 +190,7 @@ class TrainingControl:
         An expectation will do: the deadline is kept by the polls within the episodes.
         """
         config = self._config
-        last = self._session.evaluation_s.get((config.name, kind))
+        last = self._session.evaluation_s.get((self._index, kind))
         if last is not None:
             return last
         episodes, phase = {

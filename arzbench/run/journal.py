@@ -33,9 +33,22 @@ class Journal:
         self.rewound_to = min(manifest.ledger if manifest else 0, len(entries))
         self.training = manifest.training if manifest else 0
         self.step = 0
-        kept = [e for i, e in enumerate(entries) if i < self.rewound_to or e.kind in ledgers.FACTS]
-        self._summary = ledgers.summarise(kept)
+        self._summary = ledgers.summarise(entries, self.rewound_to)
         self.previous_host = _last_host(entries)
+        last = entries[-1] if entries else None
+        #: the session before met its deadline without having done anything
+        self.idle_before = (
+            last is not None
+            and last.kind == "stop"
+            and last.data.get("reason") == "deadline"
+            and last.data.get("worked") is False
+        )
+        #: seconds of the last whole evaluation, by training and kind
+        self.evaluation_s = {
+            (e.training, str(e.data.get("evaluation"))): float(e.data["seconds"])
+            for e in entries
+            if e.kind == "evaluation" and "seconds" in e.data
+        }
         #: (seconds, bytes) of the last saves, oldest first
         self.saves = [
             (float(e.data["seconds"]), int(e.data["bytes"]))

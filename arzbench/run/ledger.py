@@ -89,9 +89,12 @@ def phase_totals(path: Path) -> dict[Phase, PhaseTotal]:
     return read(path).phases
 
 
-def summarise(entries: Sequence[LedgerEntry]) -> Summary:
-    """The summary of `entries`, in the order they were written."""
-    lost = _lost(entries)
+def summarise(entries: Sequence[LedgerEntry], rewound_to: int | None = None) -> Summary:
+    """The summary of `entries`, in the order they were written.
+
+    `rewound_to` is the line that a session which has not written its first entry goes back to.
+    """
+    lost = _lost(entries, rewound_to)
     return Summary(
         entries=list(entries),
         kept=[e for e, gone in zip(entries, lost, strict=True) if not gone],
@@ -99,16 +102,16 @@ def summarise(entries: Sequence[LedgerEntry]) -> Summary:
     )
 
 
-def _lost(entries: Sequence[LedgerEntry]) -> list[bool]:
+def _lost(entries: Sequence[LedgerEntry], rewound_to: int | None) -> list[bool]:
     """Which entries tell of work that a later resume did again.
 
     A session that went on from an older state says to which line the ledger was rewound.
     """
+    rewinds = [(i, e.data.get("rewound_to")) for i, e in enumerate(entries) if e.kind == "session"]
     lost = [False] * len(entries)
-    for number, entry in enumerate(entries):
-        rewound = entry.data.get("rewound_to") if entry.kind == "session" else None
-        if isinstance(rewound, int):
-            for i in range(max(0, rewound), number):
+    for until, back_to in [*rewinds, (len(entries), rewound_to)]:
+        if isinstance(back_to, int):
+            for i in range(max(0, back_to), until):
                 lost[i] = entries[i].kind not in FACTS
     return lost
 

@@ -134,6 +134,7 @@ def _open_session(
         steps=resume.steps,
         observed=[journal.observed(index) for index in range(len(request.budgets))],
         checkpoint=None if newest is None else newest.path,
+        evaluation_s=journal.evaluation_s,
     )
 
 
@@ -153,7 +154,7 @@ class _Run:
     def run(self) -> RunOutcome:
         """All of it, from the session's first entry in the ledger to its last."""
         self._begin()
-        trainings = self._request.study.trainings
+        trainings, journal = self._request.study.trainings, self._session.journal
         try:
             for index in range(len(trainings)):
                 self._train(index)
@@ -164,6 +165,10 @@ class _Run:
             reason, detail = stop.reason, stop.detail
             if not self._session.worked:
                 detail = f"nothing was done in this session: {detail}"
+            if reason is StopReason.DEADLINE and not self._session.worked and journal.idle_before:
+                # "more to do" would be repeated for ever
+                reason = StopReason.FAILED
+                detail = f"no session of this quota gets further; give it a longer one (--quota). {detail}"
         except (Exception, SystemExit) as error:  # an env may call sys.exit
             reason, detail = StopReason.FAILED, _describe(error)
             text = "".join(traceback.format_exception(error))
@@ -292,6 +297,7 @@ class _Run:
             reason=reason.name.lower(),
             said=reason.value,
             detail=detail,
+            worked=session.worked,
             num_timesteps=outcome.num_timesteps,
             session_s=outcome.session_s,
             slack_s=slack,
