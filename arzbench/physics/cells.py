@@ -37,18 +37,25 @@ from arzbench.physics.scenario import (
 
 _MUSCL, _WENO5 = SCHEMES["muscl"], SCHEMES["weno5"]
 inner = njit(fastmath=FASTMATH, error_model="numpy", nogil=True)
-_inlined = njit(fastmath=FASTMATH, error_model="numpy", nogil=True, forceinline=True)
+inlined = njit(fastmath=FASTMATH, error_model="numpy", nogil=True, forceinline=True)
 
-# Rows of the scratch of `fluxes`. A right-face row holds TILE + 1 values, the first one carried
-# over from the tile before: the state on the left of the tile's first face.
-_R = TILE + 1
+# Scratch of `fluxes`: face states of up to BLOCK cells, then fluxes of one tile. They are written
+# for a whole block before they are read: a load one cell off a store still in flight stalls.
+# A row of right faces starts with the value carried over from the block before, which is the
+# state on the left of the block's first face.
+_BLOCK = 8 * TILE
+_R = _BLOCK + 1
 _RHO_M, _W_M, _V_M, _RHO_C, _W_C, _V_C, _LAM = range(7)
 _LEFT_ROWS = 7 * _R  # rho_m, v_m, rho_c, v_c, lam at left faces
-_FLUX_ROWS = _LEFT_ROWS + 5 * TILE
+_FLUX_ROWS = _LEFT_ROWS + 5 * _BLOCK
 _HIT_ROW = _FLUX_ROWS + 4 * TILE
 _SPEED_ROW = _HIT_ROW + TILE
 _FLUXES_SCRATCH = _SPEED_ROW + TILE
-_SOURCE_SCRATCH = 9 * TILE
+
+# Rows of the scratch of `source`: two of results, then sums.
+_Y_M, _Y_C, _SLOW, _LATE, _STOOD, _NEWLY, _BAD, _OVER = (row * TILE for row in range(8))
+_SOURCE_SCRATCH = 8 * TILE
+_UPDATE_SCRATCH = 2 * TILE
 
 
 @inner
@@ -71,15 +78,15 @@ def clear_ghosts(u: Any, stride: Any, n: Any, k: Any) -> None:
             store(u, row + NUM_GHOST + n + g, k.zero)
 
 
-@_inlined
+@inlined
 def _put_faces(t: Any, i: Any, left: Any, right: Any, m: Any, c: Any, k: Any) -> None:
-    """Store the states at both faces of tile cell i: `left`, `right` are (rho_m, w_m, rho_c, w_c)."""
+    """Store the states at both faces of the block's cell i: `left`, `right` are (rho_m, w_m, rho_c, w_c)."""
     v_m, v_c, lam = face_speeds(left[0], left[1], left[2], left[3], m, c, k)
     store(t, _LEFT_ROWS + i, left[0])
-    store(t, _LEFT_ROWS + TILE + i, v_m)
-    store(t, _LEFT_ROWS + 2 * TILE + i, left[2])
-    store(t, _LEFT_ROWS + 3 * TILE + i, v_c)
-    store(t, _LEFT_ROWS + 4 * TILE + i, lam)
+    store(t, _LEFT_ROWS + _BLOCK + i, v_m)
+    store(t, _LEFT_ROWS + 2 * _BLOCK + i, left[2])
+    store(t, _LEFT_ROWS + 3 * _BLOCK + i, v_c)
+    store(t, _LEFT_ROWS + 4 * _BLOCK + i, lam)
     v_m, v_c, lam = face_speeds(right[0], right[1], right[2], right[3], m, c, k)
     store(t, _RHO_M * _R + 1 + i, right[0])
     store(t, _W_M * _R + 1 + i, right[1])
@@ -90,7 +97,7 @@ def _put_faces(t: Any, i: Any, left: Any, right: Any, m: Any, c: Any, k: Any) ->
     store(t, _LAM * _R + 1 + i, lam)
 
 
-@_inlined
+@inlined
 def _weno5_class(u: Any, a: Any, b: Any, rho_max: Any, w_free: Any, w_max: Any, k: Any) -> Any:
     """WENO5 of the class whose rho is at index `a` of u and y at index `b`."""
     return weno5(
@@ -100,7 +107,7 @@ def _weno5_class(u: Any, a: Any, b: Any, rho_max: Any, w_free: Any, w_max: Any, 
     )  # fmt: skip
 
 
-@_inlined
+@inlined
 def _muscl_class(u: Any, a: Any, b: Any, w_free: Any, w_max: Any, k: Any) -> Any:
     return muscl(
         load(u, a - 1), load(u, a), load(u, a + 1),
@@ -108,9 +115,11 @@ def _muscl_class(u: Any, a: Any, b: Any, w_free: Any, w_max: Any, k: Any) -> Any
     )  # fmt: skip
 
 
-@_inlined
-def _reconstruct(t: Any, u: Any, road: Any, stride: Any, first: Any, scheme: Any, slack: Any, k: Any) -> None:
-    """Face states of the TILE cells from index `first` on."""
+@inlined
+def _reconstruct(
+    t: Any, u: Any, road: Any, stride: Any, first: Any, place: Any, scheme: Any, slack: Any, k: Any
+) -> None:
+    """Face states of the TILE cells from index `first` on, put at `place` in the block."""
     if scheme == _WENO5:
         for i in range(TILE):
             q = first + i
@@ -120,7 +129,7 @@ def _reconstruct(t: Any, u: Any, road: Any, stride: Any, first: Any, scheme: Any
             c = _weno5_class(u, a, b, top, k.v_free_c, k.w_max_c, k)
             c_m = load(road, PROFILE_C_M * stride + q)
             c_c = load(road, PROFILE_C_C * stride + q)
-            _put_faces(t, i, (m[0], m[1], c[0], c[1]), (m[2], m[3], c[2], c[3]), c_m, c_c, k)
+            _put_faces(t, place + i, (m[0], m[1], c[0], c[1]), (m[2], m[3], c[2], c[3]), c_m, c_c, k)
     elif scheme == _MUSCL:
         for i in range(TILE):
             q = first + i
@@ -128,7 +137,7 @@ def _reconstruct(t: Any, u: Any, road: Any, stride: Any, first: Any, scheme: Any
             c = _muscl_class(u, q + 2 * stride, q + 3 * stride, k.v_free_c, k.w_max_c, k)
             c_m = load(road, PROFILE_C_M * stride + q)
             c_c = load(road, PROFILE_C_C * stride + q)
-            _put_faces(t, i, (m[0], m[1], c[0], c[1]), (m[2], m[3], c[2], c[3]), c_m, c_c, k)
+            _put_faces(t, place + i, (m[0], m[1], c[0], c[1]), (m[2], m[3], c[2], c[3]), c_m, c_c, k)
     else:
         for i in range(TILE):
             q = first + i
@@ -136,7 +145,43 @@ def _reconstruct(t: Any, u: Any, road: Any, stride: Any, first: Any, scheme: Any
             c = first_order(load(u, q + 2 * stride), load(u, q + 3 * stride), k.v_free_c, k.w_max_c, k)
             c_m = load(road, PROFILE_C_M * stride + q)
             c_c = load(road, PROFILE_C_C * stride + q)
-            _put_faces(t, i, (m[0], m[1], c[0], c[1]), (m[2], m[3], c[2], c[3]), c_m, c_c, k)
+            _put_faces(t, place + i, (m[0], m[1], c[0], c[1]), (m[2], m[3], c[2], c[3]), c_m, c_c, k)
+
+
+@inlined
+def _tile_fluxes(
+    t: Any, u: Any, road: Any, stride: Any, first: Any, place: Any, dxdt: Any, slack: Any, k: Any
+) -> None:
+    """Fluxes at the left faces of the TILE cells from index `first` on, `place` in the block."""
+    for i in range(TILE):
+        q, j = first + i, place + i
+        lam_l, lam_r = load(t, _LAM * _R + j), load(t, _LEFT_ROWS + 4 * _BLOCK + j)
+        v_ml, v_mr = load(t, _V_M * _R + j), load(t, _LEFT_ROWS + _BLOCK + j)
+        v_cl, v_cr = load(t, _V_C * _R + j), load(t, _LEFT_ROWS + 3 * _BLOCK + j)
+        rho_l, rho_r = load(t, _RHO_M * _R + j), load(t, _LEFT_ROWS + j)
+        raw_m = hll_mass_flux(rho_l, v_ml, lam_l, rho_r, v_mr, lam_r, k)
+        rho_l, rho_r = load(t, _RHO_C * _R + j), load(t, _LEFT_ROWS + 2 * _BLOCK + j)
+        raw_c = hll_mass_flux(rho_l, v_cl, lam_l, rho_r, v_cr, lam_r, k)
+        give, take = dxdt * k.keep, dxdt * k.keep
+        rho_m, rho_c = load(u, q), load(u, q + 2 * stride)
+        jam = load(road, PROFILE_JAM * stride + q)
+        f_m, f_c = limit_fluxes(
+            raw_m, raw_c, load(u, q - 1) * give, load(u, q + 2 * stride - 1) * give,
+            greatest(jam - (rho_m + k.alpha * rho_c), k.zero) * take + slack,
+            greatest(jam - (rho_m + rho_c), k.zero) * take + slack, k,
+        )  # fmt: skip
+        y_m = least(f_m * load(t, _W_M * _R + j), load(u, q + stride - 1) * give)
+        y_c = least(f_c * load(t, _W_C * _R + j), load(u, q + 3 * stride - 1) * give)
+        store(t, _FLUX_ROWS + i, f_m)
+        store(t, _FLUX_ROWS + TILE + i, y_m)
+        store(t, _FLUX_ROWS + 2 * TILE + i, f_c)
+        store(t, _FLUX_ROWS + 3 * TILE + i, y_c)
+        cut = abs(raw_m - f_m) + abs(raw_c - f_c)
+        hit = load(t, _HIT_ROW + i)
+        store(t, _HIT_ROW + i, hit + k.one if cut > k.v_min else hit)
+        speed = greatest(greatest(v_ml, v_mr), greatest(v_cl, v_cr))
+        speed = greatest(speed, -least(lam_l, lam_r))
+        store(t, _SPEED_ROW + i, greatest(load(t, _SPEED_ROW + i), speed))
 
 
 @inner
@@ -145,49 +190,24 @@ def fluxes(
 ) -> Any:
     """Fluxes at the left face of each cell; returns (limited faces, largest wave speed)."""
     t = carray(stack_pointer(_FLUXES_SCRATCH, k.zero), (_FLUXES_SCRATCH,))
-    for i in range(_FLUXES_SCRATCH):
-        store(t, i, k.zero)
+    for row in range(7):
+        store(t, row * _R, k.zero)
+    for i in range(2 * TILE):
+        store(t, _HIT_ROW + i, k.zero)
     first = NUM_GHOST - 1
     while first < NUM_GHOST + n + 1:
-        _reconstruct(t, u, road, stride, first, scheme, slack, k)
-        for i in range(TILE):
-            q = first + i
-            rho_m, rho_c = load(u, q), load(u, q + 2 * stride)
-            give_m, give_c = load(u, q - 1) * dxdt, load(u, q + 2 * stride - 1) * dxdt
-            jam = load(road, PROFILE_JAM * stride + q)
-            room_m = greatest(jam - (rho_m + k.alpha * rho_c), k.zero) * dxdt + slack
-            room_c = greatest(jam - (rho_m + rho_c), k.zero) * dxdt + slack
-            lam_l, lam_r = load(t, _LAM * _R + i), load(t, _LEFT_ROWS + 4 * TILE + i)
-            v_l, v_r = load(t, _V_M * _R + i), load(t, _LEFT_ROWS + TILE + i)
-            raw_m = hll_mass_flux(
-                load(t, _RHO_M * _R + i), v_l, lam_l, load(t, _LEFT_ROWS + i), v_r, lam_r, k
-            )
-            speed = greatest(greatest(v_l, v_r), -least(lam_l, lam_r))
-            v_l, v_r = load(t, _V_C * _R + i), load(t, _LEFT_ROWS + 3 * TILE + i)
-            raw_c = hll_mass_flux(
-                load(t, _RHO_C * _R + i), v_l, lam_l, load(t, _LEFT_ROWS + 2 * TILE + i), v_r,
-                lam_r, k,
-            )  # fmt: skip
-            speed = greatest(speed, greatest(v_l, v_r))
-            f_m, f_c = limit_fluxes(
-                raw_m, raw_c, give_m * k.keep, give_c * k.keep, room_m * k.keep, room_c * k.keep, k
-            )
-            y_m = least(f_m * load(t, _W_M * _R + i), load(u, q + stride - 1) * dxdt * k.keep)
-            y_c = least(f_c * load(t, _W_C * _R + i), load(u, q + 3 * stride - 1) * dxdt * k.keep)
-            store(t, _FLUX_ROWS + i, f_m)
-            store(t, _FLUX_ROWS + TILE + i, y_m)
-            store(t, _FLUX_ROWS + 2 * TILE + i, f_c)
-            store(t, _FLUX_ROWS + 3 * TILE + i, y_c)
-            cut = abs(raw_m - f_m) + abs(raw_c - f_c)
-            hit = load(t, _HIT_ROW + i)
-            store(t, _HIT_ROW + i, hit + k.one if cut > k.v_min else hit)
-            store(t, _SPEED_ROW + i, greatest(load(t, _SPEED_ROW + i), speed))
-        for field in range(FIELDS):
-            for i in range(TILE):
-                store(flux, field * stride + first + i, load(t, _FLUX_ROWS + field * TILE + i))
+        size = TILE * min(_BLOCK // TILE, (NUM_GHOST + n - first) // TILE + 1)
+        for place in range(0, size, TILE):
+            _reconstruct(t, u, road, stride, first + place, place, scheme, slack, k)
+        for place in range(0, size, TILE):
+            _tile_fluxes(t, u, road, stride, first + place, place, dxdt, slack, k)
+            for field in range(FIELDS):
+                for i in range(TILE):
+                    q = field * stride + first + place + i
+                    store(flux, q, load(t, _FLUX_ROWS + field * TILE + i))
         for row in range(7):
-            store(t, row * _R, load(t, row * _R + TILE))
-        first += TILE
+            store(t, row * _R, load(t, row * _R + size))
+        first += size
     limited, speed = k.zero, k.zero
     for i in range(TILE):
         limited += load(t, _HIT_ROW + i)
@@ -198,19 +218,22 @@ def fluxes(
 @inner
 def update(u: Any, u0: Any, out: Any, flux: Any, stride: Any, n: Any, share: Any, dtdx: Any, k: Any) -> None:
     """One Runge-Kutta stage in increment form: `out = u0 + share (u + dt L(u) - u0)`."""
-    t = carray(stack_pointer(TILE, k.zero), (TILE,))
+    t = carray(stack_pointer(_UPDATE_SCRATCH, k.zero), (_UPDATE_SCRATCH,))
     for field in range(FIELDS):
-        first = field * stride + NUM_GHOST
-        last = first + n
+        first, last = field * stride + NUM_GHOST, field * stride + NUM_GHOST + n
         while first < last:
-            for i in range(TILE):
+            for i in range(2 * TILE):
                 q = first + i
                 base = load(u0, q)
                 gain = dtdx * (load(flux, q) - load(flux, q + 1))
                 store(t, i, base + share * ((load(u, q) - base) + gain))
-            for i in range(min(TILE, last - first)):
-                store(out, first + i, load(t, i))
-            first += TILE
+            if last - first >= 2 * TILE:
+                for i in range(2 * TILE):
+                    store(out, first + i, load(t, i))
+            else:
+                for i in range(last - first):
+                    store(out, first + i, load(t, i))
+            first += 2 * TILE
 
 
 @inner
@@ -243,6 +266,37 @@ def entry(
     store(flux, 3 * stride + q, f_c * least(ve_c + p_c, k.w_max_c))
 
 
+@inlined
+def _relax_tile(
+    t: Any, u: Any, road: Any, before: Any, stride: Any, first: Any, decay_m: Any, decay_c: Any, k: Any
+) -> None:
+    """Relaxed y of the TILE cells from index `first` on, and what is measured there."""
+    for i in range(TILE):
+        q = first + i
+        rho_m, y_m = load(u, q), load(u, q + stride)
+        rho_c, y_c = load(u, q + 2 * stride), load(u, q + 3 * stride)
+        c_m, c_c = load(road, PROFILE_C_M * stride + q), load(road, PROFILE_C_C * stride + q)
+        limit, inv_jam = load(road, PROFILE_LIMIT * stride + q), load(road, PROFILE_INV_JAM * stride + q)
+        p_m, p_c = pressures(rho_m, rho_c, c_m, c_c, k)
+        ve_m, ve_c = equilibrium(rho_m, rho_c, p_m, p_c, inv_jam, limit, k)
+        bad = k.one if least(least(rho_m, rho_c), least(y_m, y_c)) < k.zero else k.zero
+        y_m, flow_m = relax(rho_m, y_m, p_m, ve_m, decay_m, k)
+        y_c, flow_c = relax(rho_c, y_c, p_c, ve_c, decay_c, k)
+        slow_m = rho_m if flow_m < k.standing * rho_m else k.zero
+        slow_c = rho_c if flow_c < k.standing * rho_c else k.zero
+        slow = slow_m + slow_c
+        late = (rho_m - flow_m * k.inv_free_m) + (rho_c - flow_c * k.inv_free_c)
+        over = k.one if (rho_m + k.alpha * rho_c) * inv_jam > k.over else k.zero
+        store(t, _Y_M + i, y_m)
+        store(t, _Y_C + i, y_c)
+        store(t, _SLOW + i, slow)
+        store(t, _LATE + i, load(t, _LATE + i) + late)
+        store(t, _STOOD + i, load(t, _STOOD + i) + slow)
+        store(t, _NEWLY + i, load(t, _NEWLY + i) + greatest(slow - load(before, q), k.zero))
+        store(t, _BAD + i, load(t, _BAD + i) + bad)
+        store(t, _OVER + i, load(t, _OVER + i) + over)
+
+
 @inner
 def source(u: Any, road: Any, before: Any, stride: Any, n: Any, decay_m: Any, decay_c: Any, k: Any) -> Any:
     """Relaxation of each cell, and what is measured there.
@@ -254,49 +308,22 @@ def source(u: Any, road: Any, before: Any, stride: Any, n: Any, decay_m: Any, de
         store(t, i, k.zero)
     first = NUM_GHOST
     while first < NUM_GHOST + n:
+        _relax_tile(t, u, road, before, stride, first, decay_m, decay_c, k)
         for i in range(TILE):
-            q = first + i
-            rho_m, y_m = load(u, q), load(u, q + stride)
-            rho_c, y_c = load(u, q + 2 * stride), load(u, q + 3 * stride)
-            p_m, p_c = pressures(
-                rho_m, rho_c, load(road, PROFILE_C_M * stride + q),
-                load(road, PROFILE_C_C * stride + q), k,
-            )  # fmt: skip
-            limit = load(road, PROFILE_LIMIT * stride + q)
-            inv_jam = load(road, PROFILE_INV_JAM * stride + q)
-            ve_m, ve_c = equilibrium(rho_m, rho_c, p_m, p_c, inv_jam, limit, k)
-            bad = k.one if least(least(rho_m, rho_c), least(y_m, y_c)) < k.zero else k.zero
-            y_m, flow_m = relax(rho_m, y_m, p_m, ve_m, decay_m, k)
-            y_c, flow_c = relax(rho_c, y_c, p_c, ve_c, decay_c, k)
-            slow_m = rho_m if flow_m < k.standing * rho_m else k.zero
-            slow_c = rho_c if flow_c < k.standing * rho_c else k.zero
-            slow = slow_m + slow_c
-            late = (rho_m - flow_m / k.v_free_m) + (rho_c - flow_c / k.v_free_c)
-            full = (rho_m + k.alpha * rho_c) * inv_jam
-            store(t, i, y_m)
-            store(t, TILE + i, y_c)
-            store(t, 2 * TILE + i, slow)
-            store(t, 3 * TILE + i, load(t, 3 * TILE + i) + late)
-            store(t, 4 * TILE + i, load(t, 4 * TILE + i) + slow)
-            newly = greatest(slow - load(before, q), k.zero)
-            store(t, 5 * TILE + i, load(t, 5 * TILE + i) + newly)
-            store(t, 6 * TILE + i, load(t, 6 * TILE + i) + bad)
-            over = k.one if full > k.over else k.zero
-            store(t, 7 * TILE + i, load(t, 7 * TILE + i) + over)
+            store(u, stride + first + i, load(t, _Y_M + i))
         for i in range(TILE):
-            store(u, stride + first + i, load(t, i))
+            store(u, 3 * stride + first + i, load(t, _Y_C + i))
         for i in range(TILE):
-            store(u, 3 * stride + first + i, load(t, TILE + i))
-        for i in range(TILE):
-            store(before, first + i, load(t, 2 * TILE + i))
+            store(before, first + i, load(t, _SLOW + i))
         first += TILE
-    for row in range(3, 8):
-        for i in range(1, TILE):
-            store(t, row * TILE, load(t, row * TILE) + load(t, row * TILE + i))
-    return (
-        load(t, 3 * TILE), load(t, 4 * TILE), load(t, 5 * TILE), load(t, 6 * TILE),
-        load(t, 7 * TILE),
-    )  # fmt: skip
+    late, stood, newly, bad, over = k.zero, k.zero, k.zero, k.zero, k.zero
+    for i in range(TILE):
+        late += load(t, _LATE + i)
+        stood += load(t, _STOOD + i)
+        newly += load(t, _NEWLY + i)
+        bad += load(t, _BAD + i)
+        over += load(t, _OVER + i)
+    return late, stood, newly, bad, over
 
 
 @inner

@@ -9,7 +9,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba import carray, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 
@@ -39,14 +38,15 @@ def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
 
 @intrinsic
 def stack_pointer(typing_context: Any, size: Any, like: Any) -> Any:
-    """Pointer to `size` (a literal) elements of `like`'s type on this function's stack."""
+    """Pointer to `size` (a literal) elements of `like`'s type on this function's stack, not set."""
     if not isinstance(size, types.IntegerLiteral):
         return None
     length = size.literal_value
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         element = context.get_data_type(like)
-        pointer = cgutils.alloca_once(builder, ir.ArrayType(element, length))
+        with builder.goto_entry_block():  # Numba's own alloca_once would also zero it on each call
+            pointer = builder.alloca(ir.ArrayType(element, length))
         pointer.align = 64
         return builder.bitcast(pointer, element.as_pointer())
 

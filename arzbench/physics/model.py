@@ -170,6 +170,8 @@ class Constants(NamedTuple):
     x_crit_c: Real
     v_free_m: Real
     v_free_c: Real
+    inv_free_m: Real
+    inv_free_c: Real
     w_max_m: Real
     w_max_c: Real
     a_m: Real
@@ -197,6 +199,7 @@ def constants(parameters: Parameters, dtype: Any = np.float64) -> Constants:
         "weno_eps": 1e-6 * (p.rho_jam * p.v_free_m) ** 2,
         "rho_min": 1e-9, "v_min": 1e-6, "keep": 1 - 16 * eps, "over": 1 + 64 * eps,
         "x_crit_m": x[flow_m.argmax()], "x_crit_c": x[flow_c.argmax()],
+        "inv_free_m": 1 / p.v_free_m, "inv_free_c": 1 / p.v_free_c,
         "w_max_m": w_max_m, "w_max_c": w_max_c, "standing": STANDING_SPEED,
         "stuck": 0.05 * p.v_free_c if p.hard else 1e6,
     }  # fmt: skip
@@ -311,14 +314,25 @@ def ratio(rho: Real, y: Real, w_free: Real, w_max: Real, k: Constants) -> Real:
 
 
 @scalar
+def two_ratios(
+    rho_l: Real, y_l: Real, rho_r: Real, y_r: Real, w_free: Real, w_max: Real, k: Constants
+) -> tuple[Real, Real]:
+    """`ratio` of two states with one division."""
+    here_l, here_r = rho_l > k.rho_min, rho_r > k.rho_min
+    den_l, den_r = choose(here_l, rho_l, k.one), choose(here_r, rho_r, k.one)
+    inv = k.one / (den_l * den_r)
+    w_l = choose(here_l, y_l, w_free) * (den_r * inv)
+    w_r = choose(here_r, y_r, w_free) * (den_l * inv)
+    return least(greatest(w_l, k.zero), w_max), least(greatest(w_r, k.zero), w_max)
+
+
+@scalar
 def admissible(
-    rho_face: Real, y_face: Real, rho: Real, y: Real, rho_max: Real, w_free: Real, w_max: Real,
-    k: Constants,
-) -> tuple[Real, Real]:  # fmt: skip
-    """Face state (rho, w), or the cell's own where the reconstruction left the physical range."""
+    rho_face: Real, y_face: Real, rho: Real, y: Real, rho_max: Real, k: Constants
+) -> tuple[Real, Real]:
+    """Face state (rho, y), or the cell's own where the reconstruction left the physical range."""
     ok = (rho_face > k.rho_min) & (rho_face <= rho_max) & (y_face >= k.zero)
-    rho_ok = choose(ok, rho_face, rho)
-    return rho_ok, ratio(rho_ok, choose(ok, y_face, y), w_free, w_max, k)
+    return choose(ok, rho_face, rho), choose(ok, y_face, y)
 
 
 @scalar

@@ -14,6 +14,7 @@ from arzbench.physics.model import (
     least,
     ratio,
     scalar,
+    two_ratios,
 )
 
 
@@ -42,8 +43,9 @@ def weno5(
 ) -> tuple[Real, Real, Real, Real]:  # fmt: skip
     """Fifth order WENO-Z: Jiang & Shu, JCP 126 (1996) 202; Borges et al., JCP 227 (2008) 3191.
 
-    Weights `d_j (1 + (tau/beta_j)^2)` from the sum of the two fields' indicators (rho scaled by
-    the free speed), all put over one denominator: one division for a face instead of four.
+    Weights `d_j (1 + tau/beta_j)` from the sum of the two fields' indicators (rho scaled by the
+    free speed). All fractions are put over common denominators: two divisions for the class
+    at both faces, where the divider would else be what bounds the speed of the whole model.
     """
     d2, d3, s1, s2, s3, b1, b2, b3 = _curvatures(rho_a, rho_b, rho, rho_d, rho_e, k)
     g2, g3, r1, r2, r3, q1, q2, q3 = _curvatures(y_a, y_b, y, y_d, y_e, k)
@@ -51,34 +53,31 @@ def weno5(
     b1 = scale * b1 + (q1 + k.weno_eps)
     b2 = scale * b2 + (q2 + k.weno_eps)
     b3 = scale * b3 + (q3 + k.weno_eps)
-    tau = b1 - b3
-    tau2 = tau * tau
-    b1 = b1 * b1
-    b2 = b2 * b2
-    b3 = b3 * b3
-    weight1 = (b1 + tau2) * (b2 * b3)
-    weight2 = k.six * ((b2 + tau2) * (b1 * b3))
-    weight3 = (b3 + tau2) * (b1 * b2)
+    tau = abs(b1 - b3)
+    weight1 = (b1 + tau) * (b2 * b3)
+    weight2 = k.six * ((b2 + tau) * (b1 * b3))
+    weight3 = (b3 + tau) * (b1 * b2)
     triple1 = k.three * weight1
     triple3 = k.three * weight3
-    inv = k.one / (weight1 + (weight2 + triple3))
+    all_r = weight1 + (weight2 + triple3)
+    all_l = weight3 + (weight2 + triple1)
+    inv = k.one / (all_r * all_l)
+    inv_r, inv_l = all_l * inv, all_r * inv
     rise = weight1 * (k.half * d2 + k.third * s1) + (
         weight2 * (k.half * d2 + k.third * s2) + triple3 * (k.half * d3 - k.sixth * s3)
     )
     rise_y = weight1 * (k.half * g2 + k.third * r1) + (
         weight2 * (k.half * g2 + k.third * r2) + triple3 * (k.half * g3 - k.sixth * r3)
     )
-    rho_face, y_face = rho + rise * inv, y + rise_y * inv
-    rho_r, w_r = admissible(rho_face, y_face, rho, y, rho_max, w_free, w_max, k)
-    inv = k.one / (weight3 + (weight2 + triple1))
     fall = weight3 * (k.half * d3 - k.third * s3) + (
         weight2 * (k.half * d3 - k.third * s2) + triple1 * (k.half * d2 + k.sixth * s1)
     )
     fall_y = weight3 * (k.half * g3 - k.third * r3) + (
         weight2 * (k.half * g3 - k.third * r2) + triple1 * (k.half * g2 + k.sixth * r1)
     )
-    rho_face, y_face = rho - fall * inv, y - fall_y * inv
-    rho_l, w_l = admissible(rho_face, y_face, rho, y, rho_max, w_free, w_max, k)
+    rho_r, y_r = admissible(rho + rise * inv_r, y + rise_y * inv_r, rho, y, rho_max, k)
+    rho_l, y_l = admissible(rho - fall * inv_l, y - fall_y * inv_l, rho, y, rho_max, k)
+    w_l, w_r = two_ratios(rho_l, y_l, rho_r, y_r, w_free, w_max, k)
     return rho_l, w_l, rho_r, w_r
 
 
