@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 import tomllib
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from arzbench.errors import UsageError, unknown
 from arzbench.records import Calibration, HostInfo, Platform
 from arzbench.study import Study, load_study
 
+_STAMP = re.compile(r"\d{8}T\d{6}Z")
 _PACKAGED = (Path(__file__).parent / "profiles", Path(__file__).parent.parent / "profiles")
 
 
@@ -86,36 +89,57 @@ def newest_calibration(
 ) -> tuple[Path, Calibration]:
     """The newest calibration that covers `study` (None: any) on this host.
 
+    With `allow_foreign` the newest of another host where this one has none.
+
     Raises:
         UsageError: there is none; says which were passed over and why.
     """
-    files = sorted(
-        calibrations_folder(working).glob("*/*.json"), key=lambda p: p.stat().st_mtime, reverse=True
-    )
     passed: list[str] = []
-    for path in files:
-        calibration = load_calibration(path)
-        reasons = _unfit(calibration, host, study, allow_foreign=allow_foreign)
+    foreign: tuple[Path, Calibration] | None = None
+    for path in sorted(calibrations_folder(working).glob("*/*.json"), key=_age, reverse=True):
+        try:
+            calibration = load_calibration(path)
+        except UsageError as error:
+            passed.append(error.message)
+            continue
+        reasons = _unfit(calibration, host, study)
         if not reasons:
             return path, calibration
+        if foreign is None and not _unfit(calibration, calibration.host, study):
+            foreign = path, calibration
         passed.append(f"{path.stem}: {'; '.join(reasons)}")
+    if allow_foreign and foreign is not None:
+        return foreign
     target = "" if study is None else f" of study {study.name!r}"
-    hint = ["measure it: arzbench calibrate" + ("" if study is None else f" --study {study.name}")]
-    if passed and not allow_foreign:
+    again = ""
+    if study is not None:
+        known = study.name in names(working, "studies")
+        again = f" --study {study.name}" if known else " with the same --env, --algo, --study and --set"
+    hint = [f"measure it: arzbench calibrate{again}"]
+    if foreign is not None:
         hint.append("or use another machine's with --allow-foreign")
     raise UsageError(f"no fitting calibration{target} on this host", "\n".join([*passed[:5], *hint]))
 
 
-def _unfit(
-    calibration: Calibration, host: HostInfo, study: Study | None, *, allow_foreign: bool
-) -> list[str]:
+def _age(path: Path) -> tuple[str, float]:
+    """When it was made, as its name says; a checkout gives all files the same date."""
+    changed = path.stat().st_mtime
+    stamp = path.stem.rpartition("-")[2]
+    if _STAMP.fullmatch(stamp) is None:
+        stamp = f"{datetime.datetime.fromtimestamp(changed, datetime.UTC):%Y%m%dT%H%M%SZ}"
+    return stamp, changed
+
+
+def _unfit(calibration: Calibration, host: HostInfo, study: Study | None) -> list[str]:
     reasons = []
     if study is not None:
         lacking = [t.name for t in study.trainings if calibration.find(t.workload_digest()) is None]
         if lacking:
             reasons.append(f"another workload than {', '.join(lacking)}")
     differing = calibration.host.differs_from(host)
-    if differing and not allow_foreign:
+    if study is None:  # device and threads are a study's choice, and any study will do
+        differing = [n for n in differing if n not in ("device", "torch_threads")]
+    if differing:
         told = ", ".join(f"{n} {getattr(calibration.host, n)!r}" for n in differing)
         reasons.append(f"another host ({told})")
     return reasons
@@ -136,5 +160,7 @@ def past_ratios(working: Path, host: HostInfo) -> list[float]:
     if not path.exists():
         return []
     return [
-        p.actual_s / p.predicted_p50_s for p in store.read_lines(path, Prediction) if p.predicted_p50_s > 0
+        p.actual_s / p.predicted_p50_s
+        for p in store.read_lines(path, Prediction)
+        if p.predicted_p50_s > 0 and p.actual_s > 0
     ]

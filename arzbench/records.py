@@ -264,6 +264,12 @@ class Platform(Record, frozen=True, kw_only=True):
     checked: str  # date of the source, ISO
     notes: str = ""
 
+    def __post_init__(self) -> None:
+        for name in ("session_s", "weekly_s", "output_bytes"):
+            limit = getattr(self, name)
+            if limit is not None and not 0 < limit < math.inf:
+                raise ValueError(f"{name} = {limit}: must be greater than zero")
+
 
 class TableRow(Record, frozen=True, kw_only=True):
     """One line of the wall-time table."""
