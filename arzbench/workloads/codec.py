@@ -28,12 +28,12 @@ def pack(value: Any, name: str, arrays: dict[str, Array]) -> Any:
     Raises:
         StateError: something that is neither a number, text, None, list, tuple, dict nor array.
     """
-    if value is None or isinstance(value, bool | str | int) and not isinstance(value, np.generic):
-        return value
     if isinstance(value, np.ndarray):
         return _store("$array", value, name, arrays)
     if isinstance(value, np.generic):
         return _store("$scalar", np.asarray(value), name, arrays)
+    if value is None or isinstance(value, bool | int | str):
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else {"$float": repr(value)}
     if isinstance(value, tuple):

@@ -25,7 +25,7 @@ CLASSIC = {
 WRAPPERS = {
     "TimeLimit": ("_elapsed_steps",),
     "OrderEnforcing": ("_has_reset",),
-    "PassiveEnvChecker": ("checked_reset", "checked_step", "checked_render"),
+    "PassiveEnvChecker": (),
     "Monitor": ("rewards", "needs_reset", "total_steps"),
 }
 _LIBRARIES = ("gymnasium.", "stable_baselines3.")
@@ -34,7 +34,7 @@ _LIBRARIES = ("gymnasium.", "stable_baselines3.")
 def capturable(env: Any) -> bool:
     """Whether all state of `env` is known."""
     base = env.unwrapped
-    known = hasattr(base, "get_state") and hasattr(base, "set_state") or _known(base, CLASSIC)
+    known = (hasattr(base, "get_state") and hasattr(base, "set_state")) or _known(base, CLASSIC)
     return known and all(_known(wrapper, WRAPPERS) for wrapper in _wrappers(env))
 
 
@@ -69,8 +69,9 @@ def restore_env(env: Any, saved: dict[str, Any]) -> None:
         raise StateError("the saved state is of an env in other wrappers")
     for wrapper, values in zip(wrappers, saved["wrappers"], strict=True):
         _write(wrapper, WRAPPERS[type(wrapper).__name__], values)
-        if hasattr(wrapper, "checked_data_reuse"):
-            wrapper.checked_data_reuse = True  # it would compare with a step from before the restart
+        if type(wrapper).__name__ == "PassiveEnvChecker":
+            # it has nothing left to check, and no earlier step to compare with
+            wrapper.checked_reset = wrapper.checked_step = wrapper.checked_data_reuse = True
     if hasattr(base, "set_state"):
         base.set_state(saved["own"])
     else:
@@ -85,7 +86,7 @@ def generator_state(generator: np.random.Generator | None) -> dict[str, Any] | N
     return None if generator is None else dict(generator.bit_generator.state)
 
 
-def make_generator(state: dict[str, Any] | None) -> np.random.Generator | None:
+def make_generator(state: Any) -> np.random.Generator | None:
     """A generator in the state that `generator_state` gave.
 
     Raises:

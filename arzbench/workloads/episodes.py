@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from arzbench.records import Phase
-from arzbench.workloads.base import AbstractTraining, Control, Evaluation
+from arzbench.workloads import modelstate
+from arzbench.workloads.base import AbstractTraining, Control, Evaluation, StopTraining
 from arzbench.workloads.meter import Meter
 
 #: observation -> action
@@ -29,7 +30,7 @@ class Episodes:
     `returns` and `lengths` hold the finished episodes of the evaluation that is open.
     """
 
-    def __init__(self, env: Any, meter: Meter, seed: int) -> None:
+    def __init__(self, env: Any, meter: Meter, seed: int, model: Any) -> None:
         self.env = env
         self.results: list[Evaluation] = []
         self.evaluations = 0  # periodic ones among the results
@@ -37,6 +38,7 @@ class Episodes:
         self.lengths: list[int] = []
         self._meter = meter
         self._seed = seed
+        self._model = model
 
     def keep(self, result: Evaluation) -> None:
         """Add the result of a completed evaluation or baseline."""
@@ -55,7 +57,12 @@ class Episodes:
         """Finish the open evaluation of `kind`; an episode begun anew goes as it would have gone."""
         while len(self.returns) < episodes:
             control.before_episode(training, kind)
-            total, length = self._episode(training, control, kind, player)
+            before = modelstate.capture_random(self._model)
+            try:
+                total, length = self._episode(training, control, kind, player)
+            except StopTraining:
+                modelstate.restore_random(self._model, before)
+                raise
             self.returns.append(total)
             self.lengths.append(length)
         result = Evaluation(

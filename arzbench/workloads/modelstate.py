@@ -14,6 +14,7 @@ import numpy as np
 import torch as th
 
 from arzbench.errors import StateError
+from arzbench.workloads import envstate
 
 Array = np.ndarray[Any, Any]
 OPTIMIZERS = ("policy.optimizer", "actor.optimizer", "critic.optimizer", "ent_coef_optimizer")
@@ -279,8 +280,9 @@ def _set_moments(rms: Any, saved: dict[str, Any]) -> None:
     rms.mean, rms.var, rms.count = saved["mean"], saved["var"], saved["count"]
 
 
-def capture_random(device: th.device) -> dict[str, Any]:
-    """The global random generators: Python's, NumPy's and torch's."""
+def capture_random(model: Any) -> dict[str, Any]:
+    """The random generators of actions: Python's, NumPy's, torch's and the action space's."""
+    device = model.device
     version, words, gauss = random.getstate()
     kind, keys, pos, has_gauss, cached = np.random.get_state(legacy=True)
     return {
@@ -288,11 +290,13 @@ def capture_random(device: th.device) -> dict[str, Any]:
         "numpy": {"kind": kind, "keys": keys, "pos": pos, "has_gauss": has_gauss, "cached": cached},
         "torch": th.get_rng_state().numpy(),
         "cuda": th.cuda.get_rng_state(device).numpy() if device.type == "cuda" else None,
+        "actions": envstate.generator_state(model.action_space.np_random),
     }
 
 
-def restore_random(saved: dict[str, Any], device: th.device) -> None:
-    """Put the global random generators into the captured state."""
+def restore_random(model: Any, saved: dict[str, Any]) -> None:
+    """Put the random generators of actions into the captured state."""
+    device = model.device
     python, numpy = saved["python"], saved["numpy"]
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     state = (numpy["kind"], numpy["keys"], numpy["pos"], numpy["has_gauss"], numpy["cached"])
@@ -300,6 +304,7 @@ def restore_random(saved: dict[str, Any], device: th.device) -> None:
     th.set_rng_state(th.from_numpy(saved["torch"].copy()))
     if saved["cuda"] is not None and device.type == "cuda":
         th.cuda.set_rng_state(th.from_numpy(saved["cuda"].copy()), device)
+    model.action_space._np_random = envstate.make_generator(saved["actions"])
 
 
 def _array(tensor: th.Tensor) -> Array:

@@ -11,7 +11,7 @@ import importlib.metadata
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import gymnasium
 import numpy as np
@@ -28,7 +28,7 @@ from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, Trai
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from arzbench.clock import Clock, SystemClock
-from arzbench.errors import UsageError, unknown
+from arzbench.errors import StateError, UsageError, unknown
 from arzbench.records import Phase
 from arzbench.study import TrainConfig
 from arzbench.workloads.base import AbstractWorkload, Recorder, TrainingState
@@ -73,7 +73,7 @@ class _OffPolicy(_Watched, OffPolicyAlgorithm):
         self.watch.consistent_point()
         return super()._sample_action(*args, **kwargs)
 
-    def collect_rollouts(  # type: ignore[override]
+    def collect_rollouts(
         self, env: VecEnv, callback: Any, train_freq: TrainFreq, *args: Any, **kwargs: Any
     ) -> RolloutReturn:
         with self.watch.collecting(self.actor if self.use_sde else None) as rollout:
@@ -85,7 +85,7 @@ class _OffPolicy(_Watched, OffPolicyAlgorithm):
             result = super().collect_rollouts(env, callback, rest, *args, **kwargs)
         return result._replace(episode_timesteps=result.episode_timesteps + carried * env.num_envs)
 
-    def train(self, gradient_steps: int, batch_size: int) -> None:
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         ticks = self.watch.meter.ticks
         began = ticks()
         super().train(gradient_steps, batch_size)
@@ -101,9 +101,7 @@ class _OnPolicy(_Watched, OnPolicyAlgorithm):
     def _count_minibatch(self, *_: Any) -> None:
         self._minibatches += 1
 
-    def collect_rollouts(  # type: ignore[override]
-        self, env: VecEnv, callback: Any, rollout_buffer: Any, n_rollout_steps: int
-    ) -> bool:
+    def collect_rollouts(self, env: VecEnv, callback: Any, rollout_buffer: Any, n_rollout_steps: int) -> bool:
         with self.watch.collecting(self.policy if self.use_sde else None) as rollout:
             if rollout.carried:
                 rollout_buffer.reset = lambda: None
@@ -207,15 +205,26 @@ class SB3Workload(AbstractWorkload):
             config,
             model,
             envs,
-            Episodes(eval_env, meter, config.seed),
+            Episodes(eval_env, meter, config.seed, model),
             baseline,
             meter,
-            open(self._log_path or os.devnull, "a", encoding="utf-8"),
+            self._open_log(),
             config.total_timesteps if budget is None else budget,
         )
         if state is not None:
-            training.restore(state)
+            try:
+                training.restore(state)
+            except StateError:
+                training.close()
+                raise
         return training
+
+    def _open_log(self) -> TextIO:
+        path = self._log_path or Path(os.devnull)
+        try:
+            return path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write the messages to {path}: {error.strerror}") from error
 
     def first_step(self, config: TrainConfig) -> None:
         register_plugins()
@@ -247,8 +256,9 @@ def make_env(config: TrainConfig) -> gymnasium.Env[Any, Any]:
     if not module and name not in gymnasium.registry:
         near = difflib.get_close_matches(name, gymnasium.registry, n=8, cutoff=0.5)
         raise unknown("env", name, near, "any env registered with Gymnasium will do, also module:Name-v0")
+    arguments: dict[str, Any] = dict(config.env_kwargs)
     try:
-        return gymnasium.make(config.env, **config.env_kwargs)
+        return gymnasium.make(config.env, **arguments)
     except Exception as error:
         told = f" with {config.env_kwargs}" if config.env_kwargs else ""
         raise UsageError(f"the env {config.env!r} cannot be made{told}: {error}") from error

@@ -60,10 +60,7 @@ def _groups(training: SB3Training) -> dict[str, Any]:
             "replay": modelstate.capture_replay(getattr(model, "replay_buffer", None)),
             "rollout": modelstate.capture_rollout(buffer, rollout.steps) if collected else None,
         },
-        "rng": {
-            "global": training.random or modelstate.capture_random(model.device),
-            "actions": envstate.generator_state(model.action_space.np_random),
-        },
+        "rng": training.random or modelstate.capture_random(model),
         "counters": {
             **counters,
             "stage": training.position,
@@ -128,9 +125,8 @@ def _restore(training: SB3Training, groups: dict[str, Any]) -> None:
     _restore_results(training, groups["evaluations"])
     modelstate.restore_normalization(model.get_vec_normalize_env(), groups["env"]["normalization"])
     _restore_envs(training, groups["env"]["envs"], begun)
-    model.action_space._np_random = envstate.make_generator(groups["rng"]["actions"])
-    modelstate.restore_random(groups["rng"]["global"], model.device)
-    training.random = copy.deepcopy(groups["rng"]["global"])
+    modelstate.restore_random(model, groups["rng"])  # proves that it can be; `run` does it again
+    training.random = copy.deepcopy(groups["rng"])
 
 
 def _restore_progress(training: SB3Training, counters: dict[str, Any]) -> None:

@@ -62,7 +62,7 @@ class SB3Training(AbstractTraining):
         self.ended: list[tuple[float, int]] = []  # training episodes to be told to the control
         self.lengths: deque[int] = deque(maxlen=MAX_LENGTHS)
         self.position = "baseline"
-        self.random: dict[str, Any] | None = modelstate.capture_random(model.device)
+        self.random: dict[str, Any] | None = modelstate.capture_random(model)
         self.noise: list[Any] = []
         self._budget = budget
         self._baseline = baseline
@@ -109,7 +109,7 @@ class SB3Training(AbstractTraining):
     def run(self, control: Control) -> None:
         self._control = control
         if self.random is not None:
-            modelstate.restore_random(self.random, self.model.device)
+            modelstate.restore_random(self.model, self.random)
             self.random = None
         if self.position in ("final", "done") and self.num_timesteps < self._budget:
             self.position = "train"
@@ -185,9 +185,10 @@ class SB3Training(AbstractTraining):
 
     def _train(self) -> None:
         self._eval_messages.switch(self._logger)
-        if self.num_timesteps < self._budget:
+        # a rollout that was begun is finished, also beyond the budget
+        left = max(self._budget - self.num_timesteps, int(self.rollout.open))
+        if left > 0:
             begun = self.model._last_obs is not None
-            left = self._budget - self.num_timesteps
             self.model.learn(left, log_interval=None, reset_num_timesteps=not begun)
             self.meter.step_ended()
         self._between_steps()
@@ -208,8 +209,9 @@ class SB3Training(AbstractTraining):
 
     def learning_begins(self) -> None:
         """`learn` has set itself up; noise it has reset gets its state back."""
-        modelstate.restore_noise(self.model, self.noise)
-        self.noise = []
+        if self.noise:
+            modelstate.restore_noise(self.model, self.noise)
+            self.noise = []
 
     def consistent_point(self) -> None:
         """The top of the collection loop."""
@@ -248,9 +250,9 @@ class SB3Training(AbstractTraining):
     def _redraw_noise(self) -> None:
         """Draw gSDE noise where the whole rollout would have: the library counts from the resumption."""
         frequency, rollout = self.model.sde_sample_freq, self.rollout
-        if self._redraw and frequency > 0 and rollout.steps > rollout.carried:
-            if rollout.steps % frequency == 0:
-                self._redraw(self.config.n_envs)
+        due = frequency > 0 and rollout.steps > rollout.carried and rollout.steps % frequency == 0
+        if self._redraw and due:
+            self._redraw(self.config.n_envs)
 
     def episode_ended(self, episode_return: float, length: int) -> None:
         """A training episode ended; the control hears of it at the next consistent point."""
