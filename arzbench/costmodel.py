@@ -73,36 +73,45 @@ def fit(samples: WorkloadSamples) -> CostModel:
     )
 
 
-def _by_repetition(items: Iterable[PhaseSamples]) -> list[float]:
-    """Seconds per unit, one mean a repetition."""
-    sums: dict[int, list[float]] = {}
+def _by_repetition(items: Iterable[PhaseSamples]) -> tuple[list[float], list[int]]:
+    """Seconds per unit, one mean a repetition, and the units each rests on."""
+    seconds: dict[int, float] = {}
+    units: dict[int, int] = {}
     for item in items:
-        total = sums.setdefault(item.repetition, [0.0, 0.0])
-        total[0] += sum(item.seconds)
-        total[1] += item.count
-    return [seconds / units for seconds, units in sums.values()]
+        seconds[item.repetition] = seconds.get(item.repetition, 0.0) + sum(item.seconds)
+        units[item.repetition] = units.get(item.repetition, 0) + item.count
+    return [s / units[r] for r, s in seconds.items()], list(units.values())
 
 
-def _relative_error(means: Sequence[float], singles: Sequence[float]) -> float:
-    """Standard error of the mean over repetitions, relative to it."""
-    mean = statistics.fmean(means)
-    if mean <= 0:
-        return 0.0
-    values = means if len(means) > 1 else singles
+def _mean(items: Iterable[PhaseSamples]) -> float:
+    """Seconds per unit over all repetitions: a repetition counts by the units it measured."""
+    means, units = _by_repetition(items)
+    return sum(m * u for m, u in zip(means, units, strict=True)) / sum(units)
+
+
+def _relative_error(values: Sequence[float], weights: Sequence[float] | None = None) -> float:
+    """Standard error of the weighted mean of `values`, relative to it (a ratio estimator's)."""
     if len(values) < 2:
         return 0.5  # one value says nothing of its spread
-    return min(1.0, statistics.stdev(values) / math.sqrt(len(values)) / mean)
+    shares = np.asarray(weights or [1.0] * len(values), dtype=float)
+    shares /= shares.sum()
+    mean = float(shares @ np.asarray(values))
+    if mean <= 0:
+        return 0.0
+    variance = len(values) / (len(values) - 1) * float(shares**2 @ (np.asarray(values) - mean) ** 2)
+    return min(1.0, math.sqrt(variance) / mean)
 
 
 def _price(phase: Phase, variant: str, items: Sequence[PhaseSamples]) -> Coefficient:
-    means = _by_repetition(items)
+    means, units = _by_repetition(items)
     singles = [v for item in items for v in item.per_unit()]
+    error = _relative_error(means, units) if len(means) > 1 else _relative_error(singles)
     return Coefficient(
         phase=phase,
         variant=variant,
-        fixed_s=statistics.fmean(means),
-        relative_error=_relative_error(means, singles),
-        n=sum(item.count for item in items),
+        fixed_s=_mean(items),
+        relative_error=error,
+        n=sum(units),
         p95_s=float(np.percentile(singles, 95)),
     )
 
@@ -122,7 +131,7 @@ def _sized_price(phase: Phase, items: Sequence[PhaseSamples]) -> Coefficient:
         phase=phase,
         fixed_s=fixed,
         per_size_s=slope,
-        relative_error=_relative_error(residuals.tolist(), residuals.tolist()),
+        relative_error=_relative_error(residuals.tolist()),
         n=len(costs),
         p95_s=float(np.percentile(costs, 95)),
     )
@@ -134,7 +143,7 @@ def _first_calls(samples: WorkloadSamples) -> Coefficient:
     excess: dict[int, float] = {}
     singles = [i for i in samples.phases if i.phase in STEPWISE and i.variant in ("", main)]
     usual = {
-        phase: statistics.fmean(_by_repetition([i for i in singles if i.phase is phase and not i.warmup]))
+        phase: _mean([i for i in singles if i.phase is phase and not i.warmup])
         for phase in {i.phase for i in singles if not i.warmup}
     }
     for item in singles:
@@ -145,7 +154,7 @@ def _first_calls(samples: WorkloadSamples) -> Coefficient:
     return Coefficient(
         phase=Phase.FIRST,
         fixed_s=statistics.fmean(values),
-        relative_error=_relative_error(values, values),
+        relative_error=_relative_error(values),
         n=len(values),
         p95_s=max(values),
     )

@@ -15,6 +15,7 @@ from arzbench.profiles import find_study
 from arzbench.study import ALGORITHMS, Study, TrainConfig, make_config
 
 DEFAULT_STUDY = "incident"
+DEFAULT_CONFIDENCE = 0.95
 #: an ad-hoc training evaluates as often as SB3's EvalCallback does by default
 AD_HOC: dict[str, Any] = {
     "total_timesteps": 100_000,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from arzbench.clock import SystemClock
 from arzbench.commands.common import plan_now, quota_and_platform, save_plan_path
 from arzbench.report.render import show
 from arzbench.report.sheets import plan_lines, plan_sheets
-from arzbench.settings import choose_study
+from arzbench.settings import DEFAULT_CONFIDENCE, choose_study
 
 
 def run_plan(
@@ -33,17 +34,11 @@ def run_plan(
     """Plan, write the plan file, show it."""
     quota_s, place = quota_and_platform(working, quota, platform)
     chosen = choose_study(working, study=study, env=env, algo=algo, changes=changes)
-    flags = "".join(
-        f" --{name} {value}"
-        for name, value in (
-            ("study", study),
-            ("env", env),
-            ("algo", algo),
-            ("quota", quota),
-            ("platform", platform),
-        )
-        if value is not None
-    ) + "".join(f" --set {change}" for change in changes)
+    words = [("study", study), ("env", env), ("algo", algo), ("quota", quota), ("platform", platform)]
+    words += [("set", change) for change in changes]
+    words += [("confidence", str(confidence))] if confidence != DEFAULT_CONFIDENCE else []
+    words += [("dir", str(working))] if working != Path() else []
+    flags = "".join(f" --{name} {shlex.quote(value)}" for name, value in words if value is not None)
     plan, _, _ = plan_now(
         working,
         chosen,

@@ -12,6 +12,7 @@ import os
 import statistics
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from arzbench.records import (
     WorkloadSamples,
 )
 from arzbench.study import PPO, OnPolicyConfig, Study, TrainConfig
+from arzbench.units import format_duration
 
 #: seconds of training measured in each repetition where the steps asked for take less
 BURST_S = 2.0
@@ -220,17 +222,29 @@ def _run_worker(job: BurstJob, worker: Worker, folder: Path, clock: Clock, tell:
             stdin=subprocess.DEVNULL,
             env=environment,
             text=True,
+            errors="replace",
         )
+        cut = threading.Event()
+
+        def stop() -> None:
+            cut.set()
+            process.kill()
+
+        watchdog = threading.Timer(TIMEOUT_S, stop)
+        watchdog.start()
         try:
             assert process.stdout is not None
             for line in process.stdout:
                 _pass_on(line, tell)
-            code = process.wait(timeout=TIMEOUT_S)
+            code = process.wait()
         finally:
+            watchdog.cancel()
             if process.poll() is None:
                 process.kill()
                 process.wait()
         ended = clock.now()
+        if cut.is_set():
+            raise StateError(f"a measuring process took longer than {format_duration(TIMEOUT_S)}")
         if code != 0 or not answer.exists():
             errors.seek(0)
             raise _worker_error(code, errors.read().decode(errors="replace"), answer)
@@ -283,12 +297,16 @@ def _combine(config: TrainConfig, bursts: Sequence[BurstResult]) -> WorkloadSamp
 
 
 def _drift(samples: WorkloadSamples) -> float:
-    """Relative spread of the price of a training step between repetitions."""
+    """Relative spread of the price of a training step between repetitions that measured enough."""
     main = samples.config.logging.mode
     per_repetition: dict[int, float] = {}
+    steps: dict[int, int] = {}
     for item in samples.phases:
         stepwise = item.phase in (Phase.ENV_STEP, Phase.POLICY, Phase.ROLLOUT) and item.variant == main
         if (stepwise or item.phase is Phase.UPDATE) and not item.warmup:
             per_repetition[item.repetition] = per_repetition.get(item.repetition, 0.0) + item.mean_s
-    values = list(per_repetition.values())
+        if item.phase is Phase.ENV_STEP:
+            steps[item.repetition] = steps.get(item.repetition, 0) + item.count
+    most = max(steps.values(), default=0)
+    values = [v for r, v in per_repetition.items() if steps.get(r, 0) * 2 >= most]
     return (max(values) - min(values)) / statistics.fmean(values) if len(values) > 1 else 0.0

@@ -17,8 +17,11 @@ _COLORS = {"fits": "green", "at risk": "yellow", "times out": "red"}
 def to_table(sheet: Sheet) -> Table:
     """`sheet` as a rich table."""
     table = Table(title=escape(sheet.title), title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    last = len(sheet.columns) - 1
     for index, (name, side) in enumerate(zip(sheet.columns, sheet.align, strict=True)):
-        table.add_column(name, justify="right" if side == "r" else "left", no_wrap=index == 0 or side == "r")
+        table.add_column(
+            name, justify="right" if side == "r" else "left", no_wrap=index in (0, last) or side == "r"
+        )
     for row in sheet.rows:
         table.add_row(*(_colored(cell) for cell in row))
     return table
