@@ -234,8 +234,9 @@ def _run_worker(job: BurstJob, worker: Worker, folder: Path, clock: Clock, tell:
         watchdog.start()
         try:
             assert process.stdout is not None
-            for line in process.stdout:
-                _pass_on(line, tell)
+            with process.stdout as lines:
+                for line in lines:
+                    _pass_on(line, tell)
             code = process.wait()
         finally:
             watchdog.cancel()
