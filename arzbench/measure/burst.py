@@ -32,6 +32,8 @@ Say = Callable[[str, float], None]
 PROBE_STEPS = 40
 #: the largest checkpoint written to learn how saving grows with the replay buffer
 MAX_PROBE_BYTES = 64_000_000
+#: transitions of the small checkpoint that tells how large one can be written
+FEW_ROWS = 256
 #: DQN's exploration rate while measuring: mostly greedy, as most of a real run is
 EXPLORATION = 0.3
 MODES = ("off", "periodic", "every")
@@ -122,14 +124,14 @@ class BurstControl:
             self._trial.save(training)
         if not self._prefilled and isinstance(self._config, OffPolicyConfig) and step >= self._start:
             self._prefilled = True
-            training.prefill(min(self._config.buffer_size, self._job.config.total_timesteps) // 2)
+            self._trial.half_fill(training, self._job.config)
         mode = _mode_at(self._segments, step, self._config.logging.mode)
         if mode != self._mode:
             self._mode = mode
             training.set_logging(mode)
             self._values.variant = mode
         if updates or not step % 64:
-            self._say("training", 0.8 * step / self._config.total_timesteps)
+            self._say("training", 0.15 + 0.65 * step / self._config.total_timesteps)
 
     def before_episode(self, training: AbstractTraining, kind: str) -> None:
         if kind == "final":
@@ -142,7 +144,7 @@ class BurstControl:
             self._mode = self._config.logging.mode
             training.set_logging(self._mode)
             self._values.variant = self._mode
-        self._say("evaluation" if kind == "final" else kind, 0.85)
+        self._say("evaluation" if kind == "final" else kind, 0.85 if kind == "final" else 0.15)
 
     def during_episode(self, training: AbstractTraining) -> None:
         return
@@ -152,6 +154,11 @@ class BurstControl:
 
     def episode_ended(self, training: AbstractTraining, episode_return: float, length: int) -> None:
         return
+
+
+def planned_rows(config: TrainConfig) -> int:
+    """Transitions in the replay buffer at the end of the study's training."""
+    return min(config.buffer_size, config.total_timesteps) if isinstance(config, OffPolicyConfig) else 0
 
 
 class _Trial:
@@ -169,6 +176,18 @@ class _Trial:
         written = self._store.save(training.capture())
         self._values.add(Phase.CHECKPOINT, self._clock.ticks() - began, size=float(written))
         self.sizes.append((transitions, written))
+
+    def half_fill(self, training: AbstractTraining, config: TrainConfig) -> None:
+        """Fill the replay buffer half of what the study will, as far as that can be saved."""
+        planned = planned_rows(config)
+        training.prefill(min(planned, FEW_ROWS))
+        self.save(training, training.replay_size())
+        training.prefill(min(planned // 2, self.most_rows()))
+
+    def most_rows(self) -> int:
+        """Transitions whose checkpoint is about MAX_PROBE_BYTES, from the sizes seen."""
+        (rows_0, bytes_0), (rows_1, bytes_1) = min(self.sizes), max(self.sizes)
+        return int(MAX_PROBE_BYTES / max(1.0, (bytes_1 - bytes_0) / max(1, rows_1 - rows_0)))
 
     def restore(self, workload: AbstractWorkload, recorder: PhaseValues) -> None:
         began = self._clock.ticks()
@@ -233,10 +252,8 @@ def _save_two_sizes(job: BurstJob, training: AbstractTraining, trial: _Trial) ->
         return []
     reached = training.replay_size()
     trial.save(training, reached)
-    (rows_0, bytes_0), (rows_1, bytes_1) = min(trial.sizes), max(trial.sizes)
-    per_row = max(1.0, (bytes_1 - bytes_0) / max(1, rows_1 - rows_0))
-    planned = min(config.buffer_size, config.total_timesteps)
-    most = min(planned, int(MAX_PROBE_BYTES / per_row))
+    planned = planned_rows(config)
+    most = min(planned, trial.most_rows())
     training.prefill(most)
     trial.save(training, training.replay_size())
     if most < planned:

@@ -1,0 +1,395 @@
+"""One measured repetition on a virtual clock: what it finds is what was declared."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from arzbench.clock import VirtualClock
+from arzbench.costmodel import Job, fit, missing_phases, startup_seconds
+from arzbench.measure.burst import (
+    MAX_PROBE_BYTES,
+    MODES,
+    BurstJob,
+    BurstResult,
+    measure_once,
+    short_config,
+)
+from arzbench.records import CostModel, Phase, PhaseSamples, Spread, StopReason, WorkloadSamples
+from arzbench.schedule import count_training
+from arzbench.study import DQN, OffPolicyConfig, OnPolicyConfig, TrainConfig
+from arzbench.workloads.base import (
+    AbstractTraining,
+    Evaluation,
+    Recorder,
+    StopTraining,
+    TrainingState,
+)
+from arzbench.workloads.synthetic import SyntheticTraining, SyntheticWorkload
+from tests import worlds
+
+COSTS = {
+    Phase.IMPORT: 2.0,
+    Phase.BUILD: 0.25,
+    Phase.JIT: 3.0,
+    Phase.RESET: 0.004,
+    Phase.ENV_STEP: 0.005,
+    Phase.POLICY: 0.0001,
+    Phase.UPDATE: 0.001,
+    Phase.ROLLOUT: 0.00002,
+    Phase.EVAL_STEP: 0.0052,
+    Phase.BASELINE: 0.0047,
+    Phase.LOG: 0.0001,
+    Phase.RESTORE: 0.5,
+}
+FULL = worlds.config(**{**worlds.EVERYTHING, "evaluation": {"eval_freq": 500, "n_eval_episodes": 2}})
+SAVE_S, SAVE_PER_BYTE = 0.02, 1e-9
+BASE_BYTES, ROW_BYTES = 50_000, 64
+EXACT = Spread(source="none", log_sigma=0.0)
+
+
+class Training(SyntheticTraining):
+    """The synthetic training, its replay buffer counted and its messages switched."""
+
+    rows = 0
+    modes: list[tuple[int, str]]
+
+    def prefill(self, transitions: int) -> None:
+        if isinstance(self.config, OffPolicyConfig):
+            self.rows = max(self.rows, min(transitions, self.config.buffer_size))
+
+    def replay_size(self) -> int:
+        own = self.num_timesteps if isinstance(self.config, OffPolicyConfig) else 0
+        return max(own, self.rows)
+
+    def set_logging(self, mode: str) -> None:
+        self.modes.append((self.num_timesteps, mode))
+
+    def capture(self) -> TrainingState:
+        state = super().capture()
+        return msgspec.structs.replace(state, values={**state.values, "rows": self.replay_size()})
+
+
+class Workload(SyntheticWorkload):
+    """Makes the above and remembers them."""
+
+    def __init__(self, clock: VirtualClock, costs: Mapping[Phase, float], **how: Any) -> None:
+        super().__init__(clock, costs, **how)
+        self.made: list[Training] = []
+
+    def create(
+        self,
+        config: TrainConfig,
+        recorder: Recorder,
+        *,
+        budget: int | None = None,
+        state: TrainingState | None = None,
+    ) -> AbstractTraining:
+        training = Training(self, config, recorder, budget or config.total_timesteps)
+        training.modes = []
+        self.made.append(training)
+        recorder.add(Phase.BUILD, self.spend(self.costs[Phase.BUILD]))
+        if state is not None:
+            self.spend(self.costs[Phase.RESTORE])
+            training.restore(state)
+        return training
+
+
+class Store:
+    """Keeps one state; a save takes time in proportion to its size."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self.clock = clock
+        self.kept: TrainingState | None = None
+        self.saves = 0
+
+    def size(self, state: TrainingState) -> int:
+        return BASE_BYTES + ROW_BYTES * int(state.values["rows"])
+
+    def save(self, state: TrainingState) -> int:
+        self.clock.advance(SAVE_S + SAVE_PER_BYTE * self.size(state))
+        self.kept = state
+        self.saves += 1
+        return self.size(state)
+
+    def load(self) -> tuple[TrainingState, int]:
+        assert self.kept is not None
+        return self.kept, self.size(self.kept)
+
+
+def job(training: TrainConfig, **changes: Any) -> BurstJob:
+    plain: dict[str, Any] = {
+        "config": training,
+        "repetition": 0,
+        "cold": True,
+        "spawned": 0.0,
+        "steps": 200,
+        "rollout": None,
+        "eval_episodes": 2,
+        "max_eval_s": 1e9,
+        "folder": "",
+        "cpu_threads": 1,
+    }
+    return BurstJob(**{**plain, **changes})
+
+
+def measured(
+    training: TrainConfig,
+    say: Callable[[str, float], None] = lambda what, share: None,
+    workload: dict[str, Any] | None = None,
+    **changes: Any,
+) -> tuple[BurstResult, Workload, Store]:
+    clock = VirtualClock()
+    work, store = Workload(clock, COSTS, **(workload or {})), Store(clock)
+    return measure_once(job(training, **changes), work, store, clock, say), work, store
+
+
+def model_of(training: TrainConfig, *results: BurstResult) -> CostModel:
+    return fit(
+        WorkloadSamples(
+            workload=training.workload_digest(),
+            config=training,  # type: ignore[arg-type]
+            facts=results[0].facts,
+            state_bytes=results[0].state_bytes,
+            phases=tuple(p for r in results for p in r.phases),
+        )
+    )
+
+
+def of(result: BurstResult, phase: Phase) -> list[PhaseSamples]:
+    return [s for s in result.phases if s.phase is phase]
+
+
+def kinds() -> list[TrainConfig]:
+    table = {**worlds.EVERYTHING, "evaluation": {"eval_freq": 500, "n_eval_episodes": 2, "final_episodes": 1}}
+    return [
+        worlds.config(**table),
+        worlds.config(**{**table, "algo": "sac", "n_envs": 4}, hyperparameters={"gradient_steps": -1}),
+        worlds.config(**{**table, "algo": "td3"}, hyperparameters={"train_freq": [1, "episode"]}),
+        worlds.config(**{**table, "algo": "ppo", "n_envs": 2}, hyperparameters={"n_steps": 128}),
+        worlds.config(**{**table, "algo": "a2c", "logging": {"mode": "off"}}),
+    ]
+
+
+def by_algo(training: TrainConfig) -> str:
+    return training.algo
+
+
+@pytest.mark.parametrize("training", kinds(), ids=by_algo)
+def test_every_price_of_the_schedule_is_found(training: TrainConfig) -> None:
+    result, _, _ = measured(training)
+    model = model_of(training, result)
+    schedule = count_training(training, result.facts, state_bytes=result.state_bytes)
+    assert missing_phases(model, schedule) == []
+    for phase, price in COSTS.items():
+        found = model.get(phase)
+        if phase is Phase.LOG and training.logging.mode == "off":
+            continue
+        assert found is not None, phase
+        if phase is Phase.RESTORE:
+            assert found.fixed_s == pytest.approx(price + COSTS[Phase.BUILD], rel=0.01)
+        else:
+            assert found.fixed_s == pytest.approx(price, rel=0.01), phase
+    saved = model.get(Phase.CHECKPOINT)
+    assert saved is not None
+    size = result.state_bytes[0] + 10_000 * result.state_bytes[1]
+    assert saved.mean_s(size) == pytest.approx(SAVE_S + SAVE_PER_BYTE * size, rel=0.01)
+
+
+class Free:
+    """Lets a training run; saves as often as its schedule says."""
+
+    def __init__(self, store: Store, training: TrainConfig) -> None:
+        self.store = store
+        self.freq = training.checkpoint.checkpoint_freq * training.n_envs
+        self.due = self.freq
+
+    def before_step(self, training: AbstractTraining, updates: int) -> None:
+        if self.freq and training.num_timesteps >= self.due:
+            self.due += self.freq
+            self.store.save(training.capture())
+
+    def before_episode(self, training: AbstractTraining, kind: str) -> None:
+        return
+
+    def during_episode(self, training: AbstractTraining) -> None:
+        return
+
+    def evaluated(self, training: AbstractTraining, result: Evaluation) -> None:
+        return
+
+    def episode_ended(self, training: AbstractTraining, episode_return: float, length: int) -> None:
+        return
+
+
+class Nowhere:
+    """Records nothing."""
+
+    def add(self, phase: Phase, seconds: float, units: int = 1) -> None:
+        return
+
+
+@pytest.mark.parametrize("training", kinds(), ids=by_algo)
+def test_a_short_measurement_predicts_the_whole_training(training: TrainConfig) -> None:
+    """Hundreds of steps are measured; tens of thousands with evaluations and saves take what was said."""
+    result, _, _ = measured(training)
+    model = model_of(training, result)
+    clock = VirtualClock()
+    work, store = Workload(clock, COSTS), Store(clock)
+    work.load()
+    work.first_step(training)
+    whole = work.create(training, Nowhere())
+    whole.run(Free(store, training))
+    store.save(whole.capture())
+    schedule = count_training(training, result.facts, state_bytes=result.state_bytes)
+    predicted = Job([(model, schedule)], EXACT).quantile(0.5)
+    assert store.saves == schedule.checkpoints
+    assert predicted == pytest.approx(clock.now(), rel=0.01)
+    assert startup_seconds(model) == pytest.approx(5.25, rel=0.01)
+
+
+# ---------------------------------------------------------------- the schedule brought forward
+
+
+@pytest.mark.parametrize("training", kinds(), ids=by_algo)
+@pytest.mark.parametrize("steps", [1, 50, 1000])
+def test_whole_cycles_after_learning_has_started(training: TrainConfig, steps: int) -> None:
+    short = short_config(job(training, steps=steps))
+    assert short.total_timesteps % short.rollout_steps == 0
+    assert short.total_timesteps >= 2 * short.rollout_steps
+    start = short.learning_starts if isinstance(short, OffPolicyConfig) else 0
+    assert short.total_timesteps - start >= steps
+    assert start < short.total_timesteps
+    result, _, _ = measured(training, steps=steps)
+    assert sum(s.count for s in of(result, Phase.UPDATE)) >= 1
+
+
+def test_what_a_unit_costs_stays_as_it_is() -> None:
+    short = short_config(job(FULL))
+    changed = {"learning_starts", "exploration_initial_eps", "exploration_final_eps", "total_timesteps",
+               "evaluation", "checkpoint"}  # fmt: skip
+    for name in FULL.__struct_fields__:
+        if name not in changed:
+            assert getattr(short, name) == getattr(FULL, name), name
+    assert isinstance(short, DQN)
+    assert short.exploration_initial_eps == short.exploration_final_eps
+
+
+def test_a_shortened_rollout_is_of_on_policy_algorithms_only() -> None:
+    ppo = worlds.config(algo="ppo")
+    short = short_config(job(ppo, rollout=64, steps=100))
+    assert isinstance(short, OnPolicyConfig)
+    assert (short.n_steps, short.total_timesteps) == (64, 128)
+    assert short_config(job(FULL, rollout=64)) == short_config(job(FULL))
+
+
+def test_a_study_that_learns_at_once_is_not_delayed() -> None:
+    short = short_config(job(worlds.config(hyperparameters={"learning_starts": 0})))
+    assert isinstance(short, OffPolicyConfig)
+    assert short.learning_starts == 0
+
+
+# ---------------------------------------------------------------- what is measured on the way
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_messages_are_measured_off_periodic_and_every_call_in_turns(mode: str) -> None:
+    result, work, _ = measured(worlds.config(logging={"mode": mode}), steps=2000)
+    counted = dict.fromkeys(MODES, 0)
+    for item in of(result, Phase.ENV_STEP):
+        counted[item.variant] += item.count
+    assert min(counted.values()) >= 40
+    assert counted[mode] > sum(counted.values()) / 2
+    switched = [m for _, m in work.made[0].modes]
+    others = [m for m in MODES if m != mode]
+    assert switched == [others[0], mode, others[1], mode] * 2
+
+
+def test_evaluation_is_measured_under_the_studys_own_messages() -> None:
+    _, work, _ = measured(worlds.config(algo="a2c", logging={"mode": "off"}), steps=40)
+    assert work.made[0].modes
+    assert work.made[0].modes[-1][1] == "off"
+
+
+def test_slow_evaluations_are_cut_after_the_first() -> None:
+    result, _, _ = measured(FULL, eval_episodes=50, max_eval_s=1.2)
+    # an episode takes 0.53 s, its messages included: the fourth would begin after 1.59 s
+    assert sum(s.count for s in of(result, Phase.EVAL_STEP)) == 300
+    one, _, _ = measured(FULL, eval_episodes=50, max_eval_s=0.0)
+    assert sum(s.count for s in of(one, Phase.EVAL_STEP)) == 100
+
+
+def test_another_reason_to_stop_is_not_swallowed() -> None:
+    def fail(step: int) -> None:
+        raise StopTraining(StopReason.SIGNAL)
+
+    with pytest.raises(StopTraining):
+        measured(FULL, workload={"calls": fail})
+
+
+def test_one_baseline_episode_is_enough_and_none_is_none() -> None:
+    many = worlds.config(**{**worlds.EVERYTHING, "baseline": {"episodes": 9}})
+    assert sum(s.count for s in of(measured(many)[0], Phase.BASELINE)) == 100
+    assert of(measured(worlds.config())[0], Phase.BASELINE) == []
+
+
+@pytest.mark.parametrize(("cold", "variant"), [(True, "cold"), (False, "warm")])
+def test_compilation_is_marked_by_the_state_of_the_cache(cold: bool, variant: str) -> None:
+    (found,) = of(measured(FULL, cold=cold)[0], Phase.JIT)
+    assert (found.variant, found.seconds) == (variant, (3.0,))
+
+
+def test_imports_count_from_the_moment_the_process_was_asked_for() -> None:
+    (found,) = of(measured(FULL, spawned=-1.5)[0], Phase.IMPORT)
+    assert found.seconds == (3.5,)
+
+
+def test_checkpoints_are_saved_empty_and_as_full_as_the_study_makes_them() -> None:
+    result, _, store = measured(FULL)
+    assert result.state_bytes == (BASE_BYTES, ROW_BYTES)
+    sizes = sorted(s.size for s in of(result, Phase.CHECKPOINT))
+    assert sizes[0] == BASE_BYTES
+    assert sizes[-1] == BASE_BYTES + ROW_BYTES * 24_000
+    assert store.saves == sum(s.count for s in of(result, Phase.CHECKPOINT))
+    assert result.notes == ()
+
+
+@pytest.mark.parametrize("learning_starts", [0, 50_000])
+def test_a_buffer_too_large_to_try_is_extrapolated_and_said(learning_starts: int) -> None:
+    hyper = {"buffer_size": 10_000_000, "learning_starts": learning_starts}
+    vast = worlds.config(total_timesteps=10_000_000, hyperparameters=hyper)
+    result, _, _ = measured(vast)
+    assert max(s.size for s in of(result, Phase.CHECKPOINT)) <= BASE_BYTES + MAX_PROBE_BYTES
+    assert len(result.notes) == 1
+    assert "extrapolated" in result.notes[0]
+    assert result.state_bytes == (BASE_BYTES, ROW_BYTES)
+
+
+def test_updates_are_measured_on_a_half_filled_buffer() -> None:
+    _, work, _ = measured(FULL)
+    assert work.made[0].rows >= 12_000
+
+
+def test_a_state_without_a_buffer_has_one_size() -> None:
+    result, _, _ = measured(worlds.config(algo="ppo", hyperparameters={"n_steps": 64}))
+    assert result.state_bytes == (BASE_BYTES, 0)
+
+
+def test_progress_rises_and_says_what_is_measured() -> None:
+    told: list[tuple[str, float]] = []
+    measured(FULL, say=lambda *line: told.append(line))
+    shares = [share for _, share in told]
+    assert shares == sorted(shares)
+    assert 0 <= shares[0] <= shares[-1] <= 1
+    words = list(dict.fromkeys(what for what, _ in told))
+    assert words[:2] == ["imports", "first step (just-in-time compilation)"]
+    assert {"training", "evaluation", "checkpoints", "restore"} <= set(words)
+
+
+def test_the_end_is_marked_for_who_waits() -> None:
+    clock = VirtualClock()
+    result = measure_once(job(FULL), Workload(clock, COSTS), Store(clock), clock, lambda what, share: None)
+    assert result.done == clock.now()
+    assert result.versions["synthetic"] == "1"
+    assert msgspec.json.decode(msgspec.json.encode(result), type=BurstResult) == result
