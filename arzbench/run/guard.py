@@ -4,7 +4,8 @@
 
 What is unknown is taken with care: a unit or a save may take `SURPRISE` times what it usually
 takes, a delay met once may come again (up to `STALL_SHARE` of the quota; met twice, in full), and a
-margin covers what was never met. Within these bounds no session ends after its deadline.
+margin covers what was never met. Within these bounds no session ends after its deadline. Without a
+plan's prices a kind of unit is unknown the first time, and known only by that the second time.
 """
 
 from __future__ import annotations
@@ -41,13 +42,22 @@ class _Unit:
         self.usual = prior_s
         self.longest = self.second = 0.0
         self.hold = 0.0  # what past delays make us hold back
-        self.seen = False
+        self.seen = 0
+
+    def first_times(self, seconds: float) -> None:
+        """One of the first two: a first call is often slow by itself and says little of the others."""
+        self.seen += 1
+        if self.seen == 1:
+            self.longest = self.hold = seconds
+        else:
+            self.usual = max(self.usual, seconds)
 
     def unusual(self, seconds: float, cap_s: float) -> None:
         """Note the longest or second longest so far."""
-        self.longest, self.second = (
-            (seconds, self.longest) if seconds > self.longest else (self.longest, seconds)
-        )
+        if seconds > self.longest:
+            self.longest, self.second = seconds, self.longest
+        else:
+            self.second = seconds
         self.hold = max(self.second, min(self.longest, cap_s))
 
 
@@ -94,13 +104,12 @@ class Guard:
         unit = self._unit
         if unit is not None:
             took = now - self._since
-            if took > unit.second:
-                unit.unusual(took, self._cap_s)
-            if unit.seen:
+            if unit.seen > 1:
                 unit.usual += _WEIGHT * (took - unit.usual)
             else:
-                unit.seen = True
-                unit.usual = max(unit.usual, took)
+                unit.first_times(took)
+            if took > unit.second and unit.seen > 1:
+                unit.unusual(took, self._cap_s)
         unit = self._units.get(kind) or self._new_unit(kind)
         likely = SURPRISE * unit.usual
         if now + (likely if likely > unit.hold else unit.hold) > self._stop_by or self._signals.first:
@@ -139,11 +148,11 @@ class Guard:
         self._rows = rows
         base, per_row = self._model.state_bytes if self._model is not None else (0, 0)
         size = float(base + per_row * rows)
-        known = [SURPRISE * self._price(Phase.CHECKPOINT, size)]
+        known = [SURPRISE * price] if (price := self._price(Phase.CHECKPOINT, size)) else []
         if self._saves:
             scaled = [s * max(1.0, size / b) if b else s for s, b in self._saves]
             known += [SURPRISE * sum(scaled) / len(scaled), 1.5 * max(scaled)]
-        self.save_s = max(known) or UNKNOWN_SAVE_S
+        self.save_s = max(known, default=UNKNOWN_SAVE_S)
         self._stop_by = self.deadline - self._tail_s - self.save_s
 
     def cost_of(self, phase: Phase, count: float = 1.0) -> float:
@@ -167,5 +176,5 @@ class Guard:
         step += self._price(Phase.POLICY) + self._price(Phase.ROLLOUT)
         modelled = step + kind * self._price(Phase.UPDATE)
         seen = [(k, u) for k, u in self._units.items() if isinstance(k, int) and u.seen]
-        alike = [u.usual * max(1.0, kind / k) for k, u in seen if k] or [u.usual for k, u in seen if not k]
+        alike = [u.longest * max(1.0, kind / k) for k, u in seen if k] or [u.usual for k, u in seen if not k]
         return max(modelled, *alike) if alike else modelled

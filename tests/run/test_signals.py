@@ -1,0 +1,83 @@
+"""Signals to a real process: it ends by itself, with a sound state that goes on to the same end."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from arzbench import store
+from arzbench.clock import SystemClock, VirtualClock
+from arzbench.records import StopReason
+from arzbench.run import ledger
+from arzbench.run.checkpoint import CheckpointStore
+from arzbench.workloads.synthetic import SyntheticWorkload
+from tests.run.jobs import fingerprints, run
+from tests.run.test_checkpoint import ROOT
+from tests.run.training import STUDY
+
+PROGRAM = ROOT / "tests" / "run" / "training.py"
+
+
+def start(folder: Path, quota_s: float = 1e6) -> subprocess.Popen[str]:
+    command = [sys.executable, str(PROGRAM), str(folder), str(quota_s)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={"PYTHONPATH": str(ROOT)}
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "going\n"
+    return process
+
+
+def resume(folder: Path) -> dict[str, dict[str, str]]:
+    clock = VirtualClock()
+    outcome = run(folder, STUDY, clock, SyntheticWorkload(clock, {}, episode_steps=100))
+    assert outcome.reason is StopReason.FINISHED
+    return fingerprints(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_ends_the_run_with_a_sound_state(tmp_path: Path, number: signal.Signals) -> None:
+    process = start(tmp_path)
+    process.send_signal(number)
+    said, told = process.communicate(timeout=60)
+    assert process.returncode == 4, told
+    assert said.startswith(f"SIGNAL {number.name}")
+    assert "saving at the next consistent point" in told
+    found = CheckpointStore(tmp_path / "checkpoints" / "r1", 2, SystemClock()).newest(store.digest(STUDY))
+    assert found is not None
+    stop = ledger.read(tmp_path / "reports" / "r1" / "ledger.jsonl").stop
+    assert stop is not None
+    assert (stop.data["reason"], stop.step) == ("signal", found.manifest.num_timesteps)
+    whole = tmp_path / "whole"
+    assert resume(tmp_path) == resume(whole)
+
+
+def test_many_signals_corrupt_nothing(tmp_path: Path) -> None:
+    process = start(tmp_path)
+    for _ in range(200):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            if process.poll() is None:
+                process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    # the very last may come after the handlers were given back: killed then, after all was durable
+    assert process.returncode in (4, -signal.SIGTERM, -signal.SIGINT, -signal.SIGUSR1), told
+    assert "already stopping" in told
+    checkpoints = CheckpointStore(tmp_path / "checkpoints" / "r1", 2, SystemClock())
+    assert checkpoints.newest(store.digest(STUDY)) is not None
+    assert not checkpoints.skipped
+    assert resume(tmp_path) == resume(tmp_path / "whole")
+
+
+def test_a_second_process_is_told_whose_folder_it_is(tmp_path: Path) -> None:
+    process = start(tmp_path)
+    command = [sys.executable, str(PROGRAM), str(tmp_path), "10"]
+    second = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)})
+    assert (
+        f"another run is using {tmp_path / 'checkpoints' / 'r1'}: process {process.pid} on" in second.stderr
+    )
+    process.kill()
+    process.communicate()
+    # the killed process left its lock: the system released it
+    assert resume(tmp_path) == resume(tmp_path / "whole")

@@ -1,0 +1,118 @@
+"""Played out event by event, trainings do what the schedule counted."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from arzbench.clock import VirtualClock
+from arzbench.measure.phases import PhaseTotals
+from arzbench.records import EnvFacts, Phase, StopReason
+from arzbench.schedule import count_training
+from arzbench.study import A2C, SAC, TD3, Baseline, Evaluation
+from arzbench.workloads.base import StopTraining
+from arzbench.workloads.synthetic import SyntheticWorkload
+from tests.run.jobs import COSTS, dqn, ppo
+
+
+@dataclass
+class Watch:
+    """A control that counts, and stops at the n-th event when told to."""
+
+    stop_at: int = -1
+    events: int = 0
+    updates: int = 0
+    evaluations: list[tuple[str, int]] = field(default_factory=list)
+    episodes: int = 0
+
+    def _event(self) -> None:
+        self.events += 1
+        if self.events == self.stop_at:
+            raise StopTraining(StopReason.SIGNAL)
+
+    def before_step(self, training: Any, updates: int) -> None:
+        self._event()
+        self.updates += updates
+
+    def before_episode(self, training: Any, kind: str) -> None:
+        self._event()
+
+    def during_episode(self, training: Any) -> None:
+        self._event()
+
+    def evaluated(self, training: Any, result: Any) -> None:
+        self.evaluations.append((result.kind, result.num_timesteps))
+
+    def episode_ended(self, training: Any, episode_return: float, length: int) -> None:
+        self.episodes += 1
+
+
+EVALUATION = Evaluation(eval_freq=60, n_eval_episodes=3, final_episodes=2)
+CONFIGS = [
+    dqn(),
+    dqn(learning_starts=100, train_freq=1, gradient_steps=-1),
+    dqn(n_envs=4, train_freq=2, gradient_steps=-1, total_timesteps=1000),
+    dqn(train_freq=(2, "episode"), total_timesteps=390, evaluation=EVALUATION),
+    dqn(learning_starts=10_000),
+    ppo(),
+    ppo(total_timesteps=500, baseline=Baseline(episodes=2)),
+    A2C(name="a2c", env="E", n_envs=2, total_timesteps=200, evaluation=EVALUATION),
+    SAC(name="sac", env="E", total_timesteps=300),
+    TD3(name="td3", env="E", total_timesteps=300, train_freq=(1, "episode"), evaluation=EVALUATION),
+]
+EXACT = [
+    Phase.BUILD, Phase.ENV_STEP, Phase.UPDATE, Phase.ROLLOUT, Phase.EVAL_STEP, Phase.BASELINE, Phase.LOG,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.name}-{c.total_timesteps}")
+@pytest.mark.parametrize("share", [1.0, 0.4])
+def test_every_event_is_as_counted(config: Any, share: float) -> None:
+    clock, totals, watch = VirtualClock(), PhaseTotals(), Watch()
+    budget = int(config.total_timesteps * share)
+    workload = SyntheticWorkload(clock, COSTS, episode_steps=20, eval_episode_steps=25)
+    training = workload.create(config, totals, budget=budget)
+    training.run(watch)
+    facts = EnvFacts(
+        n_envs=config.n_envs, max_episode_steps=25, episode_steps=(20,), eval_episode_steps=(25,)
+    )
+    counted = count_training(config, facts, budget=budget)
+    done = {phase: units for phase, (_, units) in totals.totals.items()}
+    assert {p: done.get(p, 0) for p in EXACT} == {p: counted.get(p).count for p in EXACT}
+    # greedy actions of DQN are counted as an expectation
+    assert done.get(Phase.POLICY, 0) == pytest.approx(counted.get(Phase.POLICY).count, abs=2 + 0.02 * budget)
+    assert training.num_timesteps == counted.total_timesteps
+    assert training.num_updates == watch.updates == counted.updates
+    assert sum(kind == "evaluation" for kind, _ in watch.evaluations) == counted.evaluations
+    assert training.stage == "done"
+    spent = sum(seconds for seconds, _ in totals.totals.values())
+    assert clock.now() == pytest.approx(spent)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.name}-{c.total_timesteps}")
+def test_stopped_anywhere_it_goes_on_to_the_same_end(config: Any) -> None:
+    def make(state: Any = None) -> Any:
+        workload = SyntheticWorkload(VirtualClock(), {}, episode_steps=20)
+        return workload.create(config, PhaseTotals(), state=state)
+
+    whole, watch = make(), Watch()
+    whole.run(watch)
+    for stop_at in range(1, watch.events, watch.events // 40 + 1):
+        first = make()
+        with pytest.raises(StopTraining):
+            first.run(Watch(stop_at))
+        second = make(first.capture())
+        second.run(Watch())
+        assert second.fingerprint() == whole.fingerprint(), stop_at
+
+
+def test_a_larger_budget_goes_on_from_the_end_of_a_smaller() -> None:
+    workload = SyntheticWorkload(VirtualClock(), {}, episode_steps=20)
+    small = workload.create(ppo(), PhaseTotals(), budget=128)
+    small.run(Watch())
+    large = workload.create(ppo(), PhaseTotals(), state=small.capture())
+    large.run(Watch())
+    assert large.num_timesteps == 512
+    whole = workload.create(ppo(), PhaseTotals())
+    whole.run(Watch())
+    assert large.fingerprint()["weights"] == whole.fingerprint()["weights"]
