@@ -19,11 +19,10 @@ from arzbench.physics.scenario import (
     DELAY,
     DTYPES,
     LEFT,
-    QUEUE_C,
-    QUEUE_M,
     SCHEMES,
     STANDING,
     STOPS,
+    WAITING,
     Scenario,
     vehicles,
 )
@@ -61,7 +60,7 @@ class ArzEnv(gymnasium.Env[Observation, np.int64]):
     """Roads of the ARZ model under one controller, one decision every 15 s.
 
     Observation, float32 in [0, 1]: for each road, SEGMENTS times (rho_m / rho_jam, v_m / free
-    speed, rho_c / rho_jam, v_c / free speed), origin queues of both classes and standing queue
+    speed, rho_c / rho_jam, v_c / free speed), queues of both classes at each origin and standing queue
     (q / (q + 20)), then the control's own state and the share of the episode gone.
 
     Reward: `delay`, minus the delay of the step in 1000 veh s (time lost against free flow, on
@@ -73,7 +72,8 @@ class ArzEnv(gymnasium.Env[Observation, np.int64]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}
     roads: ClassVar[int] = 1
-    stop_line: ClassVar[float | None] = None
+    layout: ClassVar[dict[str, Any]] = {"stop_line": None}  # of the scenario
+    demands: ClassVar[dict[str, DemandModel]] = DEMANDS
 
     def __init__(
         self,
@@ -108,17 +108,18 @@ class ArzEnv(gymnasium.Env[Observation, np.int64]):
             parameters=pick("parameters", parameters, PARAMETER_SETS),
             scheme=scheme,
             dtype=dtype,
-            stop_line=self.stop_line,
+            **self.layout,
         )
-        self.demand_model: DemandModel = pick("demand", demand, DEMANDS)
+        self.demand_model: DemandModel = pick("demand", demand, self.demands)
         self.reward_name = reward
         self.render_mode = render_mode
         self.message_log: MessageLog | None = None
         self.state = cpu.init(self.scenario, self.roads)
-        self.demand = np.zeros((DECISIONS, self.roads, 2))
+        self.demand = np.zeros((DECISIONS, self.roads, self.scenario.origins, 2))
         self.time = 0  # decisions taken
         self.history = np.zeros((DECISIONS, self.roads, self.scenario.n_cells), np.float32)
-        size = self.roads * (4 * SEGMENTS + 3) + len(self.control_state()) + 1
+        queues = 2 * self.scenario.origins + 1
+        size = self.roads * (4 * SEGMENTS + queues) + len(self.control_state()) + 1
         self.observation_space = spaces.Box(0.0, 1.0, (size,), np.float32)
 
     @abstractmethod
@@ -126,8 +127,14 @@ class ArzEnv(gymnasium.Env[Observation, np.int64]):
         """State of the control for the observation, in [0, 1]."""
 
     @abstractmethod
-    def apply(self, action: int) -> NDArray[np.int64]:
-        """Take the action; return for how many substeps each road's stop line is closed."""
+    def apply(self, action: int) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
+        """Take the action; return the engine's `red` and `rate` for the step."""
+
+    def sample_demand(self) -> NDArray[np.float64]:
+        """Demand of an episode [veh/s], shape (DECISIONS, roads, origins, 2)."""
+        origins = self.scenario.origins
+        flat = self.demand_model.sample(DECISIONS, self.roads * origins, self.np_random)
+        return flat.reshape(DECISIONS, self.roads, origins, 2)
 
     @abstractmethod
     def reset_control(self) -> None:
@@ -139,7 +146,7 @@ class ArzEnv(gymnasium.Env[Observation, np.int64]):
         """Empty the roads and draw a new demand."""
         super().reset(seed=seed, options=options)
         self.state = cpu.init(self.scenario, self.roads)
-        self.demand = self.demand_model.sample(DECISIONS, self.roads, self.np_random)
+        self.demand = self.sample_demand()
         self.time = 0
         self.history[:] = 0
         self.reset_control()
@@ -149,8 +156,8 @@ class ArzEnv(gymnasium.Env[Observation, np.int64]):
         """Simulate 15 s under `action`; truncated after 240 decisions."""
         before = self.state.totals.copy()
         arrivals = self.demand[min(self.time, DECISIONS - 1)]
-        red = self.apply(int(action))
-        cpu.step(self.scenario, self.state, arrivals, red)
+        red, rate = self.apply(int(action))
+        cpu.step(self.scenario, self.state, arrivals, red, rate)
         if self.render_mode is not None:
             row = min(self.time, DECISIONS - 1)
             self.history[row] = self.state.u[:, ::2, self.scenario.cells].sum(axis=1)
@@ -159,7 +166,7 @@ class ArzEnv(gymnasium.Env[Observation, np.int64]):
         if self.reward_name == "delay":
             reward = -info["delay"] / DELAY_SCALE
         else:
-            queue = before[:, [QUEUE_M, QUEUE_C, STANDING]].sum()
+            queue = before[:, WAITING].sum() + before[:, STANDING].sum()
             reward = -float(info["queue"] - queue) / QUEUE_SCALE
         if self.message_log is not None:
             self.emit_messages()
@@ -168,12 +175,12 @@ class ArzEnv(gymnasium.Env[Observation, np.int64]):
     def measure(self, before: NDArray[np.float64]) -> dict[str, Any]:
         """Info of the step that led from totals `before` to now."""
         totals = self.state.totals
-        gone = CROSSED if self.stop_line is not None else LEFT
+        gone = LEFT if self.scenario.stop_line is None else CROSSED
         step = (totals - before).sum(axis=0)
         now = totals.sum(axis=0)
         return {
             "throughput": float(step[gone]),
-            "queue": float(now[QUEUE_M] + now[QUEUE_C] + now[STANDING]),
+            "queue": float(now[WAITING].sum() + now[STANDING]),
             "delay": float(step[DELAY]),
             "stops": float(step[STOPS]),
         }
@@ -187,8 +194,8 @@ class ArzEnv(gymnasium.Env[Observation, np.int64]):
         s_m, s_c = rho_m + p.alpha * rho_c, rho_m + rho_c
         v_m = _speed(rho_m, y_m, p.k_m * s_m * np.sqrt(s_m), p.v_free_m)
         v_c = _speed(rho_c, y_c, p.k_c * s_c * s_c, p.v_free_c)
-        queues = self.state.totals[:, [QUEUE_M, QUEUE_C, STANDING]]
-        queues = np.maximum(queues, 0.0)
+        totals = self.state.totals
+        queues = np.maximum(totals[:, [*range(2 * scenario.origins), STANDING]], 0.0)
         parts = np.concatenate(
             [rho_m, v_m, rho_c, v_c, queues / (queues + QUEUE_HALF)], axis=1, dtype=np.float64
         )
@@ -203,7 +210,8 @@ class ArzEnv(gymnasium.Env[Observation, np.int64]):
     def balance(self) -> float:
         """Vehicles on the roads, in origin queues and gone, less those that arrived [veh]."""
         totals = self.state.totals
-        kept = totals[:, [QUEUE_M, QUEUE_C, LEFT]].sum() + vehicles(self.scenario, self.state).sum()
+        kept = totals[:, WAITING].sum() + totals[:, LEFT].sum()
+        kept += vehicles(self.scenario, self.state).sum()
         return float(kept - totals[:, ARRIVED].sum())
 
     def get_state(self) -> Captured:

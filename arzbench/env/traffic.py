@@ -7,7 +7,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from arzbench.env.base import SWITCH_SCALE, ArzEnv, Captured
-from arzbench.physics.scenario import NUM_GHOST, QUEUE_C, QUEUE_M
+from arzbench.physics.scenario import NUM_GHOST, WAITING
 
 ALL_RED_S = 3.0
 
@@ -21,7 +21,7 @@ class TrafficLightEnv(ArzEnv):
     """
 
     roads: ClassVar[int] = 2
-    stop_line: ClassVar[float | None] = 500.0
+    layout: ClassVar[dict[str, Any]] = {"stop_line": 500.0}
 
     def __init__(self, **options: Any) -> None:
         """Make the environment; see `ArzEnv` for the options and errors."""
@@ -35,7 +35,7 @@ class TrafficLightEnv(ArzEnv):
         self.phase = 0
         self.since_switch = 0
 
-    def apply(self, action: int) -> NDArray[np.int64]:
+    def apply(self, action: int) -> tuple[NDArray[np.int64], None]:
         """Return the closed substeps of both stop lines under `action`.
 
         Raises:
@@ -52,7 +52,7 @@ class TrafficLightEnv(ArzEnv):
             red[action] = round(ALL_RED_S / self.scenario.decision_s * substeps)
             self.since_switch = 0
         self.phase = action
-        return red
+        return red, None
 
     def control_state(self) -> list[float]:
         """Phase, one-hot, and time since the last switch."""
@@ -72,7 +72,7 @@ class TrafficLightEnv(ArzEnv):
         """Vehicles before each stop line, origin queue included, shape (2,)."""
         stop = NUM_GHOST + self.scenario.stop_cell
         on_road = self.state.u[:, ::2, NUM_GHOST:stop].sum(axis=(1, 2)) * self.scenario.dx
-        origin = self.state.totals[:, [QUEUE_M, QUEUE_C]].sum(axis=1)
+        origin = self.state.totals[:, WAITING].sum(axis=1)
         total: NDArray[np.float64] = on_road + origin
         return total
 
@@ -87,6 +87,6 @@ class TrafficLightEnv(ArzEnv):
         """Vehicles standing before each stop line or waiting at its origin, shape (2,)."""
         stop = NUM_GHOST + self.scenario.stop_cell
         standing = self.state.standing[:, NUM_GHOST:stop].sum(axis=1) * self.scenario.dx
-        origin = self.state.totals[:, [QUEUE_M, QUEUE_C]].sum(axis=1)
+        origin = self.state.totals[:, WAITING].sum(axis=1)
         total: NDArray[np.float64] = standing + origin
         return total

@@ -20,7 +20,6 @@ from arzbench.physics.model import (
     limit_fluxes,
     pressures,
     relax,
-    supplies,
 )
 from arzbench.physics.reconstruction import first_order, muscl, weno5
 from arzbench.physics.scenario import (
@@ -234,36 +233,6 @@ def update(u: Any, u0: Any, out: Any, flux: Any, stride: Any, n: Any, share: Any
                 for i in range(last - first):
                     store(out, first + i, load(t, i))
             first += 2 * TILE
-
-
-@inner
-def entry(
-    u: Any, flux: Any, road: Any, demand_m: Any, demand_c: Any, stride: Any, dxdt: Any,
-    slack: Any, k: Any,
-) -> None:  # fmt: skip
-    """Set the fluxes into the first cell: the demand, cut to what the cell can take."""
-    q = NUM_GHOST
-    rho_m, rho_c = load(u, q), load(u, q + 2 * stride)
-    jam = load(road, PROFILE_JAM * stride + q)
-    limit = load(road, PROFILE_LIMIT * stride + q)
-    supply_m, supply_c = supplies(rho_m, rho_c, jam, limit, k)
-    share_m = least(k.one, supply_m / greatest(demand_m + k.alpha * demand_c, k.v_min))
-    share_c = least(k.one, supply_c / greatest(demand_m + demand_c, k.v_min))
-    room_m = greatest(jam - (rho_m + k.alpha * rho_c), k.zero) * dxdt + slack
-    room_c = greatest(jam - (rho_m + rho_c), k.zero) * dxdt + slack
-    f_m, f_c = limit_fluxes(
-        demand_m * share_m, demand_c * share_c, demand_m * k.keep, demand_c * k.keep,
-        room_m * k.keep, room_c * k.keep, k,
-    )  # fmt: skip
-    p_m, p_c = pressures(
-        rho_m, rho_c, load(road, PROFILE_C_M * stride + q), load(road, PROFILE_C_C * stride + q), k
-    )
-    inv_jam = load(road, PROFILE_INV_JAM * stride + q)
-    ve_m, ve_c = equilibrium(rho_m, rho_c, p_m, p_c, inv_jam, limit, k)
-    store(flux, q, f_m)
-    store(flux, stride + q, f_m * least(ve_m + p_m, k.w_max_m))
-    store(flux, 2 * stride + q, f_c)
-    store(flux, 3 * stride + q, f_c * least(ve_c + p_c, k.w_max_c))
 
 
 @inlined

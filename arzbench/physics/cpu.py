@@ -6,17 +6,20 @@ bit for bit, at any batch size and thread count.
 
 import hashlib
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from arzbench.physics.boundary import add_to_cell, entry, merge
 from arzbench.physics.cells import (
     clear_ghosts,
-    entry,
     fill_ghosts,
     fluxes,
     inner,
@@ -40,15 +43,19 @@ from arzbench.physics.scenario import (
     OVERFULL,
     QUEUE_C,
     QUEUE_M,
+    RAMP_C,
+    RAMP_M,
     REFINED,
     SCHEMES,
     STANDING,
     STOPS,
     TOTALS,
-    FloatArray,
     Scenario,
     State,
 )
+
+# Schemes by the number of their Runge-Kutta stages less one.
+_RK2, _RK3 = SCHEMES["muscl"], SCHEMES["weno5"]
 
 
 @inner
@@ -64,57 +71,85 @@ def _book(total: Any, flux: Any, stop: Any, stride: Any, n: Any, duration: Any) 
 
 
 @inner
-def _substep(
-    u: Any, work: Any, road: Any, total: Any, count: Any, demand_m: Any, demand_c: Any,
-    closed: Any, stop: Any, stride: Any, n: Any, scheme: Any, dt: Any, dx: Any, slack: Any, k: Any,
+def _stage(
+    now: Any, u: Any, target: Any, flux: Any, road: Any, total: Any, count: Any, wish: Any,
+    places: Any, closed: Any, rate: Any, scheme: Any, weight: Any, share: Any, dt: Any, dx: Any,
+    slack: Any, k: Any,
 ) -> None:  # fmt: skip
-    """Transport over dt: one Runge-Kutta step of u, and the vehicles it let in and out."""
-    size = FIELDS * stride
-    stage1, stage2, flux = work[:size], work[size : 2 * size], work[2 * size :]
+    """One Runge-Kutta stage, from `now` to `target`, with its fluxes booked."""
+    stride, n, stop, ramp = places
     dtdx, dxdt = k.one * (dt / dx), k.one * (dx / dt)
-    # Who waits at the origin could enter within this substep, together with who arrives.
-    wish_m = k.one * (total[QUEUE_M] / dt + demand_m)
-    wish_c = k.one * (total[QUEUE_C] / dt + demand_c)
-    stages = 1 + scheme
-    for stage in range(stages):
-        now = u if stage == 0 else (stage1 if stage == 1 else stage2)
-        # SSP-RK3 and SSP-RK2 of Shu & Osher, JCP 77 (1988) 439: share of the stage's increment,
-        # and weight of its fluxes in the whole step. No stage writes what it reads.
-        if stage == 0:
-            target, share = stage1, k.one
-            weight = 1.0 if stages == 1 else (0.5 if stages == 2 else 1 / 6)
-        elif stage == 1:
-            target = stage2
-            share, weight = (k.half, 0.5) if stages == 2 else (k.half * k.half, 1 / 6)
-        else:
-            target, share, weight = stage1, k.two * k.third, 2 / 3
-        fill_ghosts(now, stride, n)
-        limited, speed = fluxes(now, flux, road, stride, n, scheme, dxdt, slack, k)
-        count[LIMITED] += int(limited)
-        if stage == 0 and speed * dtdx > k.over:
-            count[CFL_EXCEEDED] += 1
-        entry(now, flux, road, wish_m, wish_c, stride, dxdt, slack, k)
-        if closed:
-            for field in range(FIELDS):
-                store(flux, field * stride + NUM_GHOST + stop, k.zero)
-        _book(total, flux, stop, stride, n, weight * dt)
+    fill_ghosts(now, stride, n)
+    limited, speed = fluxes(now, flux, road, stride, n, scheme, dxdt, slack, k)
+    count[LIMITED] += int(limited)
+    if speed * dtdx > k.over:
+        count[CFL_EXCEEDED] += 1
+    entry(now, flux, road, wish[0], wish[1], stride, NUM_GHOST, dxdt, slack, k)
+    if closed:
+        for field in range(FIELDS):
+            store(flux, field * stride + NUM_GHOST + stop, k.zero)
+    if ramp >= 0:
+        cell = NUM_GHOST + ramp
+        f0, f1, f2, f3 = merge(now, flux, road, wish[2], wish[3], rate, stride, cell, dxdt, slack, k)
         update(now, u, target, flux, stride, n, share, dtdx, k)
-    result = stage2 if stages == 2 else stage1
+        gain = share * dtdx
+        add_to_cell(target, cell, stride, (gain * f0, gain * f1, gain * f2, gain * f3))
+        total[RAMP_M] -= weight * dt * f0
+        total[RAMP_C] -= weight * dt * f2
+    else:
+        update(now, u, target, flux, stride, n, share, dtdx, k)
+    _book(total, flux, stop, stride, n, weight * dt)
+
+
+@inner
+def _substep(
+    u: Any, work: Any, road: Any, total: Any, count: Any, demand: Any, places: Any, closed: Any,
+    rate: Any, scheme: Any, dt: Any, dx: Any, slack: Any, k: Any,
+) -> None:  # fmt: skip
+    """Transport over dt: one Runge-Kutta step of u, and the vehicles it let in and out.
+
+    SSP-RK3 and SSP-RK2 of Shu & Osher, JCP 77 (1988) 439, or Euler. A stage has a share of its
+    own increment and a weight of its fluxes in the whole step, and never writes what it reads.
+    """
+    size = FIELDS * places[0]
+    first, second, flux = work[:size], work[size : 2 * size], work[2 * size :]
+    # Who waits at an origin could enter within this substep, together with who arrives.
+    wish = (
+        k.one * (total[QUEUE_M] / dt + demand[0]), k.one * (total[QUEUE_C] / dt + demand[1]),
+        k.one * (total[RAMP_M] / dt + demand[2]), k.one * (total[RAMP_C] / dt + demand[3]),
+    )  # fmt: skip
+    for stage in range(1 + scheme):
+        now, target, share, weight = u, first, k.one, 1.0
+        if scheme == _RK2:
+            weight = 0.5
+        elif scheme == _RK3:
+            weight = 2 / 3 if stage == 2 else 1 / 6
+        if stage == 1:
+            now, target, share = first, second, (k.half if scheme == _RK2 else k.half * k.half)
+        elif stage == 2:
+            now, share = second, k.two * k.third
+        _stage(
+            now, u, target, flux, road, total, count, wish, places, closed, rate, scheme, weight,
+            share, dt, dx, slack, k,
+        )  # fmt: skip
+    result = second if scheme == _RK2 else first
     for i in range(size):
         store(u, i, load(result, i))
-    total[QUEUE_M] += demand_m * dt
-    total[QUEUE_C] += demand_c * dt
-    total[ARRIVED] += (demand_m + demand_c) * dt
+    for origin in range(4):
+        total[QUEUE_M + origin] += demand[origin] * dt
+    total[ARRIVED] += (demand[0] + demand[1] + demand[2] + demand[3]) * dt
 
 
 @inner
 def _road_step(
-    u: Any, standing: Any, total: Any, count: Any, road: Any, work: Any, demand_m: Any,
-    demand_c: Any, red: Any, stop: Any, stride: Any, n: Any, scheme: Any, substeps: Any, dt: Any,
-    dx: Any, cfl: Any, slack: Any, decay: Any, k: Any,
+    u: Any, standing: Any, total: Any, count: Any, road: Any, work: Any, demand: Any, places: Any,
+    red: Any, rate: Any, scheme: Any, substeps: Any, dt: Any, dx: Any, cfl: Any, slack: Any,
+    decay: Any, k: Any,
 ) -> None:  # fmt: skip
     """One road over one decision: Strang splitting, half steps of the source merged between."""
-    source(u, road, standing, stride, n, decay[0], decay[1], k)
+    stride, n, _, _ = places
+    _, _, newly, _, _ = source(u, road, standing, stride, n, decay[0], decay[1], k)
+    total[STOPS] += newly * dx
     for s in range(substeps):
         parts = 1
         if slack > k.zero:
@@ -124,13 +159,14 @@ def _road_step(
                 count[REFINED] += 1
         for _ in range(parts):
             _substep(
-                u, work, road, total, count, demand_m, demand_c, s < red, stop, stride, n,
-                scheme, dt / parts, dx, slack, k,
+                u, work, road, total, count, demand, places, s < red, rate, scheme, dt / parts,
+                dx, slack, k,
             )  # fmt: skip
         clear_ghosts(u, stride, n, k)
         last = 0 if s == substeps - 1 else 2
         late, stood, newly, bad, over = source(u, road, standing, stride, n, decay[last], decay[last + 1], k)
-        total[DELAY] += dt * (late * dx + total[QUEUE_M] + total[QUEUE_C])
+        waiting = total[QUEUE_M] + total[QUEUE_C] + total[RAMP_M] + total[RAMP_C]
+        total[DELAY] += dt * (late * dx + waiting)
         total[STOPS] += newly * dx
         total[STANDING] = stood * dx
         count[NEGATIVE] += int(bad)
@@ -146,15 +182,19 @@ def _compile(source_tag: int) -> Any:
 
     @njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)
     def advance(
-        u: Any, standing: Any, total: Any, count: Any, road: Any, work: Any, demand: Any,
-        red: Any, stop: Any, n: Any, scheme: Any, substeps: Any, dt: Any, dx: Any, cfl: Any,
+        u: Any, standing: Any, total: Any, count: Any, road: Any, demand: Any, red: Any,
+        rate: Any, places: Any, scheme: Any, substeps: Any, dt: Any, dx: Any, cfl: Any,
         slack: Any, decay: Any, k: Any,
     ) -> int:  # fmt: skip
-        stride = standing.shape[1]
+        work = np.zeros(3 * FIELDS * places[0], u.dtype)
+        ramp = demand.shape[1] - 1
         for b in range(u.shape[0]):
+            arrivals = (
+                demand[b, 0, 0], demand[b, 0, 1], ramp * demand[b, ramp, 0], ramp * demand[b, ramp, 1],
+            )  # fmt: skip
             _road_step(
-                u[b], standing[b], total[b], count[b], road[b], work, demand[b, 0], demand[b, 1],
-                red[b], stop, stride, n, scheme, substeps, dt, dx, cfl, slack, decay, k,
+                u[b], standing[b], total[b], count[b], road[b], work, arrivals, places, red[b],
+                k.one * rate[b], scheme, substeps, dt, dx, cfl, slack, decay, k,
             )  # fmt: skip
         return source_tag
 
@@ -163,8 +203,8 @@ def _compile(source_tag: int) -> Any:
 
 def _source_tag() -> int:
     digest = hashlib.sha256()
-    for name in ("cells.py", "model.py", "reconstruction.py", "memory.py", "scenario.py"):
-        digest.update((Path(__file__).parent / name).read_bytes())
+    for name in ("boundary", "cells", "model", "reconstruction", "memory", "scenario"):
+        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
     return int.from_bytes(digest.digest()[:7], "big")
 
 
@@ -196,45 +236,60 @@ def step(
     state: State,
     demand: NDArray[np.float64],
     red: NDArray[np.int64],
+    rate: NDArray[np.float64] | None = None,
+    *,
+    threads: int = 1,
 ) -> None:
     """Advance `state` in place by `scenario.decision_s`.
 
     Args:
         scenario: What `state` was made from.
         state: Changed in place.
-        demand: Vehicles arriving at each road's origin [veh/s], motorcycles and cars, shape
-            (roads, 2), float64. Who cannot enter waits in the origin queue.
+        demand: Vehicles arriving at each origin of each road [veh/s], motorcycles and cars,
+            shape (roads, origins, 2), float64. Who cannot enter waits in the origin queue.
         red: Number of substeps, from the first, for which each road's stop line is closed
             (no flux of mass nor of y), shape (roads,), int64.
+        rate: Largest flow from each road's on-ramp [veh/s], shape (roads,), float64; no limit
+            if None.
+        threads: Threads to share the roads among; the result does not depend on it.
     """
     roads = len(state.u)
-    plan = plan_of(scenario)
-    _advance(
+    if rate is None:
+        rate = np.full(roads, np.inf)
+    arrays = (
         state.u.reshape(roads, -1), state.standing, state.totals, state.counters,
-        state.profile.reshape(roads, -1), plan.work, demand, red, *plan.numbers,
+        state.profile.reshape(roads, -1), demand.reshape(roads, scenario.origins, 2), red, rate,
     )  # fmt: skip
+    numbers = _numbers(scenario)
+    if threads == 1 or roads == 1:
+        _advance(*arrays, *numbers)
+        return
+    # The compiled code holds no lock of the interpreter, so plain threads run side by side.
+    bounds = np.linspace(0, roads, min(threads, roads) + 1).astype(int).tolist()
+    jobs = [
+        _pool(threads, os.getpid()).submit(_advance, *(array[a:b] for array in arrays), *numbers)
+        for a, b in pairwise(bounds)
+    ]
+    for job in jobs:
+        job.result()
 
 
-class Plan(NamedTuple):
-    """What `step` needs of a scenario, worked out once."""
-
-    work: FloatArray
-    numbers: tuple[Any, ...]
+@lru_cache(maxsize=4)
+def _pool(threads: int, pid: int) -> ThreadPoolExecutor:
+    """Threads of this process: those of a parent do not survive a fork."""
+    return ThreadPoolExecutor(threads, f"arz-{pid}")
 
 
 @lru_cache(maxsize=64)
-def plan_of(scenario: Scenario) -> Plan:
-    """Return the plan of a scenario, cached."""
+def _numbers(scenario: Scenario) -> tuple[Any, ...]:
+    """The numbers `advance` needs of a scenario, worked out once."""
     p, real = scenario.parameters, scenario.float_type
     dt = scenario.decision_s / scenario.substeps
     decay = tuple(real(-math.expm1(-part * dt / tau)) for part in (0.5, 1.0) for tau in (p.tau_m, p.tau_c))
+    places = scenario.stride, scenario.n_cells, scenario.stop_cell, scenario.ramp_cell
     slack = real(0 if p.hard else np.inf)
-    work = np.zeros(3 * FIELDS * scenario.stride, real)
-    k = scenario.constants()
-    return Plan(
-        work,
-        (
-            scenario.stop_cell, scenario.n_cells, SCHEMES[scenario.scheme], scenario.substeps,
-            dt, scenario.dx, scenario.cfl, slack, decay, k,
-        ),
+    scheme = SCHEMES[scenario.scheme]
+    return (
+        places, scheme, scenario.substeps, dt, scenario.dx, scenario.cfl, slack, decay,
+        scenario.constants(),
     )  # fmt: skip

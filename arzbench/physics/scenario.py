@@ -23,8 +23,9 @@ PROFILE_C_M, PROFILE_C_C, PROFILE_JAM, PROFILE_INV_JAM, PROFILE_LIMIT = range(5)
 PROFILE_ROWS = 5
 
 # Columns of State.totals, one row per road, always float64. Vehicles, seconds.
-QUEUE_M, QUEUE_C, ARRIVED, LEFT, CROSSED, DELAY, STOPS, STANDING = range(8)
-TOTALS = 8
+QUEUE_M, QUEUE_C, RAMP_M, RAMP_C, ARRIVED, LEFT, CROSSED, DELAY, STOPS, STANDING = range(10)
+WAITING = slice(QUEUE_M, RAMP_C + 1)  # origin queues, the on-ramp's included
+TOTALS = 10
 
 # Columns of State.counters.
 COUNTERS = ("limited_faces", "cfl_exceeded", "refined_substeps", "negative_cells", "overfull_cells")
@@ -42,6 +43,7 @@ class Scenario:
         length: Road length [m].
         n_cells: Number of cells.
         stop_line: Position of the stop line [m], on a face; None for a road without one.
+        ramp: Position of the on-ramp [m], which merges into the cell there; None without one.
         decision_s: Simulated time of one engine step [s].
         cfl: Largest `|lambda| dt / dx` aimed at.
         n_substeps: Substeps in a step; None for the smallest multiple of five that keeps `cfl`
@@ -56,6 +58,7 @@ class Scenario:
     length: float = 1000.0
     n_cells: int = 100
     stop_line: float | None = 500.0
+    ramp: float | None = None
     decision_s: float = 15.0
     cfl: float = 0.8
     n_substeps: int | None = None
@@ -82,6 +85,8 @@ class Scenario:
             face = self.stop_line / self.dx
             if not (math.isclose(face, round(face)) and 0 < round(face) < self.n_cells):
                 raise ValueError(f"stop_line={self.stop_line} is not an inner face of the grid")
+        if self.ramp is not None and not self.dx <= self.ramp < self.length:
+            raise ValueError(f"ramp={self.ramp} is not inside the road")
 
     @property
     def dx(self) -> float:
@@ -100,6 +105,16 @@ class Scenario:
     def stop_cell(self) -> int:
         """Number of cells upstream of the stop line; -1 without one."""
         return -1 if self.stop_line is None else round(self.stop_line / self.dx)
+
+    @property
+    def ramp_cell(self) -> int:
+        """Cell the on-ramp merges into; -1 without one."""
+        return -1 if self.ramp is None else int(self.ramp / self.dx)
+
+    @property
+    def origins(self) -> int:
+        """Origins of a road: its entry, and the on-ramp if it has one."""
+        return 1 if self.ramp is None else 2
 
     @property
     def stride(self) -> int:

@@ -14,6 +14,7 @@ import arzbench.env
 from arzbench.env.controllers import CONTROLLERS, FixedTime
 from arzbench.env.demand import DEMANDS
 from arzbench.env.traffic import TrafficLightEnv
+from arzbench.physics.scenario import CROSSED
 
 ID = "arzbench/TrafficLight-v0"
 arzbench.env.register_envs()
@@ -71,6 +72,7 @@ def test_registering_twice_is_silent_and_loads_no_engine() -> None:
 DIGEST = """
 import hashlib, numpy as np
 from arzbench.env.traffic import TrafficLightEnv
+from arzbench.physics.scenario import CROSSED
 env, h = TrafficLightEnv(), hashlib.sha256()
 h.update(env.reset(seed=11)[0].tobytes())
 for a in np.random.default_rng(2).integers(0, 2, 60):
@@ -175,7 +177,7 @@ def test_the_light_decides_who_crosses() -> None:
         env.reset(seed=3)
         crossed.append(sum(env.step(action)[4]["throughput"] for _ in range(240)))
         assert abs(env.balance()) <= 1e-12 * env.state.totals.sum()
-        first = env.state.totals[:, 4]
+        first = env.state.totals[:, CROSSED]
         assert first[action] > 10 * first[1 - action]
     assert min(crossed) > 500
 
@@ -184,11 +186,11 @@ def test_a_switch_costs_three_seconds_of_all_red() -> None:
     env = TrafficLightEnv()
     env.reset(seed=0)
     substeps = env.scenario.substeps
-    assert env.apply(0).tolist() == [0, substeps]
-    closed = env.apply(1)
+    assert env.apply(0)[0].tolist() == [0, substeps]
+    closed, _ = env.apply(1)
     assert closed[0] == substeps
     assert closed[1] * env.scenario.decision_s / substeps == pytest.approx(3.0)
-    assert env.apply(1).tolist() == [substeps, 0]
+    assert env.apply(1)[0].tolist() == [substeps, 0]
 
 
 def test_observation_shows_phase_and_time() -> None:

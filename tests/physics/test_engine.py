@@ -19,6 +19,7 @@ from arzbench.physics.scenario import (
     SCHEMES,
     STANDING,
     STOPS,
+    WAITING,
     Scenario,
     State,
     vehicles,
@@ -35,7 +36,7 @@ def run(scenario: Scenario, state: State, steps: int, demand: object, red: objec
 
 
 def kept(scenario: Scenario, state: State) -> np.ndarray:
-    return vehicles(scenario, state) + state.totals[:, [QUEUE_M, QUEUE_C, LEFT]].sum(axis=1)
+    return vehicles(scenario, state) + state.totals[:, WAITING].sum(axis=1) + state.totals[:, LEFT]
 
 
 @settings(max_examples=60)
@@ -139,6 +140,19 @@ def test_free_flow_has_no_queue_and_little_delay() -> None:
     assert totals[QUEUE_M] + totals[QUEUE_C] < 1e-9
     assert totals[STOPS] == 0
     assert totals[DELAY] < 0.2 * totals[ARRIVED] * 100  # a free crossing takes about 100 s
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_change_nothing(threads: int) -> None:
+    scenario = Scenario()
+    rng = np.random.default_rng(3)
+    demand, red = rng.uniform(0, 0.5, (7, 2)), rng.choice([0, 8, 40], 7)
+    states = [cpu.init(scenario, 7) for _ in range(2)]
+    for _ in range(10):
+        cpu.step(scenario, states[0], demand, red, threads=threads)
+        cpu.step(scenario, states[1], demand, red)
+    np.testing.assert_array_equal(states[0].u, states[1].u)
+    np.testing.assert_array_equal(states[0].totals, states[1].totals)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
