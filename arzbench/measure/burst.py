@@ -182,7 +182,7 @@ class _Trial:
         planned = planned_rows(config)
         training.prefill(min(planned, FEW_ROWS))
         self.save(training, training.replay_size())
-        training.prefill(min(planned // 2, self.most_rows()))
+        training.prefill(min(planned, self.most_rows()) // 2)
 
     def most_rows(self) -> int:
         """Transitions whose checkpoint is about MAX_PROBE_BYTES, from the sizes seen."""
@@ -198,11 +198,15 @@ class _Trial:
 
     def state_bytes(self) -> tuple[int, int]:
         """(bytes with an empty replay buffer, bytes per transition)."""
-        (rows_0, bytes_0), (rows_1, bytes_1) = min(self.sizes), max(self.sizes)
+        # from the last two: an optimizer has no state before its first step
+        (rows_0, bytes_0), (rows_1, bytes_1) = self.sizes[-2:]
         if rows_1 == rows_0:
-            return bytes_1, 0
-        per = max(0.0, (bytes_1 - bytes_0) / (rows_1 - rows_0))
-        return round(bytes_0 - per * rows_0), round(per)
+            (rows_0, bytes_0), (rows_2, bytes_2) = self.sizes[:2]
+            per = (bytes_2 - bytes_0) / max(1, rows_2 - rows_0)
+        else:
+            per = (bytes_1 - bytes_0) / (rows_1 - rows_0)
+        per = max(0.0, per) if rows_1 else 0.0
+        return round(bytes_1 - per * rows_1), round(per)
 
 
 def measure_once(

@@ -1,6 +1,6 @@
 """One measured repetition on a virtual clock: what it finds is what was declared."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -20,102 +20,24 @@ from arzbench.records import CostModel, Phase, PhaseSamples, Spread, StopReason,
 from arzbench.schedule import count_training
 from arzbench.study import DQN, OffPolicyConfig, OnPolicyConfig, TrainConfig
 from arzbench.workloads.base import (
-    AbstractTraining,
-    Evaluation,
-    Recorder,
     StopTraining,
-    TrainingState,
 )
-from arzbench.workloads.synthetic import SyntheticTraining, SyntheticWorkload
 from tests import worlds
+from tests.measure.doubles import (
+    BASE_BYTES,
+    COSTS,
+    OPTIMIZER_BYTES,
+    ROW_BYTES,
+    SAVE_PER_BYTE,
+    SAVE_S,
+    Free,
+    Nowhere,
+    Store,
+    Workload,
+)
 
-COSTS = {
-    Phase.IMPORT: 2.0,
-    Phase.BUILD: 0.25,
-    Phase.JIT: 3.0,
-    Phase.RESET: 0.004,
-    Phase.ENV_STEP: 0.005,
-    Phase.POLICY: 0.0001,
-    Phase.UPDATE: 0.001,
-    Phase.ROLLOUT: 0.00002,
-    Phase.EVAL_STEP: 0.0052,
-    Phase.BASELINE: 0.0047,
-    Phase.LOG: 0.0001,
-    Phase.RESTORE: 0.5,
-}
 FULL = worlds.config(**{**worlds.EVERYTHING, "evaluation": {"eval_freq": 500, "n_eval_episodes": 2}})
-SAVE_S, SAVE_PER_BYTE = 0.02, 1e-9
-BASE_BYTES, ROW_BYTES = 50_000, 64
 EXACT = Spread(source="none", log_sigma=0.0)
-
-
-class Training(SyntheticTraining):
-    """The synthetic training, its replay buffer counted and its messages switched."""
-
-    rows = 0
-    modes: list[tuple[int, str]]
-
-    def prefill(self, transitions: int) -> None:
-        if isinstance(self.config, OffPolicyConfig):
-            self.rows = max(self.rows, min(transitions, self.config.buffer_size))
-
-    def replay_size(self) -> int:
-        own = self.num_timesteps if isinstance(self.config, OffPolicyConfig) else 0
-        return max(own, self.rows)
-
-    def set_logging(self, mode: str) -> None:
-        self.modes.append((self.num_timesteps, mode))
-
-    def capture(self) -> TrainingState:
-        state = super().capture()
-        return msgspec.structs.replace(state, values={**state.values, "rows": self.replay_size()})
-
-
-class Workload(SyntheticWorkload):
-    """Makes the above and remembers them."""
-
-    def __init__(self, clock: VirtualClock, costs: Mapping[Phase, float], **how: Any) -> None:
-        super().__init__(clock, costs, **how)
-        self.made: list[Training] = []
-
-    def create(
-        self,
-        config: TrainConfig,
-        recorder: Recorder,
-        *,
-        budget: int | None = None,
-        state: TrainingState | None = None,
-    ) -> AbstractTraining:
-        training = Training(self, config, recorder, budget or config.total_timesteps)
-        training.modes = []
-        self.made.append(training)
-        recorder.add(Phase.BUILD, self.spend(self.costs[Phase.BUILD]))
-        if state is not None:
-            self.spend(self.costs[Phase.RESTORE])
-            training.restore(state)
-        return training
-
-
-class Store:
-    """Keeps one state; a save takes time in proportion to its size."""
-
-    def __init__(self, clock: VirtualClock) -> None:
-        self.clock = clock
-        self.kept: TrainingState | None = None
-        self.saves = 0
-
-    def size(self, state: TrainingState) -> int:
-        return BASE_BYTES + ROW_BYTES * int(state.values["rows"])
-
-    def save(self, state: TrainingState) -> int:
-        self.clock.advance(SAVE_S + SAVE_PER_BYTE * self.size(state))
-        self.kept = state
-        self.saves += 1
-        return self.size(state)
-
-    def load(self) -> tuple[TrainingState, int]:
-        assert self.kept is not None
-        return self.kept, self.size(self.kept)
 
 
 def job(training: TrainConfig, **changes: Any) -> BurstJob:
@@ -195,39 +117,6 @@ def test_every_price_of_the_schedule_is_found(training: TrainConfig) -> None:
     assert saved is not None
     size = result.state_bytes[0] + 10_000 * result.state_bytes[1]
     assert saved.mean_s(size) == pytest.approx(SAVE_S + SAVE_PER_BYTE * size, rel=0.01)
-
-
-class Free:
-    """Lets a training run; saves as often as its schedule says."""
-
-    def __init__(self, store: Store, training: TrainConfig) -> None:
-        self.store = store
-        self.freq = training.checkpoint.checkpoint_freq * training.n_envs
-        self.due = self.freq
-
-    def before_step(self, training: AbstractTraining, updates: int) -> None:
-        if self.freq and training.num_timesteps >= self.due:
-            self.due += self.freq
-            self.store.save(training.capture())
-
-    def before_episode(self, training: AbstractTraining, kind: str) -> None:
-        return
-
-    def during_episode(self, training: AbstractTraining) -> None:
-        return
-
-    def evaluated(self, training: AbstractTraining, result: Evaluation) -> None:
-        return
-
-    def episode_ended(self, training: AbstractTraining, episode_return: float, length: int) -> None:
-        return
-
-
-class Nowhere:
-    """Records nothing."""
-
-    def add(self, phase: Phase, seconds: float, units: int = 1) -> None:
-        return
 
 
 @pytest.mark.parametrize("training", kinds(), ids=by_algo)
@@ -347,10 +236,10 @@ def test_imports_count_from_the_moment_the_process_was_asked_for() -> None:
 
 def test_checkpoints_are_saved_empty_and_as_full_as_the_study_makes_them() -> None:
     result, _, store = measured(FULL)
-    assert result.state_bytes == (BASE_BYTES, ROW_BYTES)
+    assert result.state_bytes == (BASE_BYTES + OPTIMIZER_BYTES, ROW_BYTES)
     sizes = sorted(s.size for s in of(result, Phase.CHECKPOINT))
     assert sizes[0] == BASE_BYTES
-    assert sizes[-1] == BASE_BYTES + ROW_BYTES * 24_000
+    assert sizes[-1] == BASE_BYTES + OPTIMIZER_BYTES + ROW_BYTES * 24_000
     assert store.saves == sum(s.count for s in of(result, Phase.CHECKPOINT))
     assert result.notes == ()
 
@@ -360,10 +249,10 @@ def test_a_buffer_too_large_to_try_is_extrapolated_and_said(learning_starts: int
     hyper = {"buffer_size": 10_000_000, "learning_starts": learning_starts}
     vast = worlds.config(total_timesteps=10_000_000, hyperparameters=hyper)
     result, _, _ = measured(vast)
-    assert max(s.size for s in of(result, Phase.CHECKPOINT)) <= BASE_BYTES + MAX_PROBE_BYTES
+    assert max(s.size for s in of(result, Phase.CHECKPOINT)) <= BASE_BYTES + OPTIMIZER_BYTES + MAX_PROBE_BYTES
     assert len(result.notes) == 1
     assert "extrapolated" in result.notes[0]
-    assert result.state_bytes == (BASE_BYTES, ROW_BYTES)
+    assert result.state_bytes == (BASE_BYTES + OPTIMIZER_BYTES, ROW_BYTES)
 
 
 def test_updates_are_measured_on_a_half_filled_buffer() -> None:
@@ -371,9 +260,14 @@ def test_updates_are_measured_on_a_half_filled_buffer() -> None:
     assert work.made[0].rows >= 12_000
 
 
+def test_a_study_shorter_than_its_measurement_has_one_size_and_a_slope() -> None:
+    result, _, _ = measured(worlds.config(total_timesteps=100), steps=400)
+    assert result.state_bytes == (BASE_BYTES + OPTIMIZER_BYTES, ROW_BYTES)
+
+
 def test_a_state_without_a_buffer_has_one_size() -> None:
     result, _, _ = measured(worlds.config(algo="ppo", hyperparameters={"n_steps": 64}))
-    assert result.state_bytes == (BASE_BYTES, 0)
+    assert result.state_bytes == (BASE_BYTES + OPTIMIZER_BYTES, 0)
 
 
 def test_progress_rises_and_says_what_is_measured() -> None:
