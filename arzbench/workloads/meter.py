@@ -13,6 +13,17 @@ from arzbench.clock import Clock
 from arzbench.records import Phase
 from arzbench.workloads.base import Recorder
 
+# looked up once: an enum's attribute costs as much as a reading of the clock
+_ROLLOUT, _ENV_STEP, _RESET, _POLICY, _LOG = (
+    Phase.ROLLOUT,
+    Phase.ENV_STEP,
+    Phase.RESET,
+    Phase.POLICY,
+    Phase.LOG,
+)
+#: what is done with the return and length of an episode
+Ended = Callable[[float, int], None]
+
 
 class Meter:
     """Books phases with a recorder; all times in seconds of `clock.ticks`."""
@@ -36,7 +47,7 @@ class Meter:
         """Arrive at a consistent point: what was not booked since the last one is rollout."""
         if self.collecting:
             self.collecting = False
-            self.add(Phase.ROLLOUT, self.ticks() - self._began - self._booked, 1)
+            self.add(_ROLLOUT, self.ticks() - self._began - self._booked, 1)
 
     def book(self, phase: Phase, seconds: float, units: int) -> None:
         """A part of the collection step that is a phase of its own."""
@@ -52,22 +63,25 @@ class Meter:
             result = inner(actions)
             took = ticks() - began
             self._booked += took
-            self.add(Phase.ENV_STEP, took - self._nested, units)
+            self.add(_ENV_STEP, took - self._nested, units)
             self._nested = 0.0
             return result
 
         vec_env.step = step
 
-    def watch_resets(self, env: Any) -> None:
-        """Time `env.reset`."""
+    def watch_resets(self, env: Any, ended: Ended) -> None:
+        """Time `env.reset` of a Monitor, and tell of the episode that ended before it."""
         inner, ticks = env.reset, self.ticks
 
         def reset(**kwargs: Any) -> Any:
+            if env.episode_lengths:
+                ended(env.episode_returns.pop(), env.episode_lengths.pop())
+                env.episode_times.clear()
             began = ticks()
             result = inner(**kwargs)
             took = ticks() - began
             self._nested += took
-            self.add(Phase.RESET, took, 1)
+            self.add(_RESET, took, 1)
             return result
 
         env.reset = reset
@@ -81,7 +95,7 @@ class Meter:
                 return inner(*args, **kwargs)
             began = ticks()
             result = inner(*args, **kwargs)
-            self.book(Phase.POLICY, ticks() - began, 1)
+            self.book(_POLICY, ticks() - began, 1)
             return result
 
         setattr(owner, name, forward)
@@ -96,6 +110,6 @@ class Meter:
             took = ticks() - began
             self.logged += took
             self._nested += took
-            self.add(Phase.LOG, took, 1)
+            self.add(_LOG, took, 1)
 
         return timed

@@ -21,7 +21,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
+from stable_baselines3.common.noise import ActionNoise, NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, TrainFrequencyUnit
@@ -54,36 +54,34 @@ class _Watched(BaseAlgorithm):
         self.watch.learning_begins()
         return prepared
 
-    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
-        super()._update_current_progress_remaining(num_timesteps, self.watch.horizon)
-
-    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: Any = None) -> None:
-        super()._update_info_buffer(infos, dones)
-        for info in infos:
-            episode = info.get("episode")
-            if episode is not None:
-                self.watch.episode_ended(float(episode["r"]), int(episode["l"]))
-
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "watch"]
 
 
 class _OffPolicy(_Watched, OffPolicyAlgorithm):
-    def _sample_action(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[Any, Any]:
         self.watch.consistent_point()
-        return super()._sample_action(*args, **kwargs)
+        return super()._sample_action(learning_starts, action_noise, n_envs)
 
     def collect_rollouts(
         self, env: VecEnv, callback: Any, train_freq: TrainFreq, *args: Any, **kwargs: Any
     ) -> RolloutReturn:
-        with self.watch.collecting(self.actor if self.use_sde else None) as rollout:
-            carried = rollout.carried
-            done = carried
-            if train_freq.unit is TrainFrequencyUnit.EPISODE:
-                done = self._episode_num - rollout.first_episode
-            rest = train_freq._replace(frequency=train_freq.frequency - done)
-            result = super().collect_rollouts(env, callback, rest, *args, **kwargs)
-        return result._replace(episode_timesteps=result.episode_timesteps + carried * env.num_envs)
+        if not self.watch.rollout.open:
+            self.watch.rollout_begins()
+            result = super().collect_rollouts(env, callback, train_freq, *args, **kwargs)
+        else:
+            with self.watch.rest_of_rollout(self.actor if self.use_sde else None) as rollout:
+                done = rollout.carried
+                if train_freq.unit is TrainFrequencyUnit.EPISODE:
+                    done = self._episode_num - rollout.first_episode
+                rest = train_freq._replace(frequency=train_freq.frequency - done)
+                result = super().collect_rollouts(env, callback, rest, *args, **kwargs)
+            steps = result.episode_timesteps + rollout.carried * env.num_envs
+            result = result._replace(episode_timesteps=steps)
+        self.watch.rollout_ended()
+        return result
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         ticks = self.watch.meter.ticks
@@ -101,15 +99,23 @@ class _OnPolicy(_Watched, OnPolicyAlgorithm):
     def _count_minibatch(self, *_: Any) -> None:
         self._minibatches += 1
 
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        super()._update_current_progress_remaining(num_timesteps, self.watch.horizon)
+
     def collect_rollouts(self, env: VecEnv, callback: Any, rollout_buffer: Any, n_rollout_steps: int) -> bool:
-        with self.watch.collecting(self.policy if self.use_sde else None) as rollout:
-            if rollout.carried:
+        if not self.watch.rollout.open:
+            self.watch.rollout_begins()
+            goes_on = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        else:
+            with self.watch.rest_of_rollout(self.policy if self.use_sde else None) as rollout:
                 rollout_buffer.reset = lambda: None
-            try:
-                left = n_rollout_steps - rollout.carried
-                return super().collect_rollouts(env, callback, rollout_buffer, left)
-            finally:
-                vars(rollout_buffer).pop("reset", None)
+                try:
+                    left = n_rollout_steps - rollout.carried
+                    goes_on = super().collect_rollouts(env, callback, rollout_buffer, left)
+                finally:
+                    del rollout_buffer.reset
+        self.watch.rollout_ended()
+        return goes_on
 
     def train(self) -> None:
         ticks = self.watch.meter.ticks

@@ -11,7 +11,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from arzbench.logs.periodic import PeriodicLogger
 from arzbench.records import EnvFacts, Phase
@@ -34,6 +34,27 @@ class Rollout:
     steps: int = 0  # vectorised steps done
     first_episode: int = 0  # episodes ended before it
     carried: int = 0  # steps done before this `learn` began
+
+
+class UpdateRule(NamedTuple):
+    """When a vectorised step is followed by updates, and by how many."""
+
+    steps: int  # not before this many steps of the rollout
+    first: int  # nor from fewer env steps than these
+    updates: int  # below 0: as many as the rollout has env steps
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> UpdateRule:
+        """The rule of the library's `learn`; where rollouts are episodes, any step may end one."""
+        if isinstance(config, OffPolicyConfig):
+            frequency, unit = config.frequency
+            first = config.learning_starts - config.n_envs + 1
+            return cls(frequency if unit == "step" else 1, first, config.gradient_steps)
+        assert isinstance(config, OnPolicyConfig)
+        updates = 1
+        if isinstance(config, PPO):
+            updates = config.n_epochs * math.ceil(config.rollout_steps / config.batch_size)
+        return cls(config.n_steps, 0, updates)
 
 
 class SB3Training(AbstractTraining):
@@ -65,6 +86,8 @@ class SB3Training(AbstractTraining):
         self.random: dict[str, Any] | None = modelstate.capture_random(model)
         self.noise: list[Any] = []
         self._budget = budget
+        self._evaluate_at = math.inf
+        self._rule = UpdateRule.of(config)
         self._baseline = baseline
         self._stream = stream
         self._control: Control
@@ -75,7 +98,7 @@ class SB3Training(AbstractTraining):
         model.watch = self
         meter.watch_steps(model.env)
         for env in envs:
-            meter.watch_resets(env)
+            meter.watch_resets(env, self.episode_ended)
         if isinstance(config, OnPolicyConfig):
             meter.watch_policy(model.policy, "forward")
             self._stop_before(model.policy)
@@ -185,6 +208,7 @@ class SB3Training(AbstractTraining):
 
     def _train(self) -> None:
         self._eval_messages.switch(self._logger)
+        self._plan_evaluation()
         # a rollout that was begun is finished, also beyond the budget
         left = max(self._budget - self.num_timesteps, int(self.rollout.open))
         if left > 0:
@@ -197,13 +221,16 @@ class SB3Training(AbstractTraining):
         """Tell of ended episodes, and evaluate when it is time."""
         while self.ended:
             self._control.episode_ended(self, *self.ended.pop(0))
-        frequency = self.config.evaluation.eval_freq
-        if frequency:
-            calls = self.num_timesteps // self.config.n_envs
-            if calls // frequency > self.episodes.evaluations:
-                policy = by_policy(self.model, self.config.evaluation.deterministic)
-                count = self.config.evaluation.n_eval_episodes
-                self.episodes.play(self, self._control, "evaluation", count, policy)
+        evaluation = self.config.evaluation
+        if self.num_timesteps >= self._evaluate_at:
+            policy = by_policy(self.model, evaluation.deterministic)
+            self.episodes.play(self, self._control, "evaluation", evaluation.n_eval_episodes, policy)
+            self._plan_evaluation()
+
+    def _plan_evaluation(self) -> None:
+        """The next one is due `eval_freq` vectorised steps after the last was, as in EvalCallback."""
+        steps = self.config.evaluation.eval_freq * self.config.n_envs
+        self._evaluate_at = (self.episodes.evaluations + 1) * steps if steps else math.inf
 
     # -- called from within `learn` ---------------------------------------------------------------
 
@@ -218,34 +245,40 @@ class SB3Training(AbstractTraining):
         if self._redraw is not None:
             self._redraw_noise()
         self.meter.step_ended()
-        self._between_steps()
+        if self.ended or self.model.num_timesteps >= self._evaluate_at:
+            self._between_steps()
         self._control.before_step(self, self._updates_ahead())
         self.rollout.steps += 1
         self.meter.step_begins()
 
-    @contextlib.contextmanager
-    def collecting(self, noisy: Any) -> Iterator[Rollout]:
-        """Around the collection of one rollout, or of the rest of one that was stopped.
+    def rollout_begins(self) -> None:
+        """A rollout is collected from its first step."""
+        rollout = self.rollout
+        rollout.open = True
+        rollout.steps = rollout.carried = 0
+        rollout.first_episode = self.model._episode_num
 
-        `noisy` is what draws gSDE noise, None where there is none: what the open rollout has drawn
+    @contextlib.contextmanager
+    def rest_of_rollout(self, noisy: Any) -> Iterator[Rollout]:
+        """Around the collection of the rest of a rollout that was stopped.
+
+        `noisy` is what draws gSDE noise, None where there is none: what the rollout has drawn
         already is not drawn again.
         """
-        rollout = self.rollout
-        resumed = rollout.open
-        if resumed:
-            rollout.carried = rollout.steps
-        else:
-            self.rollout = rollout = Rollout(open=True, first_episode=self.model._episode_num)
-        if resumed and noisy is not None:
+        self.rollout.carried = self.rollout.steps
+        if noisy is not None:
             self._redraw = noisy.reset_noise
             noisy.reset_noise = lambda *_: None
         try:
-            yield rollout
+            yield self.rollout
         finally:
-            if self._redraw is not None:
-                del noisy.reset_noise
+            if noisy is not None:
                 self._redraw = None
-        rollout.open = False
+                del noisy.reset_noise
+
+    def rollout_ended(self) -> None:
+        """All steps of the rollout are stored."""
+        self.rollout.open = False
 
     def _redraw_noise(self) -> None:
         """Draw gSDE noise where the whole rollout would have: the library counts from the resumption."""
@@ -257,7 +290,7 @@ class SB3Training(AbstractTraining):
     def episode_ended(self, episode_return: float, length: int) -> None:
         """A training episode ended; the control hears of it at the next consistent point."""
         self.lengths.append(length)
-        self.ended.append((episode_return, length))
+        self.ended.append((float(episode_return), length))
 
     def updated(self, seconds: float, gradient_steps: int) -> None:
         """The model was trained."""
@@ -266,16 +299,7 @@ class SB3Training(AbstractTraining):
 
     def _updates_ahead(self) -> int:
         """Gradient steps that will follow the next vectorised step at once, at most."""
-        config, steps = self.config, self.rollout.steps + 1
-        if isinstance(config, OnPolicyConfig):
-            if steps < config.n_steps:
-                return 0
-            if not isinstance(config, PPO):
-                return 1
-            return config.n_epochs * math.ceil(config.rollout_steps / config.batch_size)
-        assert isinstance(config, OffPolicyConfig)
-        frequency, unit = config.frequency
-        waits = unit == "step" and steps < frequency
-        if waits or self.model.num_timesteps + config.n_envs <= config.learning_starts:
+        steps, rule = self.rollout.steps + 1, self._rule
+        if steps < rule.steps or self.model.num_timesteps < rule.first:
             return 0
-        return config.gradient_steps if config.gradient_steps >= 0 else steps * config.n_envs
+        return steps * self.config.n_envs if rule.updates < 0 else rule.updates
