@@ -33,6 +33,8 @@ STEPS = (100, 1_000, 5_000, 8_000, 24_000, 100_000)
 #: what a session keeps free before its deadline beside the last save (run/guard.py)
 MARGIN_S = 1.0
 MAX_SESSIONS = 1000
+#: the platform that is this machine itself
+LOCAL = "local"
 _LARGEST = 1e12
 
 
@@ -185,7 +187,7 @@ def make_plan(
         rows=tuple(_rows(planner)),
         safe_timesteps=sum(safe) if safe else None,
         options=tuple(_options(planner, safe, command)),
-        warnings=tuple(_warnings(planner, calibration)),
+        warnings=tuple(_warnings(planner, calibration, platform)),
     )
 
 
@@ -294,8 +296,13 @@ def _option(
     )
 
 
-def _warnings(planner: Planner, calibration: Calibration) -> list[str]:
+def _warnings(planner: Planner, calibration: Calibration, platform: Platform) -> list[str]:
     said = []
+    if platform.name != LOCAL:
+        said.append(
+            f"the limits are {platform.name}'s; the prices were measured on {calibration.host.name}, "
+            f"{platform.name} itself was not measured"
+        )
     if calibration.drift > 0.05:
         said.append(f"this machine varied {calibration.drift:.0%} while it was measured")
     differing = [n for w in calibration.workloads for n in w.notes]
