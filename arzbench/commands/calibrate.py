@@ -6,15 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from arzbench import store
 from arzbench.clock import SystemClock
-from arzbench.commands.common import on_device, require_training_stack
+from arzbench.commands.common import on_device, require_training_stack, undone
 from arzbench.measure.calibrate import Worker, calibrate
 from arzbench.profiles import calibrations_folder, save_calibration
 from arzbench.report.live import CalibrationProgress
-from arzbench.report.render import show
+from arzbench.report.render import make_console, say, show
 from arzbench.report.sheets import calibration_sheets, host_line, study_line
 from arzbench.settings import DEFAULT_STUDY, choose_study
 from arzbench.units import format_duration, parse_duration
@@ -43,28 +41,27 @@ def run_calibrate(
     chosen = on_device(chosen, device)
     require_training_stack()
     folder = calibrations_folder(working)
-    store.ensure_writable(folder)
-    console = Console(stderr=as_json)
-    console.print(f"calibrating {study_line(chosen)}", highlight=False)
-    worker = Worker(command=(sys.executable, "-m", "arzbench", "_worker"))
-    with CalibrationProgress(console) as progress:
-        calibration = calibrate(
-            chosen,
-            worker,
-            SystemClock(),
-            steps=steps,
-            repetitions=repetitions,
-            max_s=max_s,
-            folder=folder,
-            progress=progress.show,
-        )
-    path = save_calibration(working, calibration)
+    console = make_console(stderr=as_json)
+    with undone(folder):
+        store.ensure_writable(folder)
+        say(console, f"calibrating {study_line(chosen)}")
+        worker = Worker(command=(sys.executable, "-m", "arzbench", "_worker"))
+        with CalibrationProgress(console) as progress:
+            calibration = calibrate(
+                chosen,
+                worker,
+                SystemClock(),
+                steps=steps,
+                repetitions=repetitions,
+                max_s=max_s,
+                folder=folder,
+                progress=progress.show,
+            )
+        path = save_calibration(working, calibration)
     if as_json:
         sys.stdout.buffer.write(store.encode("arzbench/calibration", calibration))
         return
-    console.print(f"host: {host_line(calibration.host)}", highlight=False, soft_wrap=True)
+    say(console, f"host: {host_line(calibration.host)}")
     show(console, calibration_sheets(calibration))
-    console.print(
-        f"took {format_duration(calibration.took_s)}; raw values: {path}", highlight=False, soft_wrap=True
-    )
-    console.print("next: arzbench plan --quota 12h", highlight=False)
+    say(console, f"took {format_duration(calibration.took_s)}; raw values: {path}")
+    say(console, "next: arzbench plan --quota 12h")

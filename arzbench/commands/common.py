@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
+from arzbench import store
 from arzbench.clock import Clock
 from arzbench.errors import UsageError, unknown
 from arzbench.measure.host import gpu_name, host_info
@@ -101,3 +104,23 @@ def _device_of(study: Study | None) -> tuple[str, int]:
 def save_plan_path(working: Path, plan: Plan) -> Path:
     """Where a plan is written when no file is named."""
     return working / "reports" / "plans" / f"{plan.id}.json"
+
+
+@contextlib.contextmanager
+def undone(folder: Path) -> Iterator[None]:
+    """A block that fails leaves no empty folder: those it made, `folder` or above it, are removed."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+
+
+def ensure_file(path: Path, flag: str) -> None:
+    """Raise a `UsageError` unless `path` can be written as a file; `flag` is what chooses it."""
+    if path.is_dir():
+        raise UsageError(f"cannot write {path}: it is a folder", f"name a file with {flag}")
+    store.ensure_writable(path.parent, flag)

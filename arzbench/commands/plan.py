@@ -7,12 +7,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from arzbench import store
 from arzbench.clock import SystemClock
-from arzbench.commands.common import plan_now, quota_and_platform, save_plan_path
-from arzbench.report.render import show
+from arzbench.commands.common import (
+    ensure_file,
+    plan_now,
+    quota_and_platform,
+    save_plan_path,
+    undone,
+)
+from arzbench.report.render import make_console, say, show
 from arzbench.report.sheets import plan_lines, plan_sheets
 from arzbench.settings import DEFAULT_CONFIDENCE, choose_study
 
@@ -50,12 +54,14 @@ def run_plan(
         flags=flags,
     )
     path = output or save_plan_path(working, plan)
-    store.save(path, "arzbench/plan", plan)
+    with undone(path.parent):
+        ensure_file(path, "--dir" if output is None else "--output")
+        store.save(path, "arzbench/plan", plan)
     if as_json:
         sys.stdout.buffer.write(store.encode("arzbench/plan", plan))
         return
-    console = Console()
+    console = make_console()
     for line in plan_lines(plan):
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
     show(console, plan_sheets(plan))
-    console.print(f"plan file: {path}", highlight=False, soft_wrap=True)
+    say(console, f"plan file: {path}")

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 
 from arzbench import runs, store
+from arzbench.commands.common import ensure_file
 from arzbench.records import Plan
-from arzbench.report.render import show, to_markdown
+from arzbench.report.render import make_console, say, show, to_markdown
 from arzbench.report.summary import head_lines, run_sheets
 from arzbench.run.ledger import Summary
 
@@ -24,15 +24,17 @@ def run_report(*, working: Path, run_id: str | None, output: Path | None, as_jso
     """Show a run on the terminal and write it as Markdown."""
     run = runs.find(working, run_id)
     summary = run.summary()
+    if output is not None:
+        ensure_file(output, "--output")
     path = write_summary(run, summary, output)
     if as_json:
         sys.stdout.buffer.write(_as_json(run, summary))
         return
-    console = Console()
+    console = make_console()
     for line in head_lines(run.record, summary):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(console, line)
     show(console, run_sheets(run.record, summary, _plan_of(run)))
-    console.print(f"Markdown: {path}", highlight=False, soft_wrap=True)
+    say(console, f"Markdown: {path}")
 
 
 def write_summary(run: runs.Run, summary: Summary, output: Path | None = None) -> Path:

@@ -10,13 +10,20 @@ from rich.console import Console
 
 from arzbench import profiles, runs, store
 from arzbench.clock import Clock, SystemClock, process_start
-from arzbench.commands.common import on_device, plan_now, quota_and_platform, require_training_stack
+from arzbench.commands.common import (
+    on_device,
+    plan_now,
+    quota_and_platform,
+    require_training_stack,
+    undone,
+)
 from arzbench.commands.report import write_summary
 from arzbench.costmodel import remaining
 from arzbench.errors import UsageError, unknown
 from arzbench.measure.host import host_info
 from arzbench.records import Estimate, Plan, Platform, RunRecord, StopReason
 from arzbench.report.live import RunDisplay
+from arzbench.report.render import make_console, say
 from arzbench.report.sheets import study_line
 from arzbench.run.progress import Predict, RunState
 from arzbench.run.session import RunOutcome, RunRequest, run_job
@@ -87,7 +94,7 @@ def run_run(options: RunOptions) -> int:
     order = _order(options, clock, earlier)
     on_device(order.study, None)
     run, order, resumed = _begin_or_resume(options, clock, order, earlier)
-    console = Console()
+    console = make_console()
     _announce(console, run, order, resumed=resumed)
     outcome = _carry_out(options, clock, started, run, order, console)
     _tell(options, clock, console, run, order, outcome)
@@ -196,6 +203,7 @@ def _begin_or_resume(
     identity = store.digest(order.study)
     found = earlier or (None if options.fresh else runs.unfinished(options.working, identity))
     if found is None:
+        _check(clock, order.study)
         return _begin(options, clock, order, identity), order, False
     if found.record.study_digest != identity:
         raise UsageError(f"run {found.record.id} is of another study", "leave out --run to begin a new one")
@@ -211,12 +219,23 @@ def _begin_or_resume(
     return found, order, True
 
 
+def _check(clock: Clock, study: Study) -> None:
+    """Raise a `UsageError` if a training cannot be made here, before anything is written."""
+    from arzbench.workloads.sb3 import SB3Workload
+
+    workload = SB3Workload(clock)
+    for config in study.trainings:
+        workload.check(config)
+
+
 def _begin(options: RunOptions, clock: Clock, order: Order, identity: str) -> runs.Run:
     created = clock.wall()
     first = order.study.trainings[0]
     run_id = runs.free_id(options.working, f"{order.study.name}-{created:%Y%m%dT%H%M%SZ}")
-    store.ensure_writable(runs.reports_folder(options.working))
-    store.ensure_writable(runs.checkpoints_folder(options.working, run_id))
+    reports, states = runs.reports_folder(options.working), runs.checkpoints_folder(options.working, run_id)
+    with undone(reports), undone(states):
+        store.ensure_writable(reports)
+        store.ensure_writable(states)
     record = RunRecord(
         id=run_id,
         created=created.isoformat(timespec="milliseconds"),
@@ -240,7 +259,7 @@ def _announce(console: Console, run: runs.Run, order: Order, *, resumed: bool) -
     if order.plan is None:
         lines.append("not calibrated: no prediction until prices are learned (arzbench calibrate)")
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(console, line)
 
 
 def _carry_out(
@@ -315,15 +334,18 @@ def _tell(
     lines += outcome.notes
     lines.append(f"report: {write_summary(run, run.summary())}")
     if not ended:
-        lines.append(f"next: {_again(options, run)}")
+        lines.append(f"next: {_again(options, run, order)}")
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(console, line)
 
 
-def _again(options: RunOptions, run: runs.Run) -> str:
+def _again(options: RunOptions, run: runs.Run, order: Order) -> str:
     """The command that continues this run."""
     words = ["arzbench", "run", "--run", run.record.id]
-    for flag, value in (("--quota", options.quota), ("--platform", options.platform)):
+    quota = options.quota
+    if quota is None and options.platform is None and order.quota_s is not None:
+        quota = f"{order.quota_s:.0f}s"  # the plan file's
+    for flag, value in (("--quota", quota), ("--platform", options.platform)):
         if value is not None:
             words += [flag, value]
     if options.working != Path():

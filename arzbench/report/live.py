@@ -8,6 +8,7 @@ from types import TracebackType
 from rich import progress as bars
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     SpinnerColumn,
@@ -17,6 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from arzbench.report.render import say
 from arzbench.run.progress import Progress
 from arzbench.units import format_duration
 
@@ -28,7 +30,7 @@ class CalibrationProgress:
         self._console = console
         self._bar = bars.Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
             TimeElapsedColumn(),
@@ -56,7 +58,7 @@ class CalibrationProgress:
         process = what.partition(":")[0]
         if process != self._last:
             self._last = process
-            self._console.print(f"  {process}", highlight=False)
+            say(self._console, f"  {process}")
 
 
 class RunDisplay:
@@ -80,7 +82,7 @@ class RunDisplay:
             self._live.update(_panel(progress))
         elif progress.session_s - self._said_at >= self.QUIET_S:
             self._said_at = progress.session_s
-            self._console.print(_line(progress), highlight=False, soft_wrap=True)
+            say(self._console, _line(progress))
 
     def close(self) -> None:
         """Give the terminal back."""
@@ -125,7 +127,7 @@ def _panel(progress: Progress) -> Table:
     bar = f"[cyan]{'━' * filled}[/][dim]{'━' * (30 - filled)}[/] {_share(progress):.0%}"
     grid = Table.grid(padding=(0, 2))
     name = f"{progress.training} ({progress.index + 1}/{progress.trainings})"
-    grid.add_row(f"[bold]{name}[/] {progress.stage}", bar)
+    grid.add_row(f"[bold]{escape(name)}[/] {progress.stage}", bar)
     grid.add_row("steps", f"{progress.num_timesteps:,} / {progress.budget:,}   {_speed(progress)}")
     grid.add_row("elapsed", format_duration(progress.elapsed_s))
     grid.add_row("deadline", _deadline(progress))

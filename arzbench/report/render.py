@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 from rich import box
@@ -14,14 +15,41 @@ from arzbench.report.sheets import Sheet
 _COLORS = {"fits": "green", "at risk": "yellow", "times out": "red"}
 
 
-def to_table(sheet: Sheet) -> Table:
-    """`sheet` as a rich table."""
-    table = Table(title=escape(sheet.title), title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
-    last = len(sheet.columns) - 1
-    for index, (name, side) in enumerate(zip(sheet.columns, sheet.align, strict=True)):
-        table.add_column(
-            name, justify="right" if side == "r" else "left", no_wrap=index in (0, last) or side == "r"
-        )
+#: columns where nobody looks on: a file or a pipe
+UNSEEN_WIDTH = 200
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console as wide as the terminal; in a file or a pipe no table is ever squeezed."""
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = UNSEEN_WIDTH
+    return console
+
+
+def say(console: Console, line: str) -> None:
+    """Print `line` as it is, never wrapped, so that it can be searched and copied."""
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def to_table(sheet: Sheet, console: Console) -> Table:
+    """`sheet` as a rich table; where it is too wide, text wraps before numbers do, and nothing is cut."""
+    boundless = console.options.update(max_width=10_000)
+    loose = _table(sheet, gap=2, wrap="")
+    if console.measure(loose, options=boundless).maximum <= console.width:
+        return loose
+    tight = _table(sheet, gap=0, wrap="l")
+    if console.measure(tight, options=boundless).minimum <= console.width:
+        return tight
+    return _table(sheet, gap=0, wrap="lr")
+
+
+def _table(sheet: Sheet, *, gap: int, wrap: str) -> Table:
+    """`gap` spaces beside the one between columns; columns aligned as in `wrap` may wrap."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, gap, 0, 0), pad_edge=False)
+    for name, side in zip(sheet.columns, sheet.align, strict=True):
+        justify = "right" if side == "r" else "left"
+        table.add_column(name, justify=justify, no_wrap=side not in wrap, overflow="fold")  # type: ignore[arg-type]
     for row in sheet.rows:
         table.add_row(*(_colored(cell) for cell in row))
     return table
@@ -35,7 +63,8 @@ def _colored(cell: str) -> str:
 def show(console: Console, sheets: Iterable[Sheet]) -> None:
     """Print sheets one below the other, their notes under them."""
     for sheet in sheets:
-        console.print(to_table(sheet))
+        console.print(sheet.title, style="bold", markup=False, soft_wrap=True)
+        console.print(to_table(sheet, console))
         for note in sheet.notes:
             console.print(f"  {escape(note)}", style="dim", soft_wrap=True)
 

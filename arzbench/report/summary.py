@@ -145,6 +145,7 @@ def _shown(entries: Sequence[LedgerEntry], most: int = 12) -> list[LedgerEntry]:
 
 def _session_sheet(summary: Summary) -> Sheet:
     rows = []
+    began = 0.0
     for session in summary.sessions:
         mine = [e for e in summary.entries if e.session == session.session]
         stop = next((e for e in mine if e.kind == "stop"), None)
@@ -153,7 +154,7 @@ def _session_sheet(summary: Summary) -> Sheet:
         )
         slack = stop.data.get("slack_s") if stop is not None else None
         resumed = session.data.get("resumed_from") or "the beginning"
-        took = mine[-1].elapsed_s - session.elapsed_s
+        took, began = mine[-1].elapsed_s - began, mine[-1].elapsed_s
         shown = "-" if slack is None else format_duration(float(slack))
         rows.append((str(session.session), str(resumed), format_duration(took), shown, str(reason)))
     return Sheet(
