@@ -86,7 +86,7 @@ def of(result: BurstResult, phase: Phase) -> list[PhaseSamples]:
 def kinds() -> list[TrainConfig]:
     table = {**worlds.EVERYTHING, "evaluation": {"eval_freq": 500, "n_eval_episodes": 2, "final_episodes": 1}}
     return [
-        worlds.config(**table),
+        worlds.config(**table, hyperparameters={"learning_starts": 5000}),
         worlds.config(**{**table, "algo": "sac", "n_envs": 4}, hyperparameters={"gradient_steps": -1}),
         worlds.config(**{**table, "algo": "td3"}, hyperparameters={"train_freq": [1, "episode"]}),
         worlds.config(**{**table, "algo": "ppo", "n_envs": 2}, hyperparameters={"n_steps": 128}),
