@@ -37,7 +37,7 @@ class Session:
     versions: dict[str, str]
     steps: list[int]  # training env steps done, per training
     observed: list[Observed]  # progress of each training
-    evaluation_s: dict[tuple[int, str], float]  # of the last whole evaluation, by training and kind
+    episode_s: dict[tuple[int, str], float]  # of the last evaluation episode, by training and kind
     checkpoint: Path | None = None  # the newest
     saved_at: float | None = None
     mean_return: float | None = None  # of the last evaluation
@@ -61,8 +61,8 @@ class TrainingControl:
         self._speed = Speed()
         self._returns: list[float] = []
         self._lengths: list[int] = []
-        self._evaluation_began: float | None = None
-        self._evaluation_line = 0  # of the ledger, where the open evaluation begins
+        self._episode_kind = ""
+        self._episode_began: float | None = None  # None outside of evaluations
         self._save_every = self._config.checkpoint.checkpoint_freq * self._config.n_envs
         self._next_save: float = math.inf
         self._next_tick = self._next_flush = session.clock.now()
@@ -89,32 +89,29 @@ class TrainingControl:
     def before_episode(self, training: AbstractTraining, kind: str) -> None:
         self._guard.pause()
         now = self._session.clock.now()
-        if self._evaluation_began is None:
-            what = "the baseline" if kind == "baseline" else "the next evaluation"
-            self._guard.require(self._expected_evaluation(training, kind), what)
-            self.flush(training)
-            self._evaluation_began, self._evaluation_line = now, self._session.journal.position
+        self._book_episode(now)
+        self._guard.require(self._expected_episode(training, kind), "the next evaluation episode")
+        self._episode_kind, self._episode_began = kind, now
         if now >= self._next_tick:
             self._tick(training, now)
 
     def during_episode(self, training: AbstractTraining) -> None:
-        now = self._guard.poll(training.stage)
+        now = self._guard.poll(self._episode_kind)
         if now >= self._next_tick:
             self._tick(training, now)
 
     def evaluated(self, training: AbstractTraining, result: Evaluation) -> None:
         self._guard.pause()
-        session, now = self._session, self._session.clock.now()
-        seconds = 0.0 if self._evaluation_began is None else now - self._evaluation_began
-        session.evaluation_s[self._index, result.kind] = seconds
-        self._evaluation_began = None
-        self.changed = session.worked = True
+        self._book_episode(self._session.clock.now())
+        self._episode_began = None
+        self.changed = True
+        session = self._session
         session.mean_return = result.mean_return
         self.flush(training)
         session.journal.write(
             "evaluation",
             evaluation=result.kind,
-            seconds=seconds,
+            episode_s=session.episode_s.get((self._index, result.kind)),
             num_timesteps=result.num_timesteps,
             returns=result.returns,
             lengths=result.lengths,
@@ -143,8 +140,7 @@ class TrainingControl:
             done=done,
             elapsed_s=journal.elapsed_s,
             sessions=journal.session,
-            # an open evaluation is dropped: it will be done again
-            ledger=journal.position if self._evaluation_began is None else self._evaluation_line,
+            ledger=journal.position,
             versions=session.versions,
             created=session.clock.wall().isoformat(timespec="seconds"),
         )
@@ -184,20 +180,22 @@ class TrainingControl:
             self.flush(training)
         self._session.display.show(self._progress(training, now))
 
-    def _expected_evaluation(self, training: AbstractTraining, kind: str) -> float:
-        """Seconds of a whole evaluation: like the last one, else by the model; 0 where neither tells.
+    def _book_episode(self, now: float) -> None:
+        """An evaluation episode may have ended."""
+        if self._episode_began is not None:
+            self._session.episode_s[self._index, self._episode_kind] = now - self._episode_began
+            self.changed = True
 
-        An expectation will do: the deadline is kept by the polls within the episodes.
+    def _expected_episode(self, training: AbstractTraining, kind: str) -> float:
+        """Seconds of an episode: like the last one, else by the model; 0 where neither tells.
+
+        An expectation will do: the deadline is kept by the polls within the episode.
         """
-        config = self._config
-        last = self._session.evaluation_s.get((self._index, kind))
+        last = self._session.episode_s.get((self._index, kind))
         if last is not None:
             return last
-        episodes, phase = {
-            "baseline": (config.baseline.episodes, Phase.BASELINE),
-            "final": (config.evaluation.final_episodes, Phase.EVAL_STEP),
-        }.get(kind, (config.evaluation.n_eval_episodes, Phase.EVAL_STEP))
-        return self._guard.cost_of(phase, episodes * training.facts().eval_length()[0])
+        phase = Phase.BASELINE if kind == "baseline" else Phase.EVAL_STEP
+        return self._guard.cost_of(phase, training.facts().eval_length()[0])
 
     def _progress(self, training: AbstractTraining, now: float) -> Progress:
         session = self._session

@@ -43,11 +43,11 @@ class Journal:
             and last.data.get("reason") == "deadline"
             and last.data.get("worked") is False
         )
-        #: seconds of the last whole evaluation, by training and kind
-        self.evaluation_s = {
-            (e.training, str(e.data.get("evaluation"))): float(e.data["seconds"])
+        #: seconds of the last evaluation episode, by training and kind
+        self.episode_s = {
+            (e.training, str(e.data.get("evaluation"))): float(e.data["episode_s"])
             for e in entries
-            if e.kind == "evaluation" and "seconds" in e.data
+            if e.kind == "evaluation" and e.data.get("episode_s") is not None
         }
         #: (seconds, bytes) of the last saves, oldest first
         self.saves = [

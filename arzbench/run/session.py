@@ -43,7 +43,7 @@ class RunRequest:
     """What to run, and where it is kept."""
 
     study: Study
-    budgets: tuple[int, ...]  # training env steps, per training
+    budgets: tuple[int, ...]  # training env steps, per training; 0 leaves one out
     quota_s: float | None = None  # of this session
     plan: Plan | None = None
     run_id: str
@@ -99,10 +99,17 @@ def run_job(request: RunRequest, workload: AbstractWorkload, clock: Clock, displ
         CheckpointStore(request.checkpoint_folder, 1, clock).clean()
         resume = find_resume_point(request.study, request.checkpoint_folder, clock)
         versions = workload.load()
-        for config in request.study.trainings:
+        for config in _to_check(request, resume):
             workload.check(config)
         session = _open_session(request, resume, versions, signals, clock, display)
         return _Run(request, workload, resume, session).run()
+
+
+def _to_check(request: RunRequest, resume: ResumePoint) -> list[TrainConfig]:
+    """One training of each kind that will be made anew: a check builds an env and costs seconds."""
+    new = zip(request.study.trainings, request.budgets, resume.by_training, strict=True)
+    kinds = {t.workload_digest(): t for t, budget, found in new if budget and found is None}
+    return list(kinds.values())
 
 
 def _open_session(
@@ -134,7 +141,7 @@ def _open_session(
         steps=resume.steps,
         observed=[journal.observed(index) for index in range(len(request.budgets))],
         checkpoint=None if newest is None else newest.path,
-        evaluation_s=journal.evaluation_s,
+        episode_s=journal.episode_s,
     )
 
 
@@ -215,7 +222,7 @@ class _Run:
         budget = self._request.budgets[index]
         model = self._request.checkpoint_folder / model_file(self._request.study, index)
         done = found is not None and found.manifest.done and found.manifest.num_timesteps >= budget
-        if done and model.exists():
+        if not budget or (done and model.exists()):
             return
         session.journal.training, session.journal.step = index, session.steps[index]
         guard.begin(config, self._model(config))

@@ -77,8 +77,8 @@ class Control(Protocol):
         """The next episode of an evaluation or baseline."""
 
     def during_episode(self, training: AbstractTraining) -> None:
-        """Between two env steps of such an episode. Stopping here drops the open evaluation;
-        it is done again after resuming.
+        """Between two env steps of such an episode. Stopping here drops the open episode, whose time
+        was not reported yet; it is played again after resuming, finished ones are kept.
         """
 
     def evaluated(self, training: AbstractTraining, result: Evaluation) -> None:

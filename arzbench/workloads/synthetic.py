@@ -78,7 +78,9 @@ class SyntheticWorkload(AbstractWorkload):
         budget: int | None = None,
         state: TrainingState | None = None,
     ) -> AbstractTraining:
-        training = SyntheticTraining(self, config, recorder, budget or config.total_timesteps)
+        training = SyntheticTraining(
+            self, config, recorder, config.total_timesteps if budget is None else budget
+        )
         recorder.add(Phase.BUILD, self.spend(self.costs.get(Phase.BUILD, 0.0)))
         if state is not None:
             self.spend(self.costs.get(Phase.RESTORE, 0.0))
@@ -107,6 +109,7 @@ class SyntheticTraining(AbstractTraining):
         self._episodes: list[int] = []
         self._evaluated_at = 0  # calls at the last evaluation
         self._evaluations = 0
+        self._open: list[float] = []  # returns of the finished episodes of the open evaluation
         self._greedy = 0.0  # fractions of greedy actions not yet taken
         self._weights = config.seed
         rows = min(config.buffer_size, config.total_timesteps) if isinstance(config, OffPolicyConfig) else 0
@@ -226,22 +229,33 @@ class SyntheticTraining(AbstractTraining):
     def _evaluate(self, control: Control, kind: str, episodes: int) -> None:
         phase = Phase.BASELINE if kind == "baseline" else Phase.EVAL_STEP
         length = self._workload.eval_episode_steps
-        for _ in range(episodes):
+        while len(self._open) < episodes:
             control.before_episode(self, kind)
-            for step in range(length):
-                if step:
-                    control.during_episode(self)
-                self._spend(phase)
-                if self.config.logging.mode != "off" and kind != "baseline":
-                    self._spend(Phase.LOG)
+            self._episode(control, phase, length)
+            self._open.append(self._return() + len(self._open))
+        returns, self._open = tuple(self._open), []
         self._evaluations += 1
-        returns = tuple(self._return() + i for i in range(episodes))
         result = Evaluation(
             kind=kind, num_timesteps=self._steps, returns=returns, lengths=(length,) * episodes
         )
         # its place is taken before the control may stop the training
         self._evaluated_at = self._steps // self.config.n_envs
         control.evaluated(self, result)
+
+    def _episode(self, control: Control, phase: Phase, length: int) -> None:
+        """One episode; reported when it is over: one cut off is played again."""
+        per_step = self._workload.costs.get(phase, 0.0)
+        log = self.config.logging.mode != "off" and phase is Phase.EVAL_STEP
+        per_message = self._workload.costs.get(Phase.LOG, 0.0) if log else 0.0
+        took = logged = 0.0
+        for step in range(length):
+            if step:
+                control.during_episode(self)
+            took += self._workload.spend(per_step)
+            logged += self._workload.spend(per_message)
+        self._recorder.add(phase, took, length)
+        if log:
+            self._recorder.add(Phase.LOG, logged, length)
 
     def _spend(self, phase: Phase, units: int = 1) -> None:
         seconds = self._workload.spend(self._workload.costs.get(phase, 0.0) * units)
@@ -305,5 +319,5 @@ class SyntheticTraining(AbstractTraining):
 
 _VALUES = (
     "stage", "steps", "updates", "collected", "episode_step", "episodes",
-    "evaluated_at", "evaluations", "greedy",
+    "evaluated_at", "evaluations", "open", "greedy",
 )  # fmt: skip
