@@ -136,9 +136,11 @@ class SB3Training(AbstractTraining):
             self.random = None
         if self.position in ("final", "done") and self.num_timesteps < self._budget:
             self.position = "train"
+        self._switch_evaluation()
         if self.position == "baseline":
             self._play("baseline", self.config.baseline.episodes)
             self.position = "train"
+            self._switch_evaluation()
         if self.position == "train":
             self._train()
             self.position = "final"
@@ -176,7 +178,10 @@ class SB3Training(AbstractTraining):
         self._logger = PeriodicLogger(period, self._stream) if period else None
         for messages in self._messages:
             messages.switch(self._logger)
-        # a baseline stays silent: the schedule counts messages of training and evaluation
+        self._switch_evaluation()
+
+    def _switch_evaluation(self) -> None:
+        """A baseline stays silent: the schedule counts messages of training and evaluation."""
         self._eval_messages.switch(None if self.position == "baseline" else self._logger)
 
     def replay_size(self) -> int:
@@ -207,7 +212,6 @@ class SB3Training(AbstractTraining):
             self.episodes.play(self, self._control, kind, episodes, player)
 
     def _train(self) -> None:
-        self._eval_messages.switch(self._logger)
         self._plan_evaluation()
         # a rollout that was begun is finished, also beyond the budget
         left = max(self._budget - self.num_timesteps, int(self.rollout.open))

@@ -1,0 +1,84 @@
+"""Small envs for trainings: cheap, stochastic, of a length that is known."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+
+class Drift(gym.Env):
+    """A noisy state that actions push; ends after `length` steps, or earlier at random."""
+
+    metadata = {"render_modes": []}
+
+    def __init__(
+        self, length: int = 10, continuous: bool = False, ends: float = 0.0, mapping: bool = False
+    ) -> None:
+        self.length, self.ends, self.mapping = length, ends, mapping
+        box = spaces.Box(-np.inf, np.inf, (3,), np.float32)
+        self.observation_space = spaces.Dict({"x": box, "t": box}) if mapping else box
+        self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32) if continuous else spaces.Discrete(3)
+        self.x = np.zeros(3)
+        self.t = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.x = self.np_random.standard_normal(3)
+        self.t = 0
+        return self.observe(), {}
+
+    def step(self, action: Any) -> Any:
+        self.t += 1
+        push = float(np.sum(action)) - (0 if isinstance(self.action_space, spaces.Box) else 1)
+        self.x = 0.9 * self.x + 0.3 * self.np_random.standard_normal(3) + 0.2 * push
+        terminated = bool(self.np_random.random() < self.ends)
+        return self.observe(), float(-np.abs(self.x).sum()), terminated, self.t >= self.length, {}
+
+    def observe(self) -> Any:
+        x = self.x.astype(np.float32)
+        return {"x": x, "t": np.full(3, self.t, np.float32)} if self.mapping else x
+
+
+class Known(Drift):
+    """Its state can be captured."""
+
+    def get_state(self) -> dict[str, Any]:
+        return {"x": self.x.copy(), "t": self.t}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.x, self.t = state["x"].copy(), int(state["t"])
+
+
+class Talking(Known):
+    """Has messages of its own: two per step."""
+
+    message_log: Any = None
+
+    def step(self, action: Any) -> Any:
+        result = super().step(action)
+        if self.message_log is not None:
+            self.emit_messages()
+        return result
+
+    def emit_messages(self) -> None:
+        self.message_log.log("X", "x = %r", Spoken(self.t))
+        self.message_log.log("X", "again")
+
+
+class Spoken:
+    """Counts how often it was turned into text."""
+
+    count = 0
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        Spoken.count += 1
+        return str(self.value)
+
+
+for name, kind in (("Drift", Drift), ("Known", Known), ("Talking", Talking)):
+    if f"arztest/{name}-v0" not in gym.registry:
+        gym.register(f"arztest/{name}-v0", entry_point=kind)
