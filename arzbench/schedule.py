@@ -152,7 +152,10 @@ def _mean_state(config: TrainConfig, steps: int, state_bytes: tuple[int, int]) -
     base, per_transition = state_bytes
     if not isinstance(config, OffPolicyConfig) or not per_transition or not steps:
         return base
+    last = min(steps, config.buffer_size)
     freq = config.checkpoint.checkpoint_freq * config.n_envs
-    saves = [*range(freq, steps, freq), steps] if freq and steps // freq <= 100_000 else [steps]
-    fill = sum(min(s, config.buffer_size) for s in saves) / len(saves)
+    periodic = (steps - 1) // freq if freq else 0
+    growing = min(periodic, config.buffer_size // freq) if freq else 0  # saves before the buffer is full
+    rows = freq * growing * (growing + 1) // 2 + (periodic - growing) * config.buffer_size + last
+    fill = rows / (periodic + 1)
     return base + per_transition * fill

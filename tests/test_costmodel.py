@@ -329,3 +329,22 @@ def test_means_not_medians() -> None:
     assert found is not None
     assert found.fixed_s == pytest.approx(statistics.fmean(heavy))
     assert found.p95_s > np.median(heavy)
+
+
+@pytest.mark.parametrize("freq", [0, 1, 7, 1000, 5000])
+@pytest.mark.parametrize("buffer_size", [1, 500, 3000, 50_000])
+@pytest.mark.parametrize("n_envs", [1, 4])
+def test_a_checkpoints_size_is_the_mean_over_its_saves(freq: int, buffer_size: int, n_envs: int) -> None:
+    """Summed save by save: one each `freq` calls before the end, one at the end."""
+    training = worlds.config(
+        total_timesteps=12_000,
+        n_envs=n_envs,
+        checkpoint={"checkpoint_freq": freq},
+        hyperparameters={"buffer_size": buffer_size},
+    )
+    found = schedule_of(training).get(Phase.CHECKPOINT)
+    calls = [*range(freq, 12_000 // n_envs, freq), 12_000 // n_envs] if freq else [12_000 // n_envs]
+    base, per_row = worlds.STATE_BYTES
+    sizes = [base + per_row * min(call * n_envs, buffer_size) for call in calls]
+    assert found.count == len(sizes)
+    assert found.size == pytest.approx(statistics.fmean(sizes))
