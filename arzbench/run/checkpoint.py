@@ -144,7 +144,8 @@ class CheckpointStore:
         if not self.folder.is_dir():
             return
         for path in self.folder.glob(".*.tmp"):
-            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                _remove(path)
 
     def paths(self) -> list[Path]:
         """The checkpoints by name, oldest first; sound or not."""
@@ -229,7 +230,7 @@ class CheckpointStore:
             with contextlib.suppress(OSError):
                 os.rename(path, gone)
                 self._at("mid-rotation")
-                shutil.rmtree(gone)
+                _remove(gone)
 
     def newest(self, study: str, training: int | None = None) -> Checkpoint | None:
         """The newest sound checkpoint of `study` (of one of its trainings); None without any.
@@ -281,9 +282,10 @@ def read_manifest(path: Path) -> Manifest:
     try:
         body = store.check_schema(data, SCHEMA, MANIFEST)
         manifest: Manifest = store.convert(body, Manifest, MANIFEST)
-    except (UsageError, ValueError) as error:
-        raise UnsoundError(str(error)) from error
-    if manifest.digest != manifest.expected_digest():
+        proved = manifest.digest == manifest.expected_digest()
+    except (UsageError, ValueError, OverflowError) as error:
+        raise UnsoundError(f"{MANIFEST}: {_why(error)}") from error
+    if not proved:
         raise UnsoundError(f"{MANIFEST}: its digest does not match")
     if [part.name for part in manifest.parts] != [ARRAYS, STATE]:
         raise UnsoundError(f"{MANIFEST}: its parts are not {ARRAYS} and {STATE}")
@@ -348,6 +350,14 @@ def _open_part(path: Path) -> Iterator[IO[bytes]]:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("not a plain file")
         yield file
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint, or whatever stands in its place; never what a link leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _why(error: BaseException) -> str:

@@ -52,6 +52,7 @@ class TrainingControl:
     def __init__(self, session: Session, index: int, checkpoints: CheckpointStore) -> None:
         self.recorder = PhaseTotals()
         self.changed = False  # something was done since the last save
+        self.kept_steps = session.steps[index]  # what a failure would leave
         self._session = session
         self._index = index
         self._config: TrainConfig = session.study.trainings[index]
@@ -150,6 +151,7 @@ class TrainingControl:
         self.recorder.add(Phase.CHECKPOINT, seconds)
         self._guard.saved(seconds, saved.bytes)
         self.changed = False
+        self.kept_steps = training.num_timesteps
         session.checkpoint, session.saved_at = saved.path, session.clock.now()
         journal.write(
             "checkpoint",

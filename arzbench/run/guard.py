@@ -26,8 +26,9 @@ SURPRISE = 3.0
 STALL_SHARE = 0.02
 #: the margin: a share of the quota within bounds, in seconds
 MARGIN_SHARE, MARGIN_LEAST_S, MARGIN_MOST_S = 0.005, 0.1, 10.0
-#: held back for a save as long as neither a model nor a save tells what it takes
-UNKNOWN_SAVE_S = 3.0
+#: held back for a save as long as neither a model nor a save tells what it takes; and at most this
+#: share of the quota
+UNKNOWN_SAVE_S, UNKNOWN_SAVE_SHARE = 3.0, 0.1
 #: weight of the newest observation in the usual cost of a unit
 _WEIGHT = 0.05
 Kind = int | str
@@ -81,7 +82,8 @@ class Guard:
         self._unit: _Unit | None = None
         self._since = 0.0
         self._rows = 0
-        self.save_s = UNKNOWN_SAVE_S  # held back for one save
+        self._unknown_save_s = min(UNKNOWN_SAVE_S, UNKNOWN_SAVE_SHARE * quota)
+        self.save_s = self._unknown_save_s  # held back for one save
         self._stop_by = self.deadline - self._tail_s - self.save_s
 
     def begin(self, config: TrainConfig, model: CostModel | None) -> None:
@@ -132,10 +134,11 @@ class Guard:
         if self._signals.first:
             raise StopTraining(StopReason.SIGNAL, self._signals.told)
         left = self.deadline - self._now()
+        takes = f"may take {format_duration(seconds)}" if seconds else "would come too late"
         raise StopTraining(
             StopReason.DEADLINE,
-            f"{format_duration(left)} left; {what} may take {format_duration(seconds)}, "
-            f"saving and leaving {format_duration(self.save_s + self._tail_s)}",
+            f"{format_duration(left)} left; {what} {takes}, "
+            f"saving and leaving up to {format_duration(self.save_s + self._tail_s)}",
         )
 
     def saved(self, seconds: float, size: int) -> None:
@@ -152,7 +155,7 @@ class Guard:
         if self._saves:
             scaled = [s * max(1.0, size / b) if b else s for s, b in self._saves]
             known += [SURPRISE * sum(scaled) / len(scaled), 1.5 * max(scaled)]
-        self.save_s = max(known, default=UNKNOWN_SAVE_S)
+        self.save_s = max(known, default=self._unknown_save_s)
         self._stop_by = self.deadline - self._tail_s - self.save_s
 
     def cost_of(self, phase: Phase, count: float = 1.0) -> float:

@@ -178,7 +178,8 @@ class _Run:
                 detail = f"no session of this quota gets further; give it a longer one (--quota). {detail}"
         except (Exception, SystemExit) as error:  # an env may call sys.exit
             reason, detail = StopReason.FAILED, _describe(error)
-            text = "".join(traceback.format_exception(error))
+            text = f"session {journal.session}, step {journal.step}\n\n"
+            text += "".join(traceback.format_exception(error))
             with contextlib.suppress(StateError):  # a full disk may be the very error
                 store.write_atomic(self._request.run_folder / "error.txt", text.encode())
         return self._end(reason, detail)
@@ -237,14 +238,14 @@ class _Run:
         training = self._create(control, config, budget, found)
         control.start(training)
         if not done:
-            self._drive(training, control)
+            self._drive(training, control, index)
         guard.require(guard.save_s, f"exporting {config.name}")
         aside = model.with_name(f".{model.name}")
         training.export(str(aside))
         os.replace(aside, model)
         training.close()
 
-    def _drive(self, training: AbstractTraining, control: TrainingControl) -> None:
+    def _drive(self, training: AbstractTraining, control: TrainingControl, index: int) -> None:
         try:
             training.run(control)
         except StopTraining:
@@ -254,6 +255,7 @@ class _Run:
             raise
         except (Exception, SystemExit):
             control.flush(training)  # the time was spent; the state may be halfway and is not saved
+            self._session.steps[index] = control.kept_steps
             raise
         control.save(training, done=True)
 

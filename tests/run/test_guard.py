@@ -44,7 +44,8 @@ def test_without_a_quota_nothing_stops() -> None:
 def test_before_anything_is_known_the_stated_time_is_held_back_for_a_save() -> None:
     clock = VirtualClock()
     ended = units(make(clock), clock, 0.01)
-    assert ended == pytest.approx(20 - UNTOLD - guards.UNKNOWN_SAVE_S - 3 * 0.01, abs=0.011)
+    assert ended == pytest.approx(20 - UNTOLD - guards.UNKNOWN_SAVE_SHARE * 20 - 3 * 0.01, abs=0.011)
+    assert make(clock, 40.0).save_s == guards.UNKNOWN_SAVE_S
 
 
 def test_a_measured_save_replaces_the_default() -> None:

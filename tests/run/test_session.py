@@ -186,7 +186,9 @@ def test_a_failing_env_keeps_the_last_sound_state_and_the_reason(tmp_path: Path)
     assert outcome.detail == "ValueError: density is not a number"
     assert outcome.checkpoint is not None
     assert outcome.checkpoint.name == "step-000000000300-0003"
-    assert "Traceback" in (tmp_path / "reports" / "r1" / "error.txt").read_text()
+    assert outcome.num_timesteps == (300, 0)
+    said = (tmp_path / "reports" / "r1" / "error.txt").read_text()
+    assert said.startswith("session 1, step 333\n\nTraceback")
     stop = read_ledger(tmp_path).stop
     assert stop is not None
     assert stop.data["reason"] == "failed"
