@@ -4,6 +4,8 @@ DECISIONS = 240  # decisions in an episode
 
 ENVIRONMENTS = {
     "arzbench/TrafficLight-v0": "arzbench.env.traffic:TrafficLightEnv",
+    "arzbench/RampMetering-v0": "arzbench.env.freeway:RampMeteringEnv",
+    "arzbench/SpeedControl-v0": "arzbench.env.freeway:SpeedControlEnv",
 }
 
 

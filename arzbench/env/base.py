@@ -9,7 +9,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from arzbench.env import DECISIONS
-from arzbench.env.demand import DEMANDS, DemandModel
+from arzbench.env.demand import CROSSING, DemandModel, Demands
 from arzbench.env.render import space_time_image
 from arzbench.physics import cpu
 from arzbench.physics.model import PARAMETER_SETS
@@ -19,11 +19,13 @@ from arzbench.physics.scenario import (
     DELAY,
     DTYPES,
     LEFT,
+    PROFILE_INV_JAM,
     SCHEMES,
     STANDING,
     STOPS,
     WAITING,
     Scenario,
+    State,
     vehicles,
 )
 
@@ -73,12 +75,13 @@ class ArzEnv(gymnasium.Env[Observation, np.int64]):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}
     roads: ClassVar[int] = 1
     layout: ClassVar[dict[str, Any]] = {"stop_line": None}  # of the scenario
-    demands: ClassVar[dict[str, DemandModel]] = DEMANDS
+    demands: ClassVar[Demands] = CROSSING
+    default_parameters: ClassVar[str] = "default"
 
     def __init__(
         self,
         *,
-        parameters: str = "default",
+        parameters: str | None = None,
         scheme: str = "weno5",
         dtype: str = "float64",
         demand: str = "mixed",
@@ -88,10 +91,10 @@ class ArzEnv(gymnasium.Env[Observation, np.int64]):
         """Make the environment; `reset` starts it.
 
         Args:
-            parameters: Name in `PARAMETER_SETS`.
+            parameters: Name in `PARAMETER_SETS`; None for the environment's own.
             scheme: `weno5`, `muscl` or `first_order`.
             dtype: `float64` or `float32`.
-            demand: Name in `DEMANDS`.
+            demand: `quiet`, `mixed` or `rush`.
             reward: `delay` or `queue_change`.
             render_mode: None, or `rgb_array` for a space-time plot of density.
 
@@ -105,18 +108,22 @@ class ArzEnv(gymnasium.Env[Observation, np.int64]):
         if render_mode is not None:
             pick("render_mode", render_mode, modes)
         self.scenario = Scenario(
-            parameters=pick("parameters", parameters, PARAMETER_SETS),
+            parameters=pick("parameters", parameters or self.default_parameters, PARAMETER_SETS),
             scheme=scheme,
             dtype=dtype,
             **self.layout,
         )
-        self.demand_model: DemandModel = pick("demand", demand, self.demands)
+        self.demand_models: tuple[DemandModel, ...] = pick("demand", demand, self.demands)
         self.reward_name = reward
         self.render_mode = render_mode
         self.message_log: MessageLog | None = None
-        self.state = cpu.init(self.scenario, self.roads)
+        self.state = self.new_state()
         self.demand = np.zeros((DECISIONS, self.roads, self.scenario.origins, 2))
         self.time = 0  # decisions taken
+        # Jam density over that of each segment: more than 1 past a lane drop.
+        inverse = self.state.profile[:, PROFILE_INV_JAM, self.scenario.cells].astype(np.float64)
+        self.narrowing = inverse.reshape(self.roads, SEGMENTS, -1).mean(axis=2)
+        self.narrowing *= self.scenario.parameters.rho_jam
         self.history = np.zeros((DECISIONS, self.roads, self.scenario.n_cells), np.float32)
         queues = 2 * self.scenario.origins + 1
         size = self.roads * (4 * SEGMENTS + queues) + len(self.control_state()) + 1
@@ -130,11 +137,17 @@ class ArzEnv(gymnasium.Env[Observation, np.int64]):
     def apply(self, action: int) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
         """Take the action; return the engine's `red` and `rate` for the step."""
 
+    def new_state(self) -> State:
+        """Empty roads."""
+        return cpu.init(self.scenario, self.roads)
+
     def sample_demand(self) -> NDArray[np.float64]:
         """Demand of an episode [veh/s], shape (DECISIONS, roads, origins, 2)."""
-        origins = self.scenario.origins
-        flat = self.demand_model.sample(DECISIONS, self.roads * origins, self.np_random)
-        return flat.reshape(DECISIONS, self.roads, origins, 2)
+        roads = [
+            [model.sample(DECISIONS, self.np_random) for model in self.demand_models]
+            for _ in range(self.roads)
+        ]
+        return np.ascontiguousarray(np.moveaxis(np.array(roads), 2, 0))
 
     @abstractmethod
     def reset_control(self) -> None:
@@ -145,7 +158,7 @@ class ArzEnv(gymnasium.Env[Observation, np.int64]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Empty the roads and draw a new demand."""
         super().reset(seed=seed, options=options)
-        self.state = cpu.init(self.scenario, self.roads)
+        self.state = self.new_state()
         self.demand = self.sample_demand()
         self.time = 0
         self.history[:] = 0
@@ -191,9 +204,9 @@ class ArzEnv(gymnasium.Env[Observation, np.int64]):
         shape = (self.roads, 4, SEGMENTS, scenario.n_cells // SEGMENTS)
         mean = u[:, :, scenario.cells].reshape(shape).mean(axis=3, dtype=np.float64)
         rho_m, y_m, rho_c, y_c = mean.transpose(1, 0, 2) / p.rho_jam
-        s_m, s_c = rho_m + p.alpha * rho_c, rho_m + rho_c
-        v_m = _speed(rho_m, y_m, p.k_m * s_m * np.sqrt(s_m), p.v_free_m)
-        v_c = _speed(rho_c, y_c, p.k_c * s_c * s_c, p.v_free_c)
+        x_m, x_c = (rho_m + p.alpha * rho_c) * self.narrowing, (rho_m + rho_c) * self.narrowing
+        v_m = _speed(rho_m, y_m, p.k_m * x_m * np.sqrt(x_m), p.v_free_m)
+        v_c = _speed(rho_c, y_c, p.k_c * x_c * x_c, p.v_free_c)
         totals = self.state.totals
         queues = np.maximum(totals[:, [*range(2 * scenario.origins), STANDING]], 0.0)
         parts = np.concatenate(

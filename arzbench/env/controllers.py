@@ -7,7 +7,9 @@ reads the present state of the (possibly wrapped) environment and returns the ne
 from typing import Any, Protocol
 
 import gymnasium
+import numpy as np
 
+from arzbench.env.freeway import FreewayEnv, RampMeteringEnv
 from arzbench.env.traffic import TrafficLightEnv
 
 
@@ -94,8 +96,93 @@ class LongestQueue:
         return other if queues[other] > queues[crossing.phase] else crossing.phase
 
 
+class NoControl:
+    """The last setting of a freeway: no metering, no limit."""
+
+    def reset(self) -> None:
+        """Nothing to forget."""
+
+    def action(self, env: gymnasium.Env[Any, Any]) -> int:
+        """Return the last setting."""
+        return len(_freeway(env).settings) - 1
+
+
+class DensityThreshold:
+    """`setting` while the bottleneck's occupancy is above `threshold`, else no control."""
+
+    def __init__(self, threshold: float = 0.55, setting: int = 1) -> None:
+        """Make the controller."""
+        self.threshold = threshold
+        self.setting = setting
+
+    def reset(self) -> None:
+        """Nothing to forget."""
+
+    def action(self, env: gymnasium.Env[Any, Any]) -> int:
+        """Return the setting or no control."""
+        freeway = _freeway(env)
+        if freeway.occupancy(*freeway.bottleneck) > self.threshold:
+            return self.setting
+        return len(freeway.settings) - 1
+
+
+class Alinea:
+    """Metering rate by integral feedback on the occupancy past the merge.
+
+    `r(k) = r(k-1) + gain (target - occupancy)`, taken to the nearest setting; Papageorgiou,
+    Hadj-Salem & Blosseville, Transp. Res. Rec. 1320 (1991) 58. Rates in veh/s, and no metering
+    counts as the largest flow a ramp has, 0.4 veh/s.
+    """
+
+    def __init__(self, target: float = 0.5, gain: float = 0.3) -> None:
+        """Make the controller."""
+        self.target = target
+        self.gain = gain
+        self.rate = 0.4
+
+    def reset(self) -> None:
+        """Start without metering."""
+        self.rate = 0.4
+
+    def action(self, env: gymnasium.Env[Any, Any]) -> int:
+        """Return the setting nearest to the rate.
+
+        Raises:
+            TypeError: If the environment is not a RampMeteringEnv.
+        """
+        freeway = _freeway(env)
+        if not isinstance(freeway, RampMeteringEnv):
+            raise TypeError(f"{type(freeway).__name__} is not a RampMeteringEnv")
+        rates = np.minimum(freeway.settings, 0.4)
+        self.rate += self.gain * (self.target - freeway.occupancy(*freeway.bottleneck))
+        self.rate = min(max(self.rate, float(rates[0])), float(rates[-1]))
+        return int(np.abs(rates - self.rate).argmin())
+
+
+def _freeway(env: gymnasium.Env[Any, Any]) -> FreewayEnv:
+    """The freeway inside the wrappers.
+
+    Raises:
+        TypeError: If the environment is not a FreewayEnv.
+    """
+    inner = env.unwrapped
+    if not isinstance(inner, FreewayEnv):
+        raise TypeError(f"{type(inner).__name__} is not a FreewayEnv")
+    return inner
+
+
 CONTROLLERS: dict[str, type[Any]] = {
     "fixed_time": FixedTime,
     "max_pressure": MaxPressure,
     "longest_queue": LongestQueue,
+    "no_control": NoControl,
+    "density_threshold": DensityThreshold,
+    "alinea": Alinea,
+}
+
+# Baselines of each environment, the reference first.
+BASELINES = {
+    "arzbench/TrafficLight-v0": ("fixed_time", "max_pressure", "longest_queue"),
+    "arzbench/RampMetering-v0": ("no_control", "density_threshold", "alinea"),
+    "arzbench/SpeedControl-v0": ("no_control", "density_threshold"),
 }

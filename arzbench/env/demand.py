@@ -1,6 +1,7 @@
 """Seeded stochastic demand, from quiet to rush hour."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,30 +30,45 @@ class DemandModel:
     noise: float = 0.25
     memory: float = 0.8
 
-    def sample(self, decisions: int, origins: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Return flows of motorcycles and cars [veh/s], shape (decisions, origins, 2)."""
+    def sample(self, decisions: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Return flows of motorcycles and cars [veh/s], shape (decisions, 2)."""
         time = (np.arange(decisions) + 0.5) / decisions
-        out = np.empty((decisions, origins, 2))
-        for origin in range(origins):
-            quiet, peak = rng.uniform(*self.quiet), rng.uniform(*self.peak)
-            width, centre = rng.uniform(*self.width), rng.uniform(0.3, 0.7)
-            share = rng.uniform(*self.share_m)
-            shocks = rng.standard_normal(decisions)
-            log = np.empty(decisions)
-            log[0] = shocks[0]
-            fresh = np.sqrt(1 - self.memory**2)
-            for i in range(1, decisions):
-                log[i] = self.memory * log[i - 1] + fresh * shocks[i]
-            factor = np.exp(self.noise * log - 0.5 * self.noise**2)
-            flow = quiet + (peak - quiet) * np.exp(-0.5 * ((time - centre) / width) ** 2)
-            out[:, origin, 0] = flow * factor * share
-            out[:, origin, 1] = flow * factor * (1 - share)
-        return out
+        quiet, peak = rng.uniform(*self.quiet), rng.uniform(*self.peak)
+        width, centre = rng.uniform(*self.width), rng.uniform(0.3, 0.7)
+        share = rng.uniform(*self.share_m)
+        log = rng.standard_normal(decisions)
+        fresh = np.sqrt(1 - self.memory**2)
+        for i in range(1, decisions):
+            log[i] = self.memory * log[i - 1] + fresh * log[i]
+        factor = np.exp(self.noise * log - 0.5 * self.noise**2)
+        flow = quiet + (peak - quiet) * np.exp(-0.5 * ((time - centre) / width) ** 2)
+        return np.stack([flow * factor * share, flow * factor * (1 - share)], axis=1)
 
+
+# By name, a model for each origin of a road: its entry, then its on-ramp if it has one.
+Demands: TypeAlias = dict[str, tuple[DemandModel, ...]]
 
 # The crossing serves about 0.95 veh/s in all, less the time lost in switching.
-DEMANDS: dict[str, DemandModel] = {
-    "quiet": DemandModel(quiet=(0.03, 0.10), peak=(0.10, 0.20)),
-    "mixed": DemandModel(quiet=(0.03, 0.15), peak=(0.20, 0.55)),
-    "rush": DemandModel(quiet=(0.10, 0.20), peak=(0.40, 0.60)),
+CROSSING: Demands = {
+    "quiet": (DemandModel(quiet=(0.03, 0.10), peak=(0.10, 0.20)),),
+    "mixed": (DemandModel(quiet=(0.03, 0.15), peak=(0.20, 0.55)),),
+    "rush": (DemandModel(quiet=(0.10, 0.20), peak=(0.40, 0.60)),),
+}
+
+
+def _freeway(quiet: tuple[float, float], peak: tuple[float, float]) -> DemandModel:
+    return DemandModel(quiet=quiet, peak=peak, share_m=(0.2, 0.4), noise=0.1)
+
+
+# The freeway carries about 1.45 veh/s, and 1.3 once its merge has broken down.
+RAMP: Demands = {
+    "quiet": (_freeway((0.3, 0.6), (0.6, 0.9)), _freeway((0.03, 0.06), (0.05, 0.15))),
+    "mixed": (_freeway((0.4, 0.7), (1.10, 1.30)), _freeway((0.05, 0.10), (0.20, 0.30))),
+    "rush": (_freeway((0.6, 0.8), (1.20, 1.40)), _freeway((0.08, 0.12), (0.25, 0.35))),
+}
+# Past the lane drop it carries about 1.03 veh/s.
+LANE_DROP: Demands = {
+    "quiet": (_freeway((0.2, 0.4), (0.4, 0.7)),),
+    "mixed": (_freeway((0.3, 0.5), (0.9, 1.2)),),
+    "rush": (_freeway((0.5, 0.7), (1.0, 1.3)),),
 }

@@ -17,7 +17,7 @@ from Python, from `numba.njit` and from a CUDA kernel. Numbers inside them come 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -133,9 +133,21 @@ def _incident(category: int) -> Parameters:
     )  # fmt: skip
 
 
+def _freeway(category: int) -> Parameters:
+    """As `default`, but Ve_i = v_free_i (1 - 0.15 (s_i/rho_jam)^gamma_i - 0.85 s_c/rho_jam).
+
+    Equilibrium w falls where traffic is dense and recovers over tau, so what leaves a congested
+    merge is less than what the road carries without one: the capacity drop of a freeway, which
+    makes metering worth something.
+    """
+    p = _default(category)
+    return replace(p, a_m=0.15, a_c=0.15, b_m=0.85 * p.v_free_m, b_c=0.85 * p.v_free_c)
+
+
 PARAMETER_SETS: dict[str, Parameters] = {
     "default": _default(category=3),  # an urban street: 50 and 35 km/h
     "incident": _incident(category=2),
+    "freeway": _freeway(category=1),  # 85 and 75 km/h
 }
 
 

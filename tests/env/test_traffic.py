@@ -12,7 +12,7 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check
 
 import arzbench.env
 from arzbench.env.controllers import CONTROLLERS, FixedTime
-from arzbench.env.demand import DEMANDS
+from arzbench.env.demand import CROSSING, LANE_DROP, RAMP, Demands
 from arzbench.env.traffic import TrafficLightEnv
 from arzbench.physics.scenario import CROSSED
 
@@ -228,14 +228,16 @@ def test_fixed_time_is_sixty_sixty() -> None:
         assert [controller.action(env) for _ in range(10)] == [0] * 4 + [1] * 4 + [0] * 2
 
 
-def test_demand_is_ordered_quiet_to_rush() -> None:
-    means = []
-    for name in ("quiet", "mixed", "rush"):
-        rng = np.random.default_rng(0)
-        samples = [DEMANDS[name].sample(240, 2, rng) for _ in range(20)]
-        assert min(s.min() for s in samples) > 0
-        means.append(np.mean(samples))
-    assert means == sorted(means)
+@pytest.mark.parametrize("demands", [CROSSING, RAMP, LANE_DROP])
+def test_demand_is_ordered_quiet_to_rush(demands: Demands) -> None:
+    for origin in range(len(demands["quiet"])):
+        means = []
+        for name in ("quiet", "mixed", "rush"):
+            rng = np.random.default_rng(0)
+            samples = [demands[name][origin].sample(240, rng) for _ in range(20)]
+            assert min(s.min() for s in samples) > 0
+            means.append(np.mean(samples))
+        assert means == sorted(means)
 
 
 class Lines:
