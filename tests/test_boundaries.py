@@ -10,11 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
+
+from arzbench.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAINING_PACKAGES = {"torch", "numba", "gymnasium", "stable_baselines3"}
 TRAINING_STACK = ("arzbench.physics", "arzbench.env", "arzbench.workloads.")
 CONTRACT = {"arzbench.workloads.base"}
+COMMANDS = [name for name in typer.main.get_command(app).commands if not name.startswith("_")]
 
 # Runs one command, or imports one list of modules, and tells what was loaded by the end.
 PROBE = """
@@ -60,7 +64,7 @@ def test_modules_of_the_cost_stack_load_no_training_package(tmp_path: Path) -> N
     assert not modules & TRAINING_PACKAGES
 
 
-@pytest.mark.parametrize("command", ["", "calibrate", "plan", "run", "report"])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_loads_no_training_package(command: str, tmp_path: Path) -> None:
     modules, done = loaded("run", *filter(None, [command]), "--help", folder=tmp_path)
     assert done.returncode == 0, done.stderr
