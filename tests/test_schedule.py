@@ -6,6 +6,7 @@ training under a control that saves as the schedule says.
 
 import copy
 import inspect
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -168,7 +169,7 @@ def test_updates_foretold_are_those_done(case: str) -> None:
 
     training.run(Watch())
     done.append(training.num_updates)
-    real = [after - before for before, after in zip(done, done[1:], strict=False)]
+    real = [after - before for before, after in itertools.pairwise(done)]
     if isinstance(study, OffPolicyConfig) and study.frequency[1] == "episode":
         assert all(told >= was for told, was in zip(foretold, real, strict=True))
         assert sum(real) > 0

@@ -51,6 +51,10 @@ class Episodes:
         means = [r.mean_return for r in self.results if r.kind == "evaluation" and r.returns]
         return max(means) if means else None
 
+    def drop(self) -> None:
+        """Give up the evaluation that is open."""
+        self.returns, self.lengths = [], []
+
     def play(
         self, training: AbstractTraining, control: Control, kind: str, episodes: int, player: Player
     ) -> None:
@@ -71,7 +75,7 @@ class Episodes:
             returns=tuple(self.returns),
             lengths=tuple(self.lengths),
         )
-        self.returns, self.lengths = [], []
+        self.drop()
         self.keep(result)
         control.evaluated(training, result)
 

@@ -27,6 +27,7 @@ COUNTERS = (
     "_current_progress_remaining",
     "exploration_rate",
 )
+SDE_MATRICES = ("exploration_mat", "exploration_matrices")
 LAST = ("_last_obs", "_last_original_obs", "_last_episode_starts")
 #: a rollout buffer's parts that are filled step by step
 ROLLOUT_PARTS = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs")
@@ -49,7 +50,11 @@ def restore_weights(model: Any, saved: dict[str, Any]) -> None:
     if saved["log_ent_coef"] is not None:
         with th.no_grad():
             model.log_ent_coef.copy_(th.from_numpy(saved["log_ent_coef"]))
+    if (saved["noise"] is None) == bool(getattr(model, "use_sde", False)):
+        raise StateError("the saved state and this training differ in use_sde")
     for name, matrix in (saved["noise"] or {}).items():
+        if name not in SDE_MATRICES:
+            raise StateError(f"the saved exploration noise has an unknown part {name[:40]!r}")
         setattr(_sde_distribution(model), name, th.from_numpy(matrix.copy()).to(model.device))
 
 
@@ -63,8 +68,7 @@ def _sde_matrices(model: Any) -> dict[str, Array] | None:
     if not getattr(model, "use_sde", False):
         return None
     distribution = _sde_distribution(model)
-    names = ("exploration_mat", "exploration_matrices")
-    return {name: _array(getattr(distribution, name)) for name in names if hasattr(distribution, name)}
+    return {name: _array(getattr(distribution, name)) for name in SDE_MATRICES if hasattr(distribution, name)}
 
 
 def capture_optimizers(model: Any) -> dict[str, Any]:
@@ -193,8 +197,9 @@ def capture_counters(model: Any) -> dict[str, Any]:
     return {
         "counters": counters,
         "last": {name: getattr(model, name) for name in LAST},
-        "episodes": None if episodes is None else [[info["r"], info["l"]] for info in episodes],
-        "successes": None if episodes is None else [float(s) for s in model.ep_success_buffer],
+        "returns": None if episodes is None else np.array([info["r"] for info in episodes], float),
+        "lengths": None if episodes is None else np.array([info["l"] for info in episodes], np.int64),
+        "successes": None if episodes is None else np.array(model.ep_success_buffer, float),
         "noise": [getattr(n, "noise_prev", None) for n in _noises(model)],
     }
 
@@ -214,11 +219,11 @@ def restore_counters(model: Any, saved: dict[str, Any]) -> None:
         raise StateError(f"the saved episode starts have shape {np.shape(starts)}, not ({model.n_envs},)")
     for name in LAST:
         setattr(model, name, last[name])
-    if saved["episodes"] is not None:
+    if saved["returns"] is not None:
         window = model._stats_window_size
-        infos = [{"r": r, "l": length, "t": 0.0} for r, length in saved["episodes"]]
-        model.ep_info_buffer = deque(infos, maxlen=window)
-        model.ep_success_buffer = deque(saved["successes"], maxlen=window)
+        pairs = zip(saved["returns"].tolist(), saved["lengths"].tolist(), strict=True)
+        model.ep_info_buffer = deque([{"r": r, "l": n, "t": 0.0} for r, n in pairs], maxlen=window)
+        model.ep_success_buffer = deque(saved["successes"].tolist(), maxlen=window)
 
 
 def restore_noise(model: Any, states: list[Any]) -> None:

@@ -6,26 +6,24 @@ The groups are those that `fingerprint` tells apart. Random generators are put b
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from arzbench.errors import StateError
 from arzbench.workloads import codec, envstate, modelstate
 from arzbench.workloads.base import Evaluation, TrainingState
-
-if TYPE_CHECKING:
-    from arzbench.workloads.training import SB3Training
+from arzbench.workloads.episodes import Episodes
+from arzbench.workloads.parts import STAGES, TrainingParts
 
 FORMAT = 1
-STAGES = ("baseline", "train", "final", "done")
 #: what a malformed state makes NumPy, torch and Python raise
 MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, OverflowError,
              AssertionError)  # fmt: skip
 RESET_SEED = 2  # beside those of the evaluations
 
 
-def capture(training: SB3Training) -> TrainingState:
+def capture(training: TrainingParts) -> TrainingState:
     """The state of `training`, which must be at a consistent point."""
     arrays: dict[str, codec.Array] = {}
     groups = _groups(training)
@@ -40,13 +38,13 @@ def capture(training: SB3Training) -> TrainingState:
     return TrainingState(arrays=arrays, values=values, tier=tier)
 
 
-def fingerprint(training: SB3Training) -> dict[str, str]:
+def fingerprint(training: TrainingParts) -> dict[str, str]:
     """The SHA-256 of each group."""
     return {name: codec.digest(group) for name, group in _groups(training).items()}
 
 
-def _groups(training: SB3Training) -> dict[str, Any]:
-    model, rollout, episodes = training.model, training.rollout, training.episodes
+def _groups(training: TrainingParts) -> dict[str, Any]:
+    model, rollout = training.model, training.rollout
     buffer = getattr(model, "rollout_buffer", None)
     collected = buffer is not None and rollout.open
     counters = modelstate.capture_counters(model)
@@ -67,23 +65,31 @@ def _groups(training: SB3Training) -> dict[str, Any]:
             "updates": training.updates,
             "rollout": [rollout.open, rollout.steps, rollout.first_episode],
             "ended": [list(item) for item in training.ended],
-            "lengths": np.array(training.lengths, np.int64),
+            "seen": np.array(training.lengths, np.int64),
         },
         "env": {
             "envs": [envstate.capture_env(env) for env in training.envs] if exact else None,
             "normalization": modelstate.capture_normalization(model.get_vec_normalize_env()),
         },
-        "evaluations": {
-            "results": [
-                [r.kind, r.num_timesteps, list(r.returns), list(r.lengths)] for r in episodes.results
-            ],
-            "open": [list(episodes.returns), list(episodes.lengths)],
-            "best": episodes.best,
-        },
+        "evaluations": _results(training.episodes),
     }
 
 
-def restore(training: SB3Training, state: TrainingState) -> None:
+def _results(episodes: Episodes) -> dict[str, Any]:
+    """Long lists as arrays: they are saved again and again."""
+    results = episodes.results
+    return {
+        "kinds": [r.kind for r in results],
+        "steps": np.array([r.num_timesteps for r in results], np.int64),
+        "sizes": np.array([len(r.returns) for r in results], np.int64),
+        "returns": np.array([x for r in results for x in r.returns], float),
+        "lengths": np.array([n for r in results for n in r.lengths], np.int64),
+        "open": [list(episodes.returns), list(episodes.lengths)],
+        "best": episodes.best,
+    }
+
+
+def restore(training: TrainingParts, state: TrainingState) -> None:
     """Put `training`, made anew, into `state`.
 
     Raises:
@@ -98,7 +104,7 @@ def restore(training: SB3Training, state: TrainingState) -> None:
         raise StateError(f"the saved state does not fit this training ({what})") from error
 
 
-def _check_identity(training: SB3Training, state: TrainingState) -> None:
+def _check_identity(training: TrainingParts, state: TrainingState) -> None:
     config, values = training.config, state.values
     if values["format"] != FORMAT:
         raise StateError(f"the saved state is of format {values['format']!r}, this arzbench reads {FORMAT}")
@@ -108,7 +114,7 @@ def _check_identity(training: SB3Training, state: TrainingState) -> None:
         raise StateError(f"the saved state is of another training: {other}, not {mine}")
 
 
-def _restore(training: SB3Training, groups: dict[str, Any]) -> None:
+def _restore(training: TrainingParts, groups: dict[str, Any]) -> None:
     model, counters = training.model, groups["counters"]
     modelstate.restore_weights(model, groups["weights"])
     modelstate.restore_optimizers(model, groups["optimizer"])
@@ -129,33 +135,38 @@ def _restore(training: SB3Training, groups: dict[str, Any]) -> None:
     training.random = copy.deepcopy(groups["rng"])
 
 
-def _restore_progress(training: SB3Training, counters: dict[str, Any]) -> None:
+def _restore_progress(training: TrainingParts, counters: dict[str, Any]) -> None:
     opened, steps, first_episode = counters["rollout"]
-    if counters["stage"] not in STAGES or type(opened) is not bool or steps < 0:
+    if counters["stage"] not in STAGES or type(opened) is not bool:
         raise StateError("the saved state has an unknown stage or rollout")
+    if opened and not training.rule.fits(steps):
+        raise StateError(f"the saved rollout has {steps} steps already: rollouts here are shorter")
     training.position = counters["stage"]
     training.updates = int(counters["updates"])
     rollout = training.rollout
     rollout.open, rollout.steps, rollout.first_episode = opened, int(steps), int(first_episode)
     training.ended = [(float(r), int(n)) for r, n in counters["ended"]]
-    training.lengths.extend(counters["lengths"].tolist())
+    training.lengths.extend(counters["seen"].tolist())
 
 
-def _restore_results(training: SB3Training, saved: dict[str, Any]) -> None:
-    for kind, num_timesteps, returns, lengths in saved["results"]:
+def _restore_results(training: TrainingParts, saved: dict[str, Any]) -> None:
+    returns, lengths = saved["returns"].tolist(), saved["lengths"].tolist()
+    sizes = saved["sizes"].tolist()
+    if not sum(sizes) == len(returns) == len(lengths) or min(sizes, default=0) < 0:
+        raise StateError("the saved evaluations lack episodes")
+    ends = np.cumsum(saved["sizes"]).tolist()
+    for kind, step, size, end in zip(saved["kinds"], saved["steps"].tolist(), sizes, ends, strict=True):
+        part = slice(end - size, end)
         result = Evaluation(
-            kind=str(kind),
-            num_timesteps=int(num_timesteps),
-            returns=tuple(float(r) for r in returns),
-            lengths=tuple(int(n) for n in lengths),
+            kind=str(kind), num_timesteps=step, returns=tuple(returns[part]), lengths=tuple(lengths[part])
         )
         training.episodes.keep(result)
-    returns, lengths = saved["open"]
-    training.episodes.returns = [float(r) for r in returns]
-    training.episodes.lengths = [int(n) for n in lengths]
+    open_returns, open_lengths = saved["open"]
+    training.episodes.returns = [float(r) for r in open_returns]
+    training.episodes.lengths = [int(n) for n in open_lengths]
 
 
-def _restore_envs(training: SB3Training, saved: list[Any] | None, begun: bool) -> None:
+def _restore_envs(training: TrainingParts, saved: list[Any] | None, begun: bool) -> None:
     if saved is not None:
         for env, state in zip(training.envs, saved, strict=True):
             envstate.restore_env(env, state)
@@ -163,10 +174,10 @@ def _restore_envs(training: SB3Training, saved: list[Any] | None, begun: bool) -
         _start_new_episodes(training)
 
 
-def _start_new_episodes(training: SB3Training) -> None:
+def _start_new_episodes(training: TrainingParts) -> None:
     """Where envs cannot be captured: episodes begin anew, others than those already seen."""
     model = training.model
-    key = [training.config.seed, RESET_SEED, training.num_timesteps]
+    key = [training.config.seed, RESET_SEED, model.num_timesteps]
     model.env.seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
     model._last_obs = model.env.reset()
     model._last_episode_starts = np.ones(training.config.n_envs, dtype=bool)

@@ -8,56 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 from arzbench.logs.periodic import PeriodicLogger
 from arzbench.records import EnvFacts, Phase
-from arzbench.study import PPO, OffPolicyConfig, OnPolicyConfig, TrainConfig
+from arzbench.study import OnPolicyConfig, TrainConfig
 from arzbench.workloads import modelstate, snapshot
 from arzbench.workloads.base import AbstractTraining, Control, TrainingState
 from arzbench.workloads.episodes import Episodes, Player, by_policy
 from arzbench.workloads.messages import Messages
 from arzbench.workloads.meter import Meter
-
-#: episode lengths remembered for `facts`
-MAX_LENGTHS = 1000
+from arzbench.workloads.parts import MAX_LENGTHS, Rollout, TrainingParts
 
 
-@dataclass
-class Rollout:
-    """The rollout being collected."""
-
-    open: bool = False
-    steps: int = 0  # vectorised steps done
-    first_episode: int = 0  # episodes ended before it
-    carried: int = 0  # steps done before this `learn` began
-
-
-class UpdateRule(NamedTuple):
-    """When a vectorised step is followed by updates, and by how many."""
-
-    steps: int  # not before this many steps of the rollout
-    first: int  # nor from fewer env steps than these
-    updates: int  # below 0: as many as the rollout has env steps
-
-    @classmethod
-    def of(cls, config: TrainConfig) -> UpdateRule:
-        """The rule of the library's `learn`; where rollouts are episodes, any step may end one."""
-        if isinstance(config, OffPolicyConfig):
-            frequency, unit = config.frequency
-            first = config.learning_starts - config.n_envs + 1
-            return cls(frequency if unit == "step" else 1, first, config.gradient_steps)
-        assert isinstance(config, OnPolicyConfig)
-        updates = 1
-        if isinstance(config, PPO):
-            updates = config.n_epochs * math.ceil(config.rollout_steps / config.batch_size)
-        return cls(config.n_steps, 0, updates)
-
-
-class SB3Training(AbstractTraining):
+class SB3Training(TrainingParts, AbstractTraining):
     """One training; made by `SB3Workload.create`."""
 
     def __init__(
@@ -72,22 +37,11 @@ class SB3Training(AbstractTraining):
         budget: int,
     ) -> None:
         """`model` must be of a class of `arzbench.workloads.sb3`; `envs` are those it trains on."""
-        self.config = config
-        self.model = model
-        self.envs = envs
+        super().__init__(config, model, envs, episodes)
         self.meter = meter
-        self.episodes = episodes
-        self.rollout = Rollout()
         self.horizon = config.total_timesteps
-        self.updates = 0
-        self.ended: list[tuple[float, int]] = []  # training episodes to be told to the control
-        self.lengths: deque[int] = deque(maxlen=MAX_LENGTHS)
-        self.position = "baseline"
-        self.random: dict[str, Any] | None = modelstate.capture_random(model)
-        self.noise: list[Any] = []
         self._budget = budget
         self._evaluate_at = math.inf
-        self._rule = UpdateRule.of(config)
         self._baseline = baseline
         self._stream = stream
         self._control: Control
@@ -136,6 +90,7 @@ class SB3Training(AbstractTraining):
             self.random = None
         if self.position in ("final", "done") and self.num_timesteps < self._budget:
             self.position = "train"
+            self.episodes.drop()
         self._switch_evaluation()
         if self.position == "baseline":
             self._play("baseline", self.config.baseline.episodes)
@@ -303,7 +258,7 @@ class SB3Training(AbstractTraining):
 
     def _updates_ahead(self) -> int:
         """Gradient steps that will follow the next vectorised step at once, at most."""
-        steps, rule = self.rollout.steps + 1, self._rule
+        steps, rule = self.rollout.steps + 1, self.rule
         if steps < rule.steps or self.model.num_timesteps < rule.first:
             return 0
         return steps * self.config.n_envs if rule.updates < 0 else rule.updates

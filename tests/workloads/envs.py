@@ -6,6 +6,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from arzbench.clock import VirtualClock
+
 
 class Drift(gym.Env):
     """A noisy state that actions push; ends after `length` steps, or earlier at random."""
@@ -79,6 +81,24 @@ class Spoken:
         return str(self.value)
 
 
-for name, kind in (("Drift", Drift), ("Known", Known), ("Talking", Talking)):
+class Timed(Talking):
+    """Takes 5 s a step, 2 s a reset and 0.5 s for its messages, on a clock of its own."""
+
+    clock = VirtualClock()
+
+    def reset(self, **kwargs: Any) -> Any:
+        self.clock.advance(2)
+        return super().reset(**kwargs)
+
+    def step(self, action: Any) -> Any:
+        self.clock.advance(5)
+        return super().step(action)
+
+    def emit_messages(self) -> None:
+        self.clock.advance(0.5)
+        super().emit_messages()
+
+
+for name, kind in (("Drift", Drift), ("Known", Known), ("Talking", Talking), ("Timed", Timed)):
     if f"arztest/{name}-v0" not in gym.registry:
         gym.register(f"arztest/{name}-v0", entry_point=kind)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from arzbench.records import StopReason
 from arzbench.study import TrainConfig
 from arzbench.workloads.base import StopTraining, TrainingState
 from tests.workloads.controls import Free, StopAt, config, start, through_bytes, tidy  # noqa: F401
@@ -179,6 +180,36 @@ def test_a_budget_can_grow_without_moving_the_horizon() -> None:
     second, _ = start(study, through_bytes(first.capture()))
     second.run(Free())
     assert second.fingerprint() == expected
+
+
+def test_a_final_evaluation_cut_short_is_dropped_when_the_budget_grows() -> None:
+    study = config("a2c", total_timesteps=40, evaluation={"eval_freq": 30, "n_eval_episodes": 1,
+                                                          "final_episodes": 2})  # fmt: skip
+    expected, _, _ = whole(study)
+
+    class StopFinal(Free):
+        def before_episode(self, training: Any, kind: str) -> None:
+            if kind == "final" and training.episodes.returns:
+                raise StopTraining(StopReason.SIGNAL)
+
+    first, _ = start(study, budget=20)
+    with pytest.raises(StopTraining):
+        first.run(StopFinal())
+    assert (first.stage, len(first.episodes.returns)) == ("final", 1)
+    second, _ = start(study, through_bytes(first.capture()))
+    second.run(Free())
+    assert second.fingerprint() == expected
+
+
+def test_long_lists_come_back_at_their_length() -> None:
+    """More episodes than statistics of the last 100 hold, and evaluations of several kinds."""
+    study = config("dqn", total_timesteps=700, learning_starts=600, env_kwargs={"length": 5},
+                   stats_window_size=20, **{k: STAGES[k] for k in ("baseline", "evaluation")})  # fmt: skip
+    expected, control, reference = whole(study)
+    found, _, resumed = interrupted(study, [control.count - 40])
+    assert found == expected
+    assert resumed.facts() == reference.facts()
+    assert len(resumed.facts().episode_steps) == 140
 
 
 def test_evaluations_do_not_touch_the_training() -> None:

@@ -1,0 +1,74 @@
+"""What a training consists of: everything that a saved state holds, and how its rollouts go."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from arzbench.study import PPO, OffPolicyConfig, OnPolicyConfig, TrainConfig
+from arzbench.workloads import modelstate
+from arzbench.workloads.episodes import Episodes
+
+#: episode lengths remembered
+MAX_LENGTHS = 1000
+STAGES = ("baseline", "train", "final", "done")
+
+
+@dataclass
+class Rollout:
+    """The rollout being collected."""
+
+    open: bool = False
+    steps: int = 0  # vectorised steps done
+    first_episode: int = 0  # episodes ended before it
+    carried: int = 0  # steps done before this `learn` began
+
+
+class UpdateRule(NamedTuple):
+    """When a vectorised step is followed by updates, and by how many."""
+
+    steps: int  # not before this many steps of the rollout
+    first: int  # nor from fewer env steps than these
+    updates: int  # below 0: as many as the rollout has env steps
+    episodes: bool = False  # rollouts are episodes: any step may be their last
+
+    def fits(self, steps: int) -> bool:
+        """Whether a rollout can go on after `steps` steps."""
+        return steps >= 0 and (self.episodes or steps < self.steps)
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> UpdateRule:
+        """The rule of the library's `learn`."""
+        if isinstance(config, OffPolicyConfig):
+            frequency, unit = config.frequency
+            first = config.learning_starts - config.n_envs + 1
+            episodes = unit == "episode"
+            return cls(1 if episodes else frequency, first, config.gradient_steps, episodes)
+        assert isinstance(config, OnPolicyConfig)
+        updates = 1
+        if isinstance(config, PPO):
+            updates = config.n_epochs * math.ceil(config.rollout_steps / config.batch_size)
+        return cls(config.n_steps, 0, updates)
+
+
+class TrainingParts:
+    """The parts of one training that change as it goes."""
+
+    def __init__(self, config: TrainConfig, model: Any, envs: Sequence[Any], episodes: Episodes) -> None:
+        """`envs` are those that `model` trains on, `episodes` has one of its own."""
+        self.config = config
+        self.model = model
+        self.envs = envs
+        self.episodes = episodes
+        self.rule = UpdateRule.of(config)
+        self.rollout = Rollout()
+        self.position = STAGES[0]
+        self.updates = 0
+        self.ended: list[tuple[float, int]] = []  # training episodes to be told to the control
+        self.lengths: deque[int] = deque(maxlen=MAX_LENGTHS)
+        # put back when `run` begins: until then anything may draw numbers or reset noise
+        self.random: dict[str, Any] | None = modelstate.capture_random(model)
+        self.noise: list[Any] = []
