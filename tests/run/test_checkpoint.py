@@ -1,40 +1,30 @@
 """Checkpoints: what is saved comes back; what cannot be believed is refused and executes nothing."""
 
-import hashlib
 import json
 import math
 import os
-import pickle
 import resource
 import shutil
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from arzbench import store
-from arzbench.clock import VirtualClock
 from arzbench.errors import StateError, UsageError
 from arzbench.run.checkpoint import (
     ARRAYS,
     MANIFEST,
     STATE,
-    Checkpoint,
-    CheckpointStore,
-    Header,
-    Part,
     read_manifest,
+    verify,
 )
 from arzbench.workloads.base import TrainingState
-
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.run.states import filled, header, names, newest, opened, state, truncate
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 VALUES = st.dictionaries(
@@ -43,47 +33,6 @@ VALUES = st.dictionaries(
 NUMBERS = st.sampled_from(["?", "i1", "<i8", ">u4", "f2", "<f4", "f8", "c16"])
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=40)
 ARRAY = NUMBERS.flatmap(lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, min_side=0)))
-
-
-def header(step: int = 0, **changes: Any) -> Header:
-    given: dict[str, Any] = {
-        "study": "study-1",
-        "training": 0,
-        "num_timesteps": step,
-        "job_steps": step,
-        "elapsed_s": float(step),
-        "sessions": 1,
-        "ledger": step,
-        "versions": {"numpy": np.__version__},
-        "created": "2026-01-01T00:00:00",
-    }
-    return Header(**{**given, **changes})
-
-
-def state(step: int = 0, rows: int = 50) -> TrainingState:
-    arrays = {"weights": np.arange(rows) + step, "policy/layer.0": np.full((3, 2), step, np.float32)}
-    return TrainingState(arrays=arrays, values={"step": step}, tier="exact")
-
-
-def opened(folder: Path, keep_last: int = 2) -> CheckpointStore:
-    return CheckpointStore(folder, keep_last, VirtualClock())
-
-
-def newest(folder: Path) -> Checkpoint:
-    found = opened(folder).newest("study-1")
-    assert found is not None
-    return found
-
-
-def filled(folder: Path, steps: int = 3, keep_last: int = 5) -> CheckpointStore:
-    checkpoints = opened(folder, keep_last)
-    for step in range(1, steps + 1):
-        checkpoints.save(state(step), header(step))
-    return checkpoints
-
-
-def names(folder: Path) -> list[str]:
-    return [path.name for path in opened(folder).paths()]
 
 
 @settings(max_examples=40)
@@ -157,10 +106,6 @@ def test_an_empty_or_absent_folder_has_none(tmp_path: Path) -> None:
 
 
 # Damage.
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
 
 
 def flip(path: Path) -> None:
@@ -306,190 +251,20 @@ def test_what_is_not_a_number_is_not_saved(tmp_path: Path, bad: np.ndarray[Any, 
     assert names(tmp_path) == []
 
 
-# Hostile checkpoints, their manifests made to match.
+def test_a_checkpoint_appears_whole_and_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    appeared = []
+    rename = os.rename
 
+    def watched(source: Path, target: Path) -> None:
+        if target.name.startswith("step-"):
+            assert not target.exists()
+            verify(source, read_manifest(source))
+            appeared.append(target.name)
+        rename(source, target)
 
-def reseal(path: Path, **changes: Any) -> None:
-    """A manifest that vouches for whatever is in `path` now."""
-    parts = tuple(
-        Part(name=name, sha256=_sha256(path / name), bytes=(path / name).stat().st_size)
-        for name in (ARRAYS, STATE)
-        if (path / name).is_file()
-    )
-    manifest = msgspec.structs.replace(read_manifest(path), **{"parts": parts, **changes})
-    manifest = msgspec.structs.replace(manifest, digest=manifest.expected_digest())
-    (path / MANIFEST).write_bytes(store.encode("arzbench/checkpoint", manifest))
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-class Payload:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, trap: Path) -> None:
-        self.trap = trap
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.trap,)
-
-
-def npy(shape: str, body: bytes, descr: str = "'<f8'") -> bytes:
-    text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}".encode()
-    text += b" " * (-(len(text) + 11) % 64) + b"\n"
-    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + body
-
-
-def archive(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
-    with zipfile.ZipFile(path, "w", compression) as file:
-        for name, content in members.items():
-            file.writestr(name, content)
-
-
-def pickled(path: Path, trap: Path) -> None:
-    np.savez(path / ARRAYS, weights=np.array([Payload(trap)], dtype=object))
-
-
-def pure_pickle(path: Path, trap: Path) -> None:
-    (path / ARRAYS).write_bytes(pickle.dumps(Payload(trap)))
-
-
-def pickled_member(path: Path, trap: Path) -> None:
-    archive(path / ARRAYS, {"weights.npy": pickle.dumps(Payload(trap))})
-
-
-def code_in_a_header(path: Path, trap: Path) -> None:
-    archive(path / ARRAYS, {"a.npy": npy(f"__import__('pathlib').Path({str(trap)!r}).touch()", b"")})
-
-
-def zip_bomb(path: Path, trap: Path) -> None:
-    members = {"a.npy": npy("(10000000,)", bytes(80_000_000))}
-    archive(path / ARRAYS, members, zipfile.ZIP_DEFLATED)
-
-
-def absurd_shape(path: Path, trap: Path) -> None:
-    archive(path / ARRAYS, {"a.npy": npy(f"({10**15},)", b"12345678")})
-
-
-def negative_shape(path: Path, trap: Path) -> None:
-    archive(path / ARRAYS, {"a.npy": npy("(-1, -1)", b"12345678")})
-
-
-def overflowing_shape(path: Path, trap: Path) -> None:
-    archive(path / ARRAYS, {"a.npy": npy(f"({2**32}, {2**32})", b"")})
-
-
-def two_of_one_name(path: Path, trap: Path) -> None:
-    archive(path / ARRAYS, {"a.npy": npy("(1,)", b"12345678"), "b.npy": npy("(1,)", b"87654321")})
-    content = (path / ARRAYS).read_bytes()
-    (path / ARRAYS).write_bytes(content.replace(b"b.npy", b"a.npy"))
-
-
-def lying_directory(path: Path, trap: Path) -> None:
-    """The archive's directory claims a member of 4 GB."""
-    archive(path / ARRAYS, {"a.npy": npy("(1,)", b"12345678")})
-    content = bytearray((path / ARRAYS).read_bytes())
-    at = content.index(b"PK\x01\x02") + 20
-    content[at : at + 8] = b"\xfe\xff\xff\xff" * 2
-    (path / ARRAYS).write_bytes(content)
-
-
-def link_to_elsewhere(path: Path, trap: Path) -> None:
-    secret = path.parent / "secret.json"
-    secret.write_text("{}")
-    (path / STATE).unlink()
-    (path / STATE).symlink_to(secret)
-
-
-def pipe(path: Path, trap: Path) -> None:
-    (path / STATE).unlink()
-    os.mkfifo(path / STATE)
-
-
-def deep_json(path: Path, trap: Path) -> None:
-    (path / STATE).write_bytes(b"[" * 200_000)
-
-
-def not_an_object(path: Path, trap: Path) -> None:
-    (path / STATE).write_bytes(b"[1]")
-
-
-HOSTILE = [
-    pickled, pure_pickle, pickled_member, code_in_a_header, zip_bomb, absurd_shape, negative_shape,
-    overflowing_shape, two_of_one_name, lying_directory, link_to_elsewhere, pipe, deep_json, not_an_object,
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("attack", HOSTILE)
-def test_a_hostile_checkpoint_is_refused_and_executes_nothing(
-    tmp_path: Path, attack: Callable[[Path, Path], None]
-) -> None:
-    folder, trap = tmp_path / "store", tmp_path / "executed"
-    filled(folder, 2)
-    path = folder / "step-000000000002-0002"
-    parts = read_manifest(path).parts
-    attack(path, trap)
-    regular = all((path / p.name).is_file() for p in parts)
-    reseal(path, **({} if regular else {"parts": parts}))
-    checkpoints = opened(folder)
-    found = checkpoints.newest("study-1")
-    assert found is not None
-    assert found.load().values == {"step": 1}
-    assert path.name in checkpoints.skipped
-    assert not trap.exists()
-
-
-@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "arrays.npz/../state.json", ""])
-def test_a_part_outside_is_never_opened(tmp_path: Path, name: str) -> None:
-    filled(tmp_path, 2)
-    path = tmp_path / "step-000000000002-0002"
-    arrays, values = read_manifest(path).parts
-    reseal(path, parts=(arrays, msgspec.structs.replace(values, name=name)))
-    checkpoints = opened(tmp_path)
-    found = checkpoints.newest("study-1")
-    assert found is not None
-    assert found.manifest.num_timesteps == 1
-    assert "its parts are not" in checkpoints.skipped[path.name]
-
-
-def test_a_linked_directory_is_not_a_checkpoint(tmp_path: Path) -> None:
-    filled(tmp_path / "elsewhere", 1)
-    filled(tmp_path / "store", 1)
-    (tmp_path / "store" / "step-000000000009-0009").symlink_to(
-        tmp_path / "elsewhere" / "step-000000000001-0001"
-    )
-    checkpoints = opened(tmp_path / "store")
-    found = checkpoints.newest("study-1")
-    assert found is not None
-    assert found.path.name == "step-000000000001-0001"
-    assert checkpoints.skipped == {"step-000000000009-0009": "not a directory"}
-    checkpoints.save(state(2), header(2))
-    assert [name[-4:] for name in names(tmp_path / "store")] == ["0001", "0010"]
-    assert len(names(tmp_path / "elsewhere")) == 1
-    assert not list((tmp_path / "store").glob(".*"))
-
-
-NONSENSE = b'{"schema": "arzbench/checkpoint", "version": 1, "elapsed_s": NaN}'
-
-
-@pytest.mark.parametrize(
-    "text", [b"[" * 100_000, b"[1]", b"null", b"{}", b" " * (2 << 20), b"\xff\xfe", NONSENSE]
-)
-def test_a_manifest_of_nonsense_is_skipped(tmp_path: Path, text: bytes) -> None:
-    filled(tmp_path, 2)
-    (tmp_path / "step-000000000002-0002" / MANIFEST).write_bytes(text)
-    assert newest(tmp_path).manifest.num_timesteps == 1
-
-
-@pytest.mark.parametrize("value", [b"NaN", b"1e999", b"1" + b"0" * 400, b'"3"', b"null", b"-Infinity"])
-def test_a_manifest_with_a_strange_number_is_skipped(tmp_path: Path, value: bytes) -> None:
-    filled(tmp_path, 2)
-    path = tmp_path / "step-000000000002-0002" / MANIFEST
-    content = path.read_bytes()
-    assert content.count(b'"elapsed_s": 2.0') == 1
-    path.write_bytes(content.replace(b'"elapsed_s": 2.0', b'"elapsed_s": ' + value))
-    assert newest(tmp_path).manifest.num_timesteps == 1
+    monkeypatch.setattr(os, "rename", watched)
+    filled(tmp_path)
+    assert appeared == names(tmp_path)
 
 
 def test_damage_after_the_proof_is_an_error_of_state(tmp_path: Path) -> None:

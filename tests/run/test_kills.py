@@ -12,7 +12,7 @@ import pytest
 
 from arzbench.clock import VirtualClock
 from arzbench.run.checkpoint import POINTS, CheckpointStore
-from tests.run.test_checkpoint import ROOT
+from tests.run.states import ROOT
 
 PROGRAM = ROOT / "tests" / "run" / "saving.py"
 

@@ -14,7 +14,7 @@ from arzbench.run import ledger
 from arzbench.run.checkpoint import CheckpointStore
 from arzbench.workloads.synthetic import SyntheticWorkload
 from tests.run.jobs import fingerprints, run
-from tests.run.test_checkpoint import ROOT
+from tests.run.states import ROOT
 from tests.run.training import STUDY
 
 PROGRAM = ROOT / "tests" / "run" / "training.py"
