@@ -5,6 +5,7 @@ Nothing heavy is imported here: `arzbench --help` needs neither torch, numba nor
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -116,7 +117,7 @@ def calibrate(
     from arzbench.commands.calibrate import run_calibrate
 
     run_calibrate(
-        working=folder,
+        working=parse_folder(folder),
         study=study,
         env=env,
         algo=algo,
@@ -150,7 +151,7 @@ def plan(
     from arzbench.commands.plan import run_plan
 
     run_plan(
-        working=folder,
+        working=parse_folder(folder),
         study=study,
         env=env,
         algo=algo,
@@ -193,7 +194,7 @@ def run(
     from arzbench.commands.run import RunOptions, run_run
 
     options = RunOptions(
-        working=folder,
+        working=parse_folder(folder),
         study=study,
         env=env,
         algo=algo,
@@ -227,7 +228,7 @@ def report(
     """Show what a run did: predicted against actual, time per phase, evaluations, sessions."""
     from arzbench.commands.report import run_report
 
-    run_report(working=folder, run_id=run_id, output=output, as_json=as_json)
+    run_report(working=parse_folder(folder), run_id=run_id, output=output, as_json=as_json)
 
 
 @app.command("_worker", hidden=True)
@@ -264,6 +265,13 @@ def parse_probability(flag: str, text: str) -> float:
     return value
 
 
+def parse_folder(folder: Path) -> Path:
+    """The working folder; it need not exist yet."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--dir {folder} is not a folder", "name a folder, or leave --dir out")
+    return folder
+
+
 def leave(code: int) -> None:
     """Flush and end at once: tearing down torch takes a second that a deadline may not have."""
     import os
@@ -292,6 +300,11 @@ def main() -> None:
         code = 130
     except typer.Abort:
         code = ExitCode.FAILURE
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        _tell(f"a name is too long for this system: {str(error.filename)[:60]}...", "shorten it")
+        code = ExitCode.USAGE
     except Exception as error:
         # typer's own usage errors (its base class is not public)
         told = getattr(error, "format_message", None)

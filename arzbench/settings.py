@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ def choose_study(
                     "--set changes a study, and none is named", "add --study NAME, or --env and --algo"
                 )
             return None
-        return change_study(find_study(working, study), changes)
+        return _finite(change_study(find_study(working, study), changes), study)
     if study is not None:
         raise UsageError("--study and --env/--algo exclude each other", "--set env=... changes a study's env")
     if env is None or algo is None:
@@ -59,7 +60,22 @@ def choose_study(
     config = make_config(table, "--env and --algo")
     name = re.sub(r"[^a-z0-9]+", "-", f"{algo}-{env}".lower()).strip("-")
     single = Study(name=name, trainings=(msgspec.structs.replace(config, name=name),))  # type: ignore[arg-type]
-    return change_study(single, changes)
+    return _finite(change_study(single, changes), "--env and --algo")
+
+
+def _finite(study: Study, source: str) -> Study:
+    """`study`, unless a value of it is nan or inf: a study must be the same written down and read again."""
+    wrong = [w for t in study.trainings for w in _not_finite(msgspec.to_builtins(t), "")]
+    if wrong:
+        raise UsageError(f"{source}: {'; '.join(dict.fromkeys(wrong))}", "write an ordinary number")
+    return study
+
+
+def _not_finite(value: Any, place: str) -> list[str]:
+    if isinstance(value, float) and not math.isfinite(value):
+        return [f"{place} = {value} is not a finite number"]
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [w for key, inner in items for w in _not_finite(inner, f"{place}.{key}" if place else str(key))]
 
 
 def _algorithms() -> str:
@@ -71,7 +87,8 @@ def change_study(study: Study, changes: Sequence[str]) -> Study:
     if not changes:
         return study
     pairs = [_parse(change) for change in changes]
-    trainings = tuple(_change(config, pairs) for config in study.trainings)
+    told = " ".join(f"--set {change}" for change in changes)
+    trainings = tuple(_change(config, pairs, told) for config in study.trainings)
     return msgspec.structs.replace(study, trainings=trainings)
 
 
@@ -86,7 +103,7 @@ def _parse(change: str) -> tuple[list[str], Any]:
     return key.strip().split("."), value
 
 
-def _change(config: TrainConfig, pairs: Sequence[tuple[list[str], Any]]) -> TrainConfig:
+def _change(config: TrainConfig, pairs: Sequence[tuple[list[str], Any]], source: str) -> TrainConfig:
     """Keys are a training's own, dotted for tables; anything else is a hyper-parameter."""
     table: dict[str, Any] = msgspec.to_builtins(config)
     hyper = {**table.pop("hyperparameters"), **{k: table.pop(k) for k in config.schedule_fields()}}
@@ -104,4 +121,4 @@ def _change(config: TrainConfig, pairs: Sequence[tuple[list[str], Any]]) -> Trai
         target[path[-1]] = value
         if path == ["algo"] and value != config.algo:
             raise UsageError("--set algo=... would drop the hyper-parameters", "use --env and --algo instead")
-    return make_config(table, "--set")
+    return make_config(table, source)
