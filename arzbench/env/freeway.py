@@ -3,90 +3,60 @@
 from typing import Any, ClassVar
 
 import numpy as np
-from gymnasium import spaces
-from numpy.typing import NDArray
 
-from arzbench.env.base import ArzEnv, Captured
+from arzbench.env.base import ArzEnv
+from arzbench.env.batch import ArzBatch, Captured, Floats, Integers
 from arzbench.env.demand import LANE_DROP, RAMP, Demands
 from arzbench.physics.scenario import NUM_GHOST, PROFILE_LIMIT, State
 
 
-class FreewayEnv(ArzEnv):
-    """One road and an action that chooses one of five settings.
+class FreewayBatch(ArzBatch):
+    """Freeways; see `FreewayEnv`."""
 
-    The control's own state in the observation is the last setting, one-hot.
-    Arguments, observation and reward are those of `ArzEnv`.
-    """
-
+    actions: ClassVar[int] = 5
     settings: ClassVar[tuple[float, ...]]
-    bottleneck: ClassVar[tuple[float, float]] = (600.0, 700.0)  # m
     default_parameters: ClassVar[str] = "freeway"
 
-    def __init__(self, **options: Any) -> None:
-        """Make the environment; see `ArzEnv` for the options and errors."""
-        self.setting = len(self.settings) - 1
-        super().__init__(**options)
-        self.action_space = spaces.Discrete(len(self.settings))
+    def __init__(self, num_envs: int = 1, **options: Any) -> None:
+        """Make the batch; see `ArzBatch` for options and errors."""
+        self.setting = np.full(num_envs, self.actions - 1)
+        super().__init__(num_envs, **options)
 
-    def reset_control(self) -> None:
+    def reset_control(self, env: int) -> None:
         """Start without control, the last setting."""
-        self.setting = len(self.settings) - 1
+        self.setting[env] = self.actions - 1
 
-    def choose(self, action: int) -> float:
-        """Take a setting and return its value.
-
-        Raises:
-            ValueError: If there is no such setting.
-        """
-        if action not in range(len(self.settings)):
-            choices = ", ".join(map(str, range(len(self.settings))))
-            raise ValueError(f"action={action!r} is not one of {choices}")
-        self.setting = action
-        return self.settings[action]
-
-    def control_state(self) -> list[float]:
+    def control_state(self) -> Floats:
         """Last setting, one-hot."""
-        return [float(i == self.setting) for i in range(len(self.settings))]
+        one_hot: Floats = np.eye(self.actions)[self.setting]
+        return one_hot
 
-    def get_control(self) -> Captured:
+    def get_control(self, env: int) -> Captured:
         """Return the last setting."""
-        return {"setting": self.setting}
+        return {"setting": int(self.setting[env])}
 
-    def set_control(self, state: Captured) -> None:
+    def set_control(self, env: int, state: Captured) -> None:
         """Restore the last setting."""
-        self.setting = int(state["setting"])
-
-    def occupancy(self, start: float, end: float) -> float:
-        """Total density between two positions [m] over jam density there."""
-        cells = slice(*(NUM_GHOST + round(x / self.scenario.dx) for x in (start, end)))
-        density = float(self.state.u[0, ::2, cells].sum(axis=0).mean())
-        narrowing = self.narrowing[0, int(10 * start / self.scenario.length)]
-        return density * float(narrowing) / self.scenario.parameters.rho_jam
+        self.setting[env] = state["setting"]
 
 
-class RampMeteringEnv(FreewayEnv):
-    """An on-ramp joins at 600 m; the action is the largest flow let in from it.
+class RampBatch(FreewayBatch):
+    """On-ramps; see `RampMeteringEnv`."""
 
-    The settings are 0.05, 0.10, 0.15 and 0.25 veh/s and no metering.
-    """
-
-    settings: ClassVar[tuple[float, ...]] = (0.05, 0.1, 0.15, 0.25, np.inf)
+    settings: ClassVar[tuple[float, ...]] = (0.05, 0.1, 0.15, 0.25, np.inf)  # veh/s
     layout: ClassVar[dict[str, Any]] = {"stop_line": None, "ramp": 600.0}
     demands: ClassVar[Demands] = RAMP
 
-    def apply(self, action: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Meter the ramp."""
-        return np.zeros(1, np.int64), np.array([self.choose(action)])
+    def apply(self, actions: Integers) -> tuple[Integers, Floats]:
+        """Meter the ramps."""
+        self.setting = actions.copy()
+        return np.zeros(self.num_envs, np.int64), np.array(self.settings)[actions]
 
 
-class SpeedControlEnv(FreewayEnv):
-    """The last 300 m have two lanes of three; the action limits the speed from 200 to 500 m.
+class LaneDropBatch(FreewayBatch):
+    """Lane drops; see `SpeedControlEnv`."""
 
-    The settings are 20, 30, 40 and 55 km/h and no limit.
-    """
-
-    settings: ClassVar[tuple[float, ...]] = (20 / 3.6, 30 / 3.6, 40 / 3.6, 55 / 3.6, np.inf)
-    layout: ClassVar[dict[str, Any]] = {"stop_line": None}
+    settings: ClassVar[tuple[float, ...]] = (20 / 3.6, 30 / 3.6, 40 / 3.6, 55 / 3.6, np.inf)  # m/s
     demands: ClassVar[Demands] = LANE_DROP
     drop: ClassVar[float] = 700.0
     zone: ClassVar[tuple[float, float]] = (200.0, 500.0)
@@ -99,10 +69,52 @@ class SpeedControlEnv(FreewayEnv):
         state.profile[:] = self.scenario.profile(jam=jam)
         return state
 
-    def apply(self, action: int) -> tuple[NDArray[np.int64], None]:
-        """Set the limit of the zone."""
+    def apply(self, actions: Integers) -> tuple[Integers, None]:
+        """Set the limits of the zones."""
         p = self.scenario.parameters
         start, end = (NUM_GHOST + round(x / self.scenario.dx) for x in self.zone)
-        limit = min(self.choose(action), max(p.v_free_m, p.v_free_c))
-        self.state.profile[:, PROFILE_LIMIT, start:end] = limit
-        return np.zeros(1, np.int64), None
+        limits = np.minimum(np.array(self.settings)[actions], max(p.v_free_m, p.v_free_c))
+        self.state.profile[:, PROFILE_LIMIT, start:end] = limits[:, None]
+        self.setting = actions.copy()
+        return np.zeros(self.num_envs, np.int64), None
+
+
+class FreewayEnv(ArzEnv):
+    """One road and an action that chooses one of five settings, the last being no control.
+
+    The control's own state in the observation is the last setting, one-hot.
+    Arguments, observation and reward are those of `ArzEnv`.
+    """
+
+    batch: FreewayBatch
+    bottleneck: ClassVar[tuple[float, float]] = (600.0, 700.0)  # m
+
+    @property
+    def settings(self) -> tuple[float, ...]:
+        """Values of the actions."""
+        return self.batch.settings
+
+    def occupancy(self, start: float, end: float) -> float:
+        """Total density between two positions [m] over jam density there."""
+        cells = slice(*(NUM_GHOST + round(x / self.scenario.dx) for x in (start, end)))
+        density = float(self.state.u[0, ::2, cells].sum(axis=0).mean())
+        narrowing = self.batch.narrowing[0, int(10 * start / self.scenario.length)]
+        return density * float(narrowing) / self.scenario.parameters.rho_jam
+
+
+class RampMeteringEnv(FreewayEnv):
+    """An on-ramp joins at 600 m; the action is the largest flow let in from it.
+
+    The settings are 0.05, 0.10, 0.15 and 0.25 veh/s and no metering.
+    """
+
+    batch_type: ClassVar[type[ArzBatch]] = RampBatch
+
+
+class SpeedControlEnv(FreewayEnv):
+    """The last 300 m have two lanes of three; the action limits the speed from 200 to 500 m.
+
+    The settings are 20, 30, 40 and 55 km/h and no limit.
+    """
+
+    batch_type: ClassVar[type[ArzBatch]] = LaneDropBatch

@@ -3,13 +3,56 @@
 from typing import Any, ClassVar
 
 import numpy as np
-from gymnasium import spaces
-from numpy.typing import NDArray
 
-from arzbench.env.base import SWITCH_SCALE, ArzEnv, Captured
+from arzbench.env.base import ArzEnv
+from arzbench.env.batch import ArzBatch, Captured, Floats, Integers
 from arzbench.physics.scenario import NUM_GHOST, WAITING
 
 ALL_RED_S = 3.0
+SWITCH_SCALE = 20  # decisions
+
+
+class CrossingBatch(ArzBatch):
+    """Crossings; see `TrafficLightEnv`."""
+
+    roads: ClassVar[int] = 2
+    actions: ClassVar[int] = 2
+    layout: ClassVar[dict[str, Any]] = {"stop_line": 500.0}
+
+    def __init__(self, num_envs: int = 1, **options: Any) -> None:
+        """Make the batch; see `ArzBatch` for options and errors."""
+        self.phase = np.zeros(num_envs, np.int64)
+        self.since_switch = np.zeros(num_envs, np.int64)
+        super().__init__(num_envs, **options)
+
+    def reset_control(self, env: int) -> None:
+        """Start with green for the first approach."""
+        self.phase[env] = self.since_switch[env] = 0
+
+    def apply(self, actions: Integers) -> tuple[Integers, None]:
+        """Close one approach, and the other for 3 s if the light switches."""
+        substeps = self.scenario.substeps
+        switch = actions != self.phase
+        red = np.full((self.num_envs, 2), substeps)
+        all_red = round(ALL_RED_S / self.scenario.decision_s * substeps)
+        red[self._every, actions] = switch * all_red
+        self.since_switch = (self.since_switch + 1) * ~switch
+        self.phase = actions.copy()
+        return red.ravel(), None
+
+    def control_state(self) -> Floats:
+        """Phase, one-hot, and time since the last switch."""
+        since = np.minimum(self.since_switch / SWITCH_SCALE, 1.0)
+        return np.stack([self.phase == 0, self.phase == 1, since], axis=1)
+
+    def get_control(self, env: int) -> Captured:
+        """Return phase and time since the last switch."""
+        return {"phase": int(self.phase[env]), "since_switch": int(self.since_switch[env])}
+
+    def set_control(self, env: int, state: Captured) -> None:
+        """Restore phase and time since the last switch."""
+        self.phase[env] = state["phase"]
+        self.since_switch[env] = state["since_switch"]
 
 
 class TrafficLightEnv(ArzEnv):
@@ -20,73 +63,31 @@ class TrafficLightEnv(ArzEnv):
     Arguments, observation and reward are those of `ArzEnv`.
     """
 
-    roads: ClassVar[int] = 2
-    layout: ClassVar[dict[str, Any]] = {"stop_line": 500.0}
+    batch_type: ClassVar[type[ArzBatch]] = CrossingBatch
+    batch: CrossingBatch
 
-    def __init__(self, **options: Any) -> None:
-        """Make the environment; see `ArzEnv` for the options and errors."""
-        self.phase = 0
-        self.since_switch = 0
-        super().__init__(**options)
-        self.action_space = spaces.Discrete(2)
+    @property
+    def phase(self) -> int:
+        """Approach that has green."""
+        return int(self.batch.phase[0])
 
-    def reset_control(self) -> None:
-        """Start with green for the first approach."""
-        self.phase = 0
-        self.since_switch = 0
-
-    def apply(self, action: int) -> tuple[NDArray[np.int64], None]:
-        """Return the closed substeps of both stop lines under `action`.
-
-        Raises:
-            ValueError: If the action is neither 0 nor 1.
-        """
-        if action not in (0, 1):
-            raise ValueError(f"action={action!r} is not one of 0, 1")
-        substeps = self.scenario.substeps
-        red = np.full(2, substeps, np.int64)
-        if action == self.phase:
-            red[action] = 0
-            self.since_switch += 1
-        else:
-            red[action] = round(ALL_RED_S / self.scenario.decision_s * substeps)
-            self.since_switch = 0
-        self.phase = action
-        return red, None
-
-    def control_state(self) -> list[float]:
-        """Phase, one-hot, and time since the last switch."""
-        since = min(self.since_switch / SWITCH_SCALE, 1.0)
-        return [float(self.phase == 0), float(self.phase == 1), since]
-
-    def get_control(self) -> Captured:
-        """Return phase and time since the last switch."""
-        return {"phase": self.phase, "since_switch": self.since_switch}
-
-    def set_control(self, state: Captured) -> None:
-        """Restore phase and time since the last switch."""
-        self.phase = int(state["phase"])
-        self.since_switch = int(state["since_switch"])
-
-    def upstream(self) -> NDArray[np.float64]:
+    def upstream(self) -> Floats:
         """Vehicles before each stop line, origin queue included, shape (2,)."""
         stop = NUM_GHOST + self.scenario.stop_cell
         on_road = self.state.u[:, ::2, NUM_GHOST:stop].sum(axis=(1, 2)) * self.scenario.dx
-        origin = self.state.totals[:, WAITING].sum(axis=1)
-        total: NDArray[np.float64] = on_road + origin
+        total: Floats = on_road + self.state.totals[:, WAITING].sum(axis=1)
         return total
 
-    def downstream(self) -> NDArray[np.float64]:
+    def downstream(self) -> Floats:
         """Vehicles past each stop line, shape (2,)."""
         stop = NUM_GHOST + self.scenario.stop_cell
         cells = self.state.u[:, ::2, stop : self.scenario.cells.stop]
-        total: NDArray[np.float64] = cells.sum(axis=(1, 2)) * self.scenario.dx
+        total: Floats = cells.sum(axis=(1, 2)) * self.scenario.dx
         return total
 
-    def queues(self) -> NDArray[np.float64]:
+    def queues(self) -> Floats:
         """Vehicles standing before each stop line or waiting at its origin, shape (2,)."""
         stop = NUM_GHOST + self.scenario.stop_cell
         standing = self.state.standing[:, NUM_GHOST:stop].sum(axis=1) * self.scenario.dx
-        origin = self.state.totals[:, WAITING].sum(axis=1)
-        total: NDArray[np.float64] = standing + origin
+        total: Floats = standing + self.state.totals[:, WAITING].sum(axis=1)
         return total

@@ -7,7 +7,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from arzbench.physics.model import PARAMETER_SETS, Constants, Parameters, constants
+from arzbench.physics.model import Constants, constants
+from arzbench.physics.parameters import PARAMETER_SETS, Parameters
 
 FloatArray: TypeAlias = NDArray[np.floating[Any]]
 

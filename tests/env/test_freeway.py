@@ -75,7 +75,7 @@ def test_the_rate_bounds_the_ramp_flow() -> None:
         env.reset(seed=1)
         play(env, np.full(120, action))
         totals = env.state.totals[0]
-        arrived = env.demand[:120, 0, 1].sum() * 15
+        arrived = env.batch.demand[0, :120, 0, 1].sum() * 15
         let_in = arrived - totals[[RAMP_M, RAMP_C]].sum()
         assert let_in <= min(rate * 120 * 15, arrived) * (1 + 1e-9)
         assert let_in > 0.8 * min(rate * 120 * 15, arrived)

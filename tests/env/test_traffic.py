@@ -186,11 +186,12 @@ def test_a_switch_costs_three_seconds_of_all_red() -> None:
     env = TrafficLightEnv()
     env.reset(seed=0)
     substeps = env.scenario.substeps
-    assert env.apply(0)[0].tolist() == [0, substeps]
-    closed, _ = env.apply(1)
+    keep, switch = np.array([0]), np.array([1])
+    assert env.batch.apply(keep)[0].tolist() == [0, substeps]
+    closed, _ = env.batch.apply(switch)
     assert closed[0] == substeps
     assert closed[1] * env.scenario.decision_s / substeps == pytest.approx(3.0)
-    assert env.apply(1)[0].tolist() == [substeps, 0]
+    assert env.batch.apply(switch)[0].tolist() == [substeps, 0]
 
 
 def test_observation_shows_phase_and_time() -> None:

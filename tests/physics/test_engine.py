@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arzbench.physics import cpu
-from arzbench.physics.model import PARAMETER_SETS
+from arzbench.physics.parameters import PARAMETER_SETS
 from arzbench.physics.scenario import (
     ARRIVED,
     CROSSED,

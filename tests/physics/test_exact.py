@@ -7,7 +7,7 @@ import pytest
 
 from arzbench.physics import cpu
 from arzbench.physics.exact import Riemann
-from arzbench.physics.model import PARAMETER_SETS
+from arzbench.physics.parameters import PARAMETER_SETS
 from arzbench.physics.scenario import Scenario
 
 STILL = dataclasses.replace(PARAMETER_SETS["default"], tau_m=1e15, tau_c=1e15)

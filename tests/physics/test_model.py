@@ -5,7 +5,8 @@ import pytest
 from numba import njit
 
 from arzbench.physics import model
-from arzbench.physics.model import PARAMETER_SETS, Parameters, constants
+from arzbench.physics.model import constants
+from arzbench.physics.parameters import PARAMETER_SETS, Parameters
 
 RNG = np.random.default_rng(5)
 DEFAULT, INCIDENT = PARAMETER_SETS["default"], PARAMETER_SETS["incident"]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from arzbench.physics.model import PARAMETER_SETS, constants
+from arzbench.physics.model import constants
+from arzbench.physics.parameters import PARAMETER_SETS
 from arzbench.physics.reconstruction import first_order, muscl, weno5
 
 K = constants(PARAMETER_SETS["default"])

@@ -1,0 +1,226 @@
+"""Many environments of one kind stepped by one call of the engine.
+
+A batch holds everything an environment is but its random generator: `ArzEnv` is a batch of
+one, the vector environments are batches of many, so that all give the same numbers.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arzbench.env import DECISIONS
+from arzbench.env.demand import CROSSING, DemandModel, Demands
+from arzbench.physics import cpu
+from arzbench.physics.parameters import PARAMETER_SETS
+from arzbench.physics.scenario import (
+    CROSSED,
+    DELAY,
+    DTYPES,
+    LEFT,
+    PROFILE_INV_JAM,
+    SCHEMES,
+    STANDING,
+    STOPS,
+    WAITING,
+    Scenario,
+    State,
+)
+
+Observations: TypeAlias = NDArray[np.float32]
+Floats: TypeAlias = NDArray[np.float64]
+Integers: TypeAlias = NDArray[np.int64]
+Captured: TypeAlias = dict[str, NDArray[Any] | int | float | bool]
+
+REWARDS = ("delay", "queue_change")
+SEGMENTS = 10  # detectors on a road, each the mean of a tenth of it
+DELAY_SCALE = 1000.0  # veh s
+QUEUE_SCALE = 10.0  # veh
+QUEUE_HALF = 20.0  # veh, observed as 1/2
+
+
+def pick(kind: str, name: object, table: Any) -> Any:
+    """Return `table[name]`.
+
+    Raises:
+        ValueError: If there is no such name; the message lists those there are.
+    """
+    if not isinstance(name, str) or name not in table:
+        raise ValueError(f"{kind}={name!r} is not one of {', '.join(table)}")
+    return table[name]
+
+
+class ArzBatch(ABC):
+    """A batch of environments; `ArzEnv` says what they observe and are rewarded for.
+
+    Attributes:
+        state: Roads of all environments, those of one beside each other.
+        demand: Demand of each episode [veh/s], shape (num_envs, DECISIONS, roads, origins, 2).
+        time: Decisions taken in each episode, shape (num_envs,).
+    """
+
+    roads: ClassVar[int] = 1
+    actions: ClassVar[int]
+    layout: ClassVar[dict[str, Any]] = {"stop_line": None}  # of the scenario
+    demands: ClassVar[Demands] = CROSSING
+    default_parameters: ClassVar[str] = "default"
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        parameters: str | None = None,
+        scheme: str = "weno5",
+        dtype: str = "float64",
+        demand: str = "mixed",
+        reward: str = "delay",
+        threads: int = 1,
+    ) -> None:
+        """Make the batch; `reset_env` starts each environment.
+
+        Raises:
+            ValueError: If a name is unknown; the message lists the valid ones.
+        """
+        pick("scheme", scheme, SCHEMES)
+        pick("dtype", dtype, DTYPES)
+        pick("reward", reward, dict.fromkeys(REWARDS))
+        self.num_envs = num_envs
+        self.threads = threads
+        self.reward_name = reward
+        self.scenario = Scenario(
+            parameters=pick("parameters", parameters or self.default_parameters, PARAMETER_SETS),
+            scheme=scheme,
+            dtype=dtype,
+            **self.layout,
+        )
+        self.demand_models: tuple[DemandModel, ...] = pick("demand", demand, self.demands)
+        self.state = self.new_state()
+        shape = (num_envs, DECISIONS, self.roads, self.scenario.origins, 2)
+        self.demand = np.zeros(shape)
+        self.time = np.zeros(num_envs, np.int64)
+        self._every = np.arange(num_envs)
+        # Jam density over that of each segment: more than 1 past a lane drop.
+        inverse = self.state.profile[:, PROFILE_INV_JAM, self.scenario.cells].astype(np.float64)
+        self.narrowing = inverse.reshape(len(inverse), SEGMENTS, -1).mean(axis=2)
+        self.narrowing *= self.scenario.parameters.rho_jam
+
+    @property
+    def observation_size(self) -> int:
+        """Length of one environment's observation."""
+        queues = 2 * self.scenario.origins + 1
+        control: int = self.control_state().shape[1]
+        return self.roads * (4 * SEGMENTS + queues) + control + 1
+
+    @abstractmethod
+    def control_state(self) -> Floats:
+        """State of the control for the observation, in [0, 1], shape (num_envs, some)."""
+
+    @abstractmethod
+    def apply(self, actions: Integers) -> tuple[Integers, Floats | None]:
+        """Take the actions, one for each environment; return the engine's `red` and `rate`."""
+
+    @abstractmethod
+    def reset_control(self, env: int) -> None:
+        """Put an environment's control in its first state."""
+
+    @abstractmethod
+    def get_control(self, env: int) -> Captured:
+        """Return an environment's control's part of the state."""
+
+    @abstractmethod
+    def set_control(self, env: int, state: Captured) -> None:
+        """Restore an environment's control's part of the state."""
+
+    def new_state(self) -> State:
+        """Empty roads."""
+        return cpu.init(self.scenario, self.num_envs * self.roads)
+
+    def own(self, env: int) -> slice:
+        """An environment's roads among all."""
+        return slice(env * self.roads, (env + 1) * self.roads)
+
+    def reset_env(self, env: int, rng: np.random.Generator) -> None:
+        """Empty an environment's roads and draw a new demand."""
+        roads = self.own(env)
+        for part in (self.state.u, self.state.standing, self.state.totals, self.state.counters):
+            part[roads] = 0
+        demand = [[model.sample(DECISIONS, rng) for model in self.demand_models] for _ in range(self.roads)]
+        self.demand[env] = np.moveaxis(np.array(demand), 2, 0)
+        self.time[env] = 0
+        self.reset_control(env)
+
+    def check(self, actions: Integers) -> None:
+        """Refuse an action that there is not.
+
+        Raises:
+            ValueError: Naming the first such action and the valid ones.
+        """
+        wrong = (actions < 0) | (actions >= self.actions)
+        if wrong.any():
+            choices = ", ".join(map(str, range(self.actions)))
+            raise ValueError(f"action={actions[wrong][0]} is not one of {choices}")
+
+    def step(self, actions: Integers) -> tuple[Floats, dict[str, Floats]]:
+        """Simulate 15 s; return rewards and infos, each of shape (num_envs,)."""
+        self.check(actions)
+        before = self.state.totals.copy()
+        arrivals = self.demand[self._every, np.minimum(self.time, DECISIONS - 1)]
+        red, rate = self.apply(actions)
+        cpu.step(
+            self.scenario, self.state, arrivals.reshape(len(before), -1, 2), red, rate,
+            threads=self.threads,
+        )  # fmt: skip
+        self.time += 1
+        info = self.measure(before)
+        if self.reward_name == "delay":
+            return info["delay"] / -DELAY_SCALE, info
+        queue = self._sum_roads(before[:, WAITING].sum(axis=1) + before[:, STANDING])
+        return (info["queue"] - queue) / -QUEUE_SCALE, info
+
+    def _sum_roads(self, values: Floats) -> Floats:
+        total: Floats = values.reshape(self.num_envs, self.roads).sum(axis=1)
+        return total
+
+    def measure(self, before: Floats) -> dict[str, Floats]:
+        """Infos of the step that led from totals `before` to now."""
+        now = self.state.totals
+        change = now - before
+        gone = LEFT if self.scenario.stop_line is None else CROSSED
+        return {
+            "throughput": self._sum_roads(change[:, gone]),
+            "queue": self._sum_roads(now[:, WAITING].sum(axis=1) + now[:, STANDING]),
+            "delay": self._sum_roads(change[:, DELAY]),
+            "stops": self._sum_roads(change[:, STOPS]),
+        }
+
+    def observe(self) -> Observations:
+        """Return the observations of the present state, shape (num_envs, observation_size)."""
+        scenario, p, u = self.scenario, self.scenario.parameters, self.state.u
+        shape = (len(u), 4, SEGMENTS, scenario.n_cells // SEGMENTS)
+        mean = u[:, :, scenario.cells].reshape(shape).sum(axis=3, dtype=np.float64)
+        mean *= SEGMENTS / scenario.n_cells / p.rho_jam
+        rho_m, y_m, rho_c, y_c = mean[:, 0], mean[:, 1], mean[:, 2], mean[:, 3]
+        x_m, x_c = (rho_m + p.alpha * rho_c) * self.narrowing, (rho_m + rho_c) * self.narrowing
+        count = 2 * scenario.origins
+        out = np.empty((len(u), 4 * SEGMENTS + count + 1))
+        out[:, :SEGMENTS] = rho_m
+        out[:, SEGMENTS : 2 * SEGMENTS] = _speed(rho_m, y_m, p.k_m * x_m * np.sqrt(x_m), p.v_free_m)
+        out[:, 2 * SEGMENTS : 3 * SEGMENTS] = rho_c
+        out[:, 3 * SEGMENTS : 4 * SEGMENTS] = _speed(rho_c, y_c, p.k_c * x_c * x_c, p.v_free_c)
+        out[:, 4 * SEGMENTS : -1] = self.state.totals[:, :count]
+        out[:, -1] = self.state.totals[:, STANDING]
+        queues = out[:, 4 * SEGMENTS :]
+        queues /= queues + QUEUE_HALF
+        gone = self.time[:, None] / DECISIONS
+        flat = np.concatenate([out.reshape(self.num_envs, -1), self.control_state(), gone], axis=1)
+        observations: Observations = np.minimum(np.maximum(flat, 0.0), 1.0).astype(np.float32)
+        return observations
+
+
+def _speed(rho: Floats, y: Floats, p: Floats, free: float) -> Floats:
+    """Speed over the free speed; an absent class drives as a single vehicle would."""
+    absent = rho <= 1e-9
+    w = (y + absent * free) / (rho + absent)
+    speed: Floats = np.maximum(w - p, 0.0) / free
+    return speed

@@ -1,0 +1,117 @@
+"""Vector environments: many environments, one call of the engine a step.
+
+`ArzVectorEnv` is Gymnasium's; `arzbench.env.sb3.ArzVecEnv` is Stable-Baselines3's. Environment i
+of either gives what an `ArzEnv` of the same seed gives, bit for bit.
+"""
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from arzbench.env import DECISIONS
+from arzbench.env.batch import ArzBatch, Floats, Integers, Observations, pick
+from arzbench.env.freeway import LaneDropBatch, RampBatch
+from arzbench.env.traffic import CrossingBatch
+
+BATCHES: dict[str, type[ArzBatch]] = {
+    "arzbench/TrafficLight-v0": CrossingBatch,
+    "arzbench/RampMetering-v0": RampBatch,
+    "arzbench/SpeedControl-v0": LaneDropBatch,
+}
+
+
+class Episodes:
+    """A batch with a random generator for each environment, reset as episodes end."""
+
+    def __init__(self, name: str, num_envs: int, **options: Any) -> None:
+        """Make the environments of a registered name.
+
+        Raises:
+            ValueError: If the name or an option is unknown, or `num_envs` is less than one.
+        """
+        self.batch = pick("env", name, BATCHES)(num_envs, **options)
+        self.rngs: list[np.random.Generator | None] = [None] * num_envs
+        self.space = spaces.Box(0.0, 1.0, (self.batch.observation_size,), np.float32)
+        self.actions = spaces.Discrete(self.batch.actions)
+
+    def start(self, seeds: list[int | None]) -> Observations:
+        """Start all environments; one without a seed goes on with its own generator."""
+        for env, seed in enumerate(seeds):
+            if seed is not None or self.rngs[env] is None:
+                self.rngs[env] = seeding.np_random(seed)[0]
+            self._restart(env)
+        observations: Observations = self.batch.observe()
+        return observations
+
+    def _restart(self, env: int) -> None:
+        rng = self.rngs[env]
+        assert rng is not None, "reset comes before step"
+        self.batch.reset_env(env, rng)
+
+    def step(
+        self, actions: Integers
+    ) -> tuple[Observations, Floats, NDArray[np.bool_], dict[str, Floats], Observations | None]:
+        """Step all; restart those at their end.
+
+        Returns:
+            Observations (of the new episode where one ended), rewards, ends, infos, and the last
+            observations of the episodes that ended if any did.
+        """
+        rewards, infos = self.batch.step(actions)
+        done = self.batch.time >= DECISIONS
+        last = None
+        if done.any():
+            last = self.batch.observe()
+            for env in np.flatnonzero(done):
+                self._restart(int(env))
+        return self.batch.observe(), rewards, done, infos, last
+
+
+class ArzVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any]]):
+    """Gymnasium vector environment; an episode that ends restarts within the step."""
+
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+
+    def __init__(self, name: str, num_envs: int = 1, **options: Any) -> None:
+        """Make `num_envs` environments of a registered name; options are those of `ArzBatch`.
+
+        Raises:
+            ValueError: If the name or an option is unknown, or `num_envs` is less than one.
+        """
+        self.episodes = Episodes(name, num_envs, **options)
+        self.num_envs = num_envs
+        self.single_observation_space = self.episodes.space
+        self.single_action_space = self.episodes.actions
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Start all environments; an integer seeds environment i with `seed + i`."""
+        if seed is None:
+            seeds: list[int | None] = [None] * self.num_envs
+        elif isinstance(seed, int):
+            seeds = [seed + i for i in range(self.num_envs)]
+        else:
+            seeds = list(seed)
+        return self.episodes.start(seeds), {}
+
+    def step(
+        self, actions: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+        """Step all environments."""
+        observations, rewards, done, infos, last = self.episodes.step(np.asarray(actions, np.int64))
+        everyone = np.ones(self.num_envs, np.bool_)
+        out: dict[str, Any] = {}
+        for name, values in infos.items():
+            out[name], out[f"_{name}"] = values, everyone
+        if last is not None:
+            out["final_obs"], out["_final_obs"] = last, done
+            out["final_info"], out["_final_info"] = dict(infos), done
+        return observations, rewards, np.zeros(self.num_envs, np.bool_), done, out

@@ -1,0 +1,99 @@
+"""Vector environments: the numbers of single ones, episode ends, threads."""
+
+import gymnasium
+import numpy as np
+import pytest
+
+import arzbench.env
+from arzbench.env.sb3 import ArzVecEnv
+from arzbench.env.vector import BATCHES, ArzVectorEnv
+
+arzbench.env.register_envs()
+ENVS, STEPS = 3, 245  # past the end of an episode
+
+
+def single(name: str, seed: int, actions: np.ndarray, **options: str) -> list[tuple]:
+    """Steps of one environment, reset when it ends: (observation, reward, done, info, last)."""
+    env = gymnasium.make(name, **options)
+    seen = [(env.reset(seed=seed)[0], 0.0, False, {}, None)]
+    for action in actions:
+        observation, reward, _, done, info = env.step(action)
+        last = observation
+        if done:
+            observation, _ = env.reset()
+        seen.append((observation, reward, done, info, last))
+    return seen
+
+
+@pytest.fixture(scope="module", params=[("arzbench/TrafficLight-v0", "delay", "float64"),
+                                        ("arzbench/RampMetering-v0", "queue_change", "float64"),
+                                        ("arzbench/SpeedControl-v0", "delay", "float32")])  # fmt: skip
+def expected(request: pytest.FixtureRequest) -> tuple[str, dict[str, str], np.ndarray, list[list[tuple]]]:
+    name, reward, dtype = request.param
+    options = {"reward": reward, "dtype": dtype, "demand": "rush"}
+    actions = np.random.default_rng(0).integers(0, BATCHES[name].actions, (STEPS, ENVS))
+    return name, options, actions, [single(name, 10 + i, actions[:, i], **options) for i in range(ENVS)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_gymnasium_vector_gives_the_single_numbers(expected: tuple, threads: int) -> None:
+    name, options, actions, runs = expected
+    env = ArzVectorEnv(name, ENVS, threads=threads, **options)
+    observations, _ = env.reset(seed=10)
+    np.testing.assert_array_equal(observations, [run[0][0] for run in runs])
+    for t, row in enumerate(actions, start=1):
+        observations, rewards, terminated, truncated, infos = env.step(row)
+        np.testing.assert_array_equal(observations, [run[t][0] for run in runs])
+        assert rewards.tolist() == [run[t][1] for run in runs]
+        assert not terminated.any()
+        assert truncated.tolist() == [run[t][2] for run in runs]
+        assert infos["delay"].tolist() == [run[t][3]["delay"] for run in runs]
+        if truncated.any():
+            np.testing.assert_array_equal(infos["final_obs"], [run[t][4] for run in runs])
+            assert infos["_final_obs"].all()
+
+
+def test_sb3_vector_gives_the_single_numbers(expected: tuple) -> None:
+    name, options, actions, runs = expected
+    env = ArzVecEnv(name, ENVS, **options)
+    env.seed(10)
+    np.testing.assert_array_equal(env.reset(), [run[0][0] for run in runs])
+    for t, row in enumerate(actions, start=1):
+        observations, rewards, done, infos = env.step(row)
+        np.testing.assert_array_equal(observations, [run[t][0] for run in runs])
+        assert rewards.tolist() == [np.float32(run[t][1]) for run in runs]
+        assert done.tolist() == [run[t][2] for run in runs]
+        for i, info in enumerate(infos):
+            assert {key: info[key] for key in runs[i][t][3]} == runs[i][t][3]
+            assert info["TimeLimit.truncated"] == runs[i][t][2]
+            if done[i]:
+                np.testing.assert_array_equal(info["terminal_observation"], runs[i][t][4])
+
+
+def test_sb3_trains_on_it() -> None:
+    from stable_baselines3 import PPO
+
+    model = PPO("MlpPolicy", ArzVecEnv("arzbench/TrafficLight-v0", 4), n_steps=16, batch_size=32, seed=0)
+    model.learn(128)
+    assert model.num_timesteps == 128
+
+
+def test_sb3_methods_speak_for_the_batch() -> None:
+    env = ArzVecEnv("arzbench/TrafficLight-v0", 2)
+    env.reset()
+    assert env.get_attr("roads") == [2, 2]
+    assert env.env_method("get_control", indices=[1]) == [{"phase": 0, "since_switch": 0}]
+    assert env.env_is_wrapped(gymnasium.Wrapper) == [False, False]
+    with pytest.raises(NotImplementedError, match="threads"):
+        env.set_attr("threads", 2)
+
+
+def test_bad_values_are_named() -> None:
+    with pytest.raises(ValueError, match="env='CartPole-v1' is not one of arzbench/TrafficLight-v0"):
+        ArzVectorEnv("CartPole-v1", 2)
+    with pytest.raises(ValueError, match="scheme='x'"):
+        ArzVectorEnv("arzbench/TrafficLight-v0", 2, scheme="x")
+    env = ArzVectorEnv("arzbench/TrafficLight-v0", 2)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="action=7"):
+        env.step(np.array([0, 7]))
