@@ -1,0 +1,62 @@
+"""Commands called in this process, and a folder to call them in."""
+
+import io
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from arzbench import cli, profiles
+from arzbench.measure.host import host_info
+from arzbench.settings import choose_study
+from tests import worlds
+
+ROOT = Path(__file__).resolve().parent.parent
+CARTPOLE = "--env CartPole-v1 --algo ppo --set n_steps=512"
+
+
+@dataclass(frozen=True)
+class Told:
+    """How a command ended."""
+
+    code: object
+    out: str
+    err: str
+
+
+def call(arguments: str | list[str], folder: Path) -> Told:
+    """One command in this process, in `folder`."""
+    words = shlex.split(arguments) if isinstance(arguments, str) else arguments
+    code: object = None
+    out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["arzbench", *words])
+        patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)  # for the processes it starts
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = ended.code
+    out.flush()
+    return Told(code, out.buffer.getvalue().decode(), err.getvalue())  # type: ignore[attr-defined]
+
+
+def listing(folder: Path) -> dict[str, bytes | None]:
+    """Every file and folder below, with what is in it."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def calibrated(folder: Path) -> Path:
+    """The path of a calibration of CartPole-v1 with PPO on this host."""
+    study = choose_study(folder, study=None, env="CartPole-v1", algo="ppo", changes=["n_steps=512"])
+    assert study is not None
+    made = worlds.calibration(study, host=host_info(), env=worlds.facts(20, 500))
+    return profiles.save_calibration(folder, made)
