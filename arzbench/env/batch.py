@@ -13,17 +13,12 @@ from numpy.typing import NDArray
 from arzbench.env import DECISIONS
 from arzbench.env.demand import CROSSING, DemandModel, Demands
 from arzbench.physics import cpu
+from arzbench.physics.detectors import ACCOUNTS, SEGMENTS, account, detect
 from arzbench.physics.parameters import PARAMETER_SETS
 from arzbench.physics.scenario import (
-    CROSSED,
-    DELAY,
     DTYPES,
-    LEFT,
     PROFILE_INV_JAM,
     SCHEMES,
-    STANDING,
-    STOPS,
-    WAITING,
     Scenario,
     State,
 )
@@ -34,10 +29,8 @@ Integers: TypeAlias = NDArray[np.int64]
 Captured: TypeAlias = dict[str, NDArray[Any] | int | float | bool]
 
 REWARDS = ("delay", "queue_change")
-SEGMENTS = 10  # detectors on a road, each the mean of a tenth of it
 DELAY_SCALE = 1000.0  # veh s
 QUEUE_SCALE = 10.0  # veh
-QUEUE_HALF = 20.0  # veh, observed as 1/2
 
 
 def pick(kind: str, name: object, table: Any) -> Any:
@@ -55,6 +48,7 @@ class ArzBatch(ABC):
     """A batch of environments; `ArzEnv` says what they observe and are rewarded for.
 
     Attributes:
+        observation_size: Length of one environment's observation.
         state: Roads of all environments, those of one beside each other.
         demand: Demand of each episode [veh/s], shape (num_envs, DECISIONS, roads, origins, 2).
         time: Decisions taken in each episode, shape (num_envs,).
@@ -104,13 +98,9 @@ class ArzBatch(ABC):
         inverse = self.state.profile[:, PROFILE_INV_JAM, self.scenario.cells].astype(np.float64)
         self.narrowing = inverse.reshape(len(inverse), SEGMENTS, -1).mean(axis=2)
         self.narrowing *= self.scenario.parameters.rho_jam
-
-    @property
-    def observation_size(self) -> int:
-        """Length of one environment's observation."""
         queues = 2 * self.scenario.origins + 1
         control: int = self.control_state().shape[1]
-        return self.roads * (4 * SEGMENTS + queues) + control + 1
+        self.observation_size = self.roads * (4 * SEGMENTS + queues) + control + 1
 
     @abstractmethod
     def control_state(self) -> Floats:
@@ -172,55 +162,27 @@ class ArzBatch(ABC):
             threads=self.threads,
         )  # fmt: skip
         self.time += 1
-        info = self.measure(before)
+        info, queue = self.measure(before)
         if self.reward_name == "delay":
             return info["delay"] / -DELAY_SCALE, info
-        queue = self._sum_roads(before[:, WAITING].sum(axis=1) + before[:, STANDING])
         return (info["queue"] - queue) / -QUEUE_SCALE, info
 
-    def _sum_roads(self, values: Floats) -> Floats:
-        total: Floats = values.reshape(self.num_envs, self.roads).sum(axis=1)
-        return total
-
-    def measure(self, before: Floats) -> dict[str, Floats]:
-        """Infos of the step that led from totals `before` to now."""
-        now = self.state.totals
-        change = now - before
-        gone = LEFT if self.scenario.stop_line is None else CROSSED
-        return {
-            "throughput": self._sum_roads(change[:, gone]),
-            "queue": self._sum_roads(now[:, WAITING].sum(axis=1) + now[:, STANDING]),
-            "delay": self._sum_roads(change[:, DELAY]),
-            "stops": self._sum_roads(change[:, STOPS]),
-        }
+    def measure(self, before: Floats) -> tuple[dict[str, Floats], Floats]:
+        """Infos of the step that led from totals `before` to now, and the queues before it."""
+        signalised = self.scenario.stop_line is not None
+        rows = account(before, self.state.totals, self.roads, signalised)
+        return dict(zip(ACCOUNTS, rows, strict=False)), rows[4]
 
     def observe(self) -> Observations:
         """Return the observations of the present state, shape (num_envs, observation_size)."""
-        scenario, p, u = self.scenario, self.scenario.parameters, self.state.u
-        shape = (len(u), 4, SEGMENTS, scenario.n_cells // SEGMENTS)
-        mean = u[:, :, scenario.cells].reshape(shape).sum(axis=3, dtype=np.float64)
-        mean *= SEGMENTS / scenario.n_cells / p.rho_jam
-        rho_m, y_m, rho_c, y_c = mean[:, 0], mean[:, 1], mean[:, 2], mean[:, 3]
-        x_m, x_c = (rho_m + p.alpha * rho_c) * self.narrowing, (rho_m + rho_c) * self.narrowing
-        count = 2 * scenario.origins
-        out = np.empty((len(u), 4 * SEGMENTS + count + 1))
-        out[:, :SEGMENTS] = rho_m
-        out[:, SEGMENTS : 2 * SEGMENTS] = _speed(rho_m, y_m, p.k_m * x_m * np.sqrt(x_m), p.v_free_m)
-        out[:, 2 * SEGMENTS : 3 * SEGMENTS] = rho_c
-        out[:, 3 * SEGMENTS : 4 * SEGMENTS] = _speed(rho_c, y_c, p.k_c * x_c * x_c, p.v_free_c)
-        out[:, 4 * SEGMENTS : -1] = self.state.totals[:, :count]
-        out[:, -1] = self.state.totals[:, STANDING]
-        queues = out[:, 4 * SEGMENTS :]
-        queues /= queues + QUEUE_HALF
-        gone = self.time[:, None] / DECISIONS
-        flat = np.concatenate([out.reshape(self.num_envs, -1), self.control_state(), gone], axis=1)
-        observations: Observations = np.minimum(np.maximum(flat, 0.0), 1.0).astype(np.float32)
-        return observations
-
-
-def _speed(rho: Floats, y: Floats, p: Floats, free: float) -> Floats:
-    """Speed over the free speed; an absent class drives as a single vehicle would."""
-    absent = rho <= 1e-9
-    w = (y + absent * free) / (rho + absent)
-    speed: Floats = np.maximum(w - p, 0.0) / free
-    return speed
+        scenario, p = self.scenario, self.scenario.parameters
+        out: Observations = np.empty((self.num_envs, self.observation_size), np.float32)
+        detect(
+            self.state.u, self.state.totals, self.narrowing,
+            (p.alpha, p.rho_jam, p.k_m, p.k_c, p.v_free_m, p.v_free_c), scenario.cells.start,
+            scenario.n_cells, self.roads, 2 * scenario.origins, out,
+        )  # fmt: skip
+        control = self.control_state()
+        out[:, -1 - control.shape[1] : -1] = control
+        out[:, -1] = np.minimum(self.time / DECISIONS, 1.0)
+        return out

@@ -14,7 +14,7 @@ import arzbench.env
 from arzbench.env.controllers import CONTROLLERS, FixedTime
 from arzbench.env.demand import CROSSING, LANE_DROP, RAMP, Demands
 from arzbench.env.traffic import TrafficLightEnv
-from arzbench.physics.scenario import CROSSED
+from arzbench.physics.scenario import CROSSED, QUEUE_C, QUEUE_M, STANDING
 
 ID = "arzbench/TrafficLight-v0"
 arzbench.env.register_envs()
@@ -72,7 +72,7 @@ def test_registering_twice_is_silent_and_loads_no_engine() -> None:
 DIGEST = """
 import hashlib, numpy as np
 from arzbench.env.traffic import TrafficLightEnv
-from arzbench.physics.scenario import CROSSED
+from arzbench.physics.scenario import CROSSED, QUEUE_C, QUEUE_M, STANDING
 env, h = TrafficLightEnv(), hashlib.sha256()
 h.update(env.reset(seed=11)[0].tobytes())
 for a in np.random.default_rng(2).integers(0, 2, 60):
@@ -201,6 +201,23 @@ def test_observation_shows_phase_and_time() -> None:
     observation = env.step(0)[0]
     assert observation[-4:] == pytest.approx([1, 0, 1 / 20, 1 / 240])
     assert env.step(1)[0][-4:] == pytest.approx([0, 1, 0, 2 / 240])
+
+
+def test_observation_is_what_the_roads_hold() -> None:
+    """Against the definitions in NumPy, on a crossing with a queue."""
+    env = TrafficLightEnv(demand="rush")
+    env.reset(seed=1)
+    play(env, 40, seed=5)
+    observation, p = env.step(0)[0], env.scenario.parameters
+    for road in range(2):
+        mean = env.state.u[road, :, env.scenario.cells].reshape(4, 10, 10).mean(axis=2)
+        rho_m, y_m, rho_c, y_c = mean
+        v_m = y_m / rho_m - p.k_m * ((rho_m + p.alpha * rho_c) / p.rho_jam) ** 1.5
+        v_c = y_c / rho_c - p.k_c * ((rho_m + rho_c) / p.rho_jam) ** 2
+        queues = env.state.totals[road, [QUEUE_M, QUEUE_C, STANDING]]
+        parts = rho_m / p.rho_jam, v_m / p.v_free_m, rho_c / p.rho_jam, v_c / p.v_free_c
+        expected = np.clip(np.concatenate([*parts, queues / (queues + 20)]), 0, 1)
+        np.testing.assert_allclose(observation[43 * road : 43 * (road + 1)], expected, atol=1e-6)
 
 
 def test_reward_is_what_info_says() -> None:
