@@ -18,7 +18,7 @@ from arzbench.commands.common import (
     undone,
 )
 from arzbench.commands.report import write_summary
-from arzbench.costmodel import remaining
+from arzbench.costmodel import Job, remaining
 from arzbench.errors import UsageError, unknown
 from arzbench.measure.host import host_info
 from arzbench.records import Estimate, Plan, Platform, RunRecord, StopReason
@@ -118,7 +118,22 @@ def _order(options: RunOptions, clock: Clock, earlier: runs.Run | None) -> Order
         assert earlier is not None
         budgets, why = earlier.record.budgets, earlier.record.why
     plan_or_none = _planned_if_calibrated(options, clock, study, place)
-    return Order(study=study, budgets=budgets, why=why, plan=plan_or_none, predicted=None, quota_s=quota_s)
+    predicted = None if plan_or_none is None else _predicted(plan_or_none, study, budgets)
+    return Order(
+        study=study, budgets=budgets, why=why, plan=plan_or_none, predicted=predicted, quota_s=quota_s
+    )
+
+
+def _predicted(plan: Plan, study: Study, budgets: tuple[int, ...]) -> Estimate:
+    """The wall time of `budgets`, which no option of the plan is for."""
+    models = {m.workload: m for m in plan.models}
+    parts = []
+    for config, budget in zip(study.trainings, budgets, strict=True):
+        if budget:
+            model = models[config.workload_digest()]
+            schedule = count_training(config, model.facts, budget=budget, state_bytes=model.state_bytes)
+            parts.append((model, schedule))
+    return Job(parts, plan.spread, cold=plan.platform.fresh_machine).estimate()
 
 
 def _asked_study(options: RunOptions) -> Study | None:
