@@ -231,6 +231,76 @@ def report(
     run_report(working=parse_folder(folder), run_id=run_id, output=output, as_json=as_json)
 
 
+@app.command()
+def logs(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Logs; - is standard input.")],
+    pattern: Annotated[
+        str | None,
+        typer.Option("--pattern", metavar="REGEX", help="Of a line; groups time, tag, message, step, t."),
+    ] = None,
+    quota: QuotaOption = None,
+    platform: PlatformOption = None,
+    study: StudyOption = None,
+    total_steps: Annotated[
+        str | None, typer.Option("--total-steps", metavar="N", help="Env steps of the whole study.")
+    ] = None,
+    episode_steps: Annotated[
+        str | None, typer.Option("--episode-steps", metavar="N", help="Env steps of an episode.")
+    ] = None,
+    eval_freq: Annotated[
+        str | None, typer.Option("--eval-freq", metavar="N", help="Training steps between evaluations.")
+    ] = None,
+    eval_episodes: Annotated[
+        str | None, typer.Option("--eval-episodes", metavar="N", help="Episodes of one evaluation.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on reading as the file grows.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw rates and phases.")
+    ] = None,
+    folder: DirOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Say from logs what happened: step times, floods, phases, the schedule, how it ended."""
+    from arzbench.commands.logs import run_logs
+
+    run_logs(
+        working=parse_folder(folder),
+        files=files,
+        pattern=pattern,
+        quota=quota,
+        platform=platform,
+        study=study,
+        total_steps=_optional_count("--total-steps", total_steps),
+        episode_steps=_optional_count("--episode-steps", episode_steps),
+        eval_freq=_optional_count("--eval-freq", eval_freq),
+        eval_episodes=_optional_count("--eval-episodes", eval_episodes),
+        follow_file=follow,
+        plot_file=plot,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def watch(
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="What to run.")],
+    quota: QuotaOption = None,
+    total_steps: Annotated[
+        str | None, typer.Option("--total-steps", metavar="N", help="Steps in all, for the ETA.")
+    ] = None,
+    every: Annotated[
+        str, typer.Option("--every", metavar="TIME", help="How often to say how it goes.")
+    ] = "10s",
+    summary: Annotated[
+        Path | None, typer.Option("--summary", metavar="FILE", help="Write what was found as JSON.")
+    ] = None,
+) -> None:
+    """Run a command, its output untouched; say its rate, floods and ETA on stderr."""
+    from arzbench.commands.watch import run_watch
+
+    steps = _optional_count("--total-steps", total_steps)
+    leave(run_watch(command, quota=quota, total_steps=steps, every=every, summary=summary))
+
+
 @app.command("_worker", hidden=True)
 def _worker(task: Path, answer: Path) -> None:
     """Measure one repetition (started by calibrate)."""

@@ -29,6 +29,7 @@ VERSIONS = {
     "arzbench/job": 1,
     "arzbench/report": 1,
     "arzbench/run": 1,
+    "arzbench/logs": 1,
 }
 #: (schema, version) -> how to make the next version of it
 MIGRATIONS: dict[tuple[str, int], Migration] = {}

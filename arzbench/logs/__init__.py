@@ -1,1 +1,1 @@
-"""An env's messages: written rarely (`periodic`), and read where others wrote too many."""
+"""Messages: written rarely (`periodic`), and read where others wrote too many (`analyze`)."""
