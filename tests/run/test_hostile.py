@@ -112,12 +112,14 @@ def two_of_one_name(path: Path, trap: Path) -> None:
 
 
 def lying_directory(path: Path, trap: Path) -> None:
-    """The archive's directory claims a member of 4 GB."""
-    archive(path / ARRAYS, {"a.npy": npy("(1,)", b"12345678")})
-    content = bytearray((path / ARRAYS).read_bytes())
-    at = content.index(b"PK\x01\x02") + 20
-    content[at : at + 8] = b"\xfe\xff\xff\xff" * 2
-    (path / ARRAYS).write_bytes(content)
+    """The archive's directory claims a member of 4 GB, and the array's header agrees."""
+    rows = 500_000_000
+    content = npy(f"({rows},)", b"")
+    archive(path / ARRAYS, {"a.npy": content})
+    whole = bytearray((path / ARRAYS).read_bytes())
+    at = whole.index(b"PK\x01\x02") + 20
+    whole[at : at + 8] = (len(content) + 8 * rows).to_bytes(4, "little") * 2
+    (path / ARRAYS).write_bytes(whole)
 
 
 def link_to_elsewhere(path: Path, trap: Path) -> None:
