@@ -14,7 +14,24 @@ import typer
 from typer.core import TyperGroup
 
 from arzbench import __version__
-from arzbench.errors import ArzbenchError, ExitCode, UsageError, unknown
+from arzbench.errors import ArzbenchError, ExitCode, unknown
+from arzbench.options import (
+    AlgoOption,
+    ConfidenceOption,
+    DeviceOption,
+    DirOption,
+    EnvOption,
+    ForeignOption,
+    JsonOption,
+    PlatformOption,
+    QuotaOption,
+    SetOption,
+    StudyOption,
+    optional_count,
+    parse_count,
+    parse_folder,
+    parse_probability,
+)
 
 _EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 will not fit the quota, 4 stopped with more to do. "
@@ -42,38 +59,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-
-StudyOption = Annotated[
-    str | None, typer.Option("--study", metavar="NAME|FILE", help="A study file or its name.")
-]
-EnvOption = Annotated[str | None, typer.Option("--env", metavar="ID", help="A registered Gymnasium env.")]
-AlgoOption = Annotated[
-    str | None, typer.Option("--algo", metavar="NAME", help="dqn, ppo, a2c, sac, td3 or ddpg.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change a hyper-parameter or a study's key (n_steps=512)."
-    ),
-]
-DeviceOption = Annotated[str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda or auto.")]
-DirOption = Annotated[
-    Path, typer.Option("--dir", metavar="FOLDER", help="Working folder: profiles/, reports/, checkpoints/.")
-]
-QuotaOption = Annotated[
-    str | None, typer.Option("--quota", metavar="TIME", help="Wall time there is: 12h, 90m, 1-06:00:00.")
-]
-PlatformOption = Annotated[
-    str | None,
-    typer.Option("--platform", metavar="NAME", help="Whose limits count (kaggle-p100, local, ...)."),
-]
-ConfidenceOption = Annotated[
-    str, typer.Option("--confidence", metavar="P", help="How sure the budget must be to end in time.")
-]
-ForeignOption = Annotated[
-    bool, typer.Option("--allow-foreign", help="Use another machine's calibration, widened and marked.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 def _version(wanted: bool) -> None:
@@ -122,7 +107,7 @@ def calibrate(
         env=env,
         algo=algo,
         changes=changes or [],
-        timesteps=_optional_count("--timesteps", timesteps),
+        timesteps=optional_count("--timesteps", timesteps),
         device=device,
         steps=parse_count("--steps", steps),
         repetitions=parse_count("--repetitions", repetitions, least=2),
@@ -201,7 +186,7 @@ def run(
         changes=tuple(changes or ()),
         auto_budget=auto_budget,
         plan_file=plan_file,
-        timesteps=_optional_count("--timesteps", timesteps),
+        timesteps=optional_count("--timesteps", timesteps),
         option=option,
         quota=quota,
         platform=platform,
@@ -270,10 +255,10 @@ def logs(
         quota=quota,
         platform=platform,
         study=study,
-        total_steps=_optional_count("--total-steps", total_steps),
-        episode_steps=_optional_count("--episode-steps", episode_steps),
-        eval_freq=_optional_count("--eval-freq", eval_freq),
-        eval_episodes=_optional_count("--eval-episodes", eval_episodes),
+        total_steps=optional_count("--total-steps", total_steps),
+        episode_steps=optional_count("--episode-steps", episode_steps),
+        eval_freq=optional_count("--eval-freq", eval_freq),
+        eval_episodes=optional_count("--eval-episodes", eval_episodes),
         follow_file=follow,
         plot_file=plot,
         as_json=as_json,
@@ -297,7 +282,7 @@ def watch(
     """Run a command, its output untouched; say its rate, floods and ETA on stderr."""
     from arzbench.commands.watch import run_watch
 
-    steps = _optional_count("--total-steps", total_steps)
+    steps = optional_count("--total-steps", total_steps)
     leave(run_watch(command, quota=quota, total_steps=steps, every=every, summary=summary))
 
 
@@ -307,39 +292,6 @@ def _worker(task: Path, answer: Path) -> None:
     from arzbench.worker import run_worker
 
     leave(run_worker(task, answer))
-
-
-def parse_count(flag: str, text: str, least: int = 1) -> int:
-    """A whole number from `least` up; underscores and commas may group digits."""
-    try:
-        value = int(text.replace(",", ""))
-    except ValueError:
-        raise UsageError(f"{flag} {text!r} is not a whole number", f"for example {flag} 1000") from None
-    if value < least:
-        raise UsageError(f"{flag} {value} is too small", f"it must be at least {least}")
-    return value
-
-
-def _optional_count(flag: str, text: str | None) -> int | None:
-    return None if text is None else parse_count(flag, text)
-
-
-def parse_probability(flag: str, text: str) -> float:
-    """A number in [0.5, 1); "95%" is 0.95."""
-    try:
-        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        raise UsageError(f"{flag} {text!r} is not a number", f"for example {flag} 0.95") from None
-    if not 0.5 <= value < 1:
-        raise UsageError(f"{flag} {text} is outside [0.5, 1)", f"for example {flag} 0.95")
-    return value
-
-
-def parse_folder(folder: Path) -> Path:
-    """The working folder; it need not exist yet."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--dir {folder} is not a folder", "name a folder, or leave --dir out")
-    return folder
 
 
 def leave(code: int) -> None:
