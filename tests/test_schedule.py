@@ -130,15 +130,41 @@ def bare(study: TrainConfig, folder: Any) -> Counts:
     return counts
 
 
+class Foretold(Free):
+    """Remembers the updates foretold before each step, and those done until then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.foretold: list[int] = []
+        self.done: list[int] = []
+
+    def before_step(self, training: Any, updates: int) -> None:
+        super().before_step(training, updates)
+        self.foretold.append(updates)
+        self.done.append(training.num_updates)
+
+
+def check_foretold(study: TrainConfig, control: Foretold) -> None:
+    """Exact where rollouts are steps; never too few where they are episodes."""
+    real = [after - before for before, after in itertools.pairwise(control.done)]
+    if isinstance(study, OffPolicyConfig) and study.frequency[1] == "episode":
+        assert all(told >= was for told, was in zip(control.foretold, real, strict=True))
+        assert sum(real) > 0
+    else:
+        assert control.foretold == real
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_counts_equal_those_of_the_library(case: str, tmp_path: Any) -> None:
     study = make(case)
     seen = bare(study, tmp_path)
     training, log = start(study)
-    control = Free()
+    control = Foretold()
     training.run(control)
+    control.done.append(training.num_updates)
     counted = count_training(study, training.facts())
 
+    check_foretold(study, control)
     assert seen.steps == log.units(Phase.ENV_STEP) == counted.total_timesteps
     assert seen.calls == log.units(Phase.ROLLOUT) == counted.get(Phase.ROLLOUT).count == control.steps
     assert seen.updates == log.units(Phase.UPDATE) == training.num_updates == counted.updates
@@ -152,29 +178,6 @@ def test_counts_equal_those_of_the_library(case: str, tmp_path: Any) -> None:
     frequency = study.checkpoint.checkpoint_freq
     assert control.saves + 1 == counted.checkpoints == counted.get(Phase.CHECKPOINT).count
     assert counted.checkpoints == seen.saves + (not frequency or seen.calls % frequency != 0)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_updates_foretold_are_those_done(case: str) -> None:
-    """Step by step where rollouts are steps; never too few where they are episodes."""
-    study = make(case)
-    training, _ = start(study)
-    foretold: list[int] = []
-    done: list[int] = []
-
-    class Watch(Free):
-        def before_step(self, training: Any, updates: int) -> None:
-            foretold.append(updates)
-            done.append(training.num_updates)
-
-    training.run(Watch())
-    done.append(training.num_updates)
-    real = [after - before for before, after in itertools.pairwise(done)]
-    if isinstance(study, OffPolicyConfig) and study.frequency[1] == "episode":
-        assert all(told >= was for told, was in zip(foretold, real, strict=True))
-        assert sum(real) > 0
-    else:
-        assert foretold == real
 
 
 @pytest.mark.parametrize("case", ["sac", "td3, 3 envs", "ppo", "a2c, 3 envs"])

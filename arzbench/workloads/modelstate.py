@@ -119,10 +119,7 @@ def capture_replay(buffer: Any) -> dict[str, Any] | None:
     """The used rows of a replay buffer, and where the next one goes."""
     if buffer is None:
         return None
-    # the frugal layout keeps the newest observation one row ahead
-    ahead = 1 if buffer.optimize_memory_usage and not buffer.full else 0
-    used = min(buffer.size() + ahead, buffer.buffer_size)
-    rows = {path: array[:used] for path, array in replay_arrays(buffer).items()}
+    rows = {path: array[: buffer.size()] for path, array in replay_arrays(buffer).items()}
     return {"pos": buffer.pos, "full": buffer.full, "rows": rows}
 
 

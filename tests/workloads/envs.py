@@ -1,5 +1,6 @@
 """Small envs for trainings: cheap, stochastic, of a length that is known."""
 
+import random
 from typing import Any
 
 import gymnasium as gym
@@ -52,6 +53,14 @@ class Known(Drift):
         self.x, self.t = state["x"].copy(), int(state["t"])
 
 
+class Careless(Known):
+    """Draws from Python's own generator."""
+
+    def step(self, action: Any) -> Any:
+        self.x[0] += random.random()
+        return super().step(action)
+
+
 class Talking(Known):
     """Has messages of its own: two per step."""
 
@@ -99,6 +108,12 @@ class Timed(Talking):
         super().emit_messages()
 
 
-for name, kind in (("Drift", Drift), ("Known", Known), ("Talking", Talking), ("Timed", Timed)):
+for name, kind in (
+    ("Drift", Drift),
+    ("Known", Known),
+    ("Careless", Careless),
+    ("Talking", Talking),
+    ("Timed", Timed),
+):
     if f"arztest/{name}-v0" not in gym.registry:
         gym.register(f"arztest/{name}-v0", entry_point=kind)

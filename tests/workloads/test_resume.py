@@ -62,6 +62,7 @@ SPECIAL: dict[str, TrainConfig] = {
         buffer_size=40, **{**OFF, "total_timesteps": 70},
     ),
     "returns over three steps": config("dqn", n_steps=3, **OFF),
+    "an env that draws from Python's generator": config("a2c", env="arztest/Careless-v0", total_timesteps=30),
     "cart pole": config("dqn", env="CartPole-v1", **OFF),
     "acrobot": config("a2c", env="Acrobot-v1", total_timesteps=40),
     "mountain car": config("a2c", env="MountainCar-v0", total_timesteps=40),
@@ -109,7 +110,7 @@ def test_stopped_anywhere_it_ends_in_the_same_bits(algo: str, variant: str) -> N
     study = config(algo, **ALGORITHMS[algo], **STAGES, **VARIANTS[variant])
     expected, control, reference = whole(study)
     draw = random.Random(f"{algo} {variant}")
-    for _ in range(3):
+    for _ in range(2):
         stops = stops_in(control.count, draw)
         found, places, resumed = interrupted(study, stops)
         assert found == expected, f"stopped at {stops}: {places}"
@@ -127,12 +128,15 @@ def test_special_cases_end_in_the_same_bits(name: str) -> None:
         assert found == expected, f"stopped at {stops}: {places}"
 
 
-def test_every_point_of_a_short_training() -> None:
+@pytest.mark.parametrize("own", [
+    {"algo": "a2c", "total_timesteps": 10, "n_steps": 4, "vec_normalize": True},
+    {"algo": "dqn", "total_timesteps": 18, "train_freq": [2, "episode"], "learning_starts": 6,
+     "gradient_steps": -1},
+])  # fmt: skip
+def test_every_point_of_a_short_training(own: dict[str, Any]) -> None:
     """Each call of a control as a place to stop: baseline, steps, episodes, evaluations, the end."""
-    study = config("a2c", total_timesteps=10, n_steps=4, vec_normalize=True, **{
-        **STAGES, "evaluation": {"eval_freq": 5, "n_eval_episodes": 1, "final_episodes": 1},
-        "env_kwargs": {"length": 4}, "baseline": {"episodes": 1},
-    })  # fmt: skip
+    study = config(**own, baseline={"episodes": 1}, env_kwargs={"length": 3},
+                   evaluation={"eval_freq": 5, "n_eval_episodes": 1, "final_episodes": 1})  # fmt: skip
     expected, control, _ = whole(study)
     seen = set()
     for stop in range(control.count):
@@ -140,6 +144,32 @@ def test_every_point_of_a_short_training() -> None:
         seen.update(places)
         assert found == expected, f"stopped at {stop}: {places}"
     assert seen == {"step", "episode", "during", "evaluated", "ended"}
+
+
+@pytest.mark.parametrize("own", [{"algo": "dqn", "exploration_final_eps": 0.8}, {"algo": "ppo"}])
+def test_stopped_within_an_evaluation_that_draws_its_actions(own: dict[str, Any]) -> None:
+    """Random actions come from NumPy and the action space, or from torch: all are put back."""
+    study = config(**{**ALGORITHMS[own["algo"]], **own, "total_timesteps": 20}, seed=5, evaluation={
+        "eval_freq": 15, "n_eval_episodes": 2, "deterministic": False,
+    })  # fmt: skip
+    expected, _, _ = whole(study)
+
+    class Places(StopAt):
+        at_during: list[int]
+
+        def event(self, kind: str) -> None:
+            super().event(kind)
+            if kind == "during":
+                self.at_during.append(self.count - 1)
+
+    places = Places(10**9)
+    places.at_during = []
+    training, _ = start(study)
+    training.run(places)
+    for stop in places.at_during[4:15:5]:
+        found, where, _ = interrupted(study, [stop])
+        assert where == ["during"]
+        assert found == expected, f"stopped at {stop}"
 
 
 def test_an_interrupted_training_goes_on_in_the_same_object() -> None:
