@@ -239,7 +239,7 @@ class _Run:
         control.start(training)
         if not done:
             self._drive(training, control, index)
-        guard.require(guard.save_s, f"exporting {config.name}")
+        guard.require(0.0, f"exporting {config.name}")  # within what is held back for a save
         aside = model.with_name(f".{model.name}")
         training.export(str(aside))
         os.replace(aside, model)

@@ -5,16 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from arzbench.clock import VirtualClock
 from arzbench.errors import ExitCode, StateError, UsageError
-from arzbench.records import EnvFacts, Phase, StopReason
+from arzbench.records import Coefficient, EnvFacts, Phase, StopReason
 from arzbench.run import ledger
 from arzbench.run.lock import only_run
 from arzbench.run.progress import RunState
 from arzbench.run.session import run_job
 from arzbench.schedule import count_training
-from arzbench.study import Checkpoints
+from arzbench.study import Baseline, Checkpoints
 from arzbench.workloads.synthetic import SyntheticWorkload
 from tests.run.jobs import COSTS, Recorded, dqn, fingerprints, plan, ppo, request, run, study, until_done
 
@@ -158,6 +159,47 @@ def test_an_evaluation_that_cannot_end_in_time_is_not_begun(tmp_path: Path) -> N
     assert Phase.EVAL_STEP not in read_ledger(tmp_path).phases
     assert "the next evaluation episode may take" in outcome.detail
     assert outcome.num_timesteps == (150,)
+
+
+def test_a_save_that_grows_with_the_buffer_still_fits(tmp_path: Path) -> None:
+    """10 ms a row: nothing at first, seconds at the deadline, and never measured before it."""
+    job = study(dqn(total_timesteps=4000, buffer_size=4000, checkpoint=Checkpoints(), baseline=Baseline()))
+    known = plan(job)
+    growing = Coefficient(
+        phase=Phase.CHECKPOINT, fixed_s=0.0, per_size_s=0.01, relative_error=0.0, n=2, p95_s=1
+    )
+    prices = [growing if c.phase is Phase.CHECKPOINT else c for c in known.models[0].coefficients]
+    model = structs.replace(known.models[0], state_bytes=(0, 1), coefficients=tuple(prices))
+    clock = VirtualClock()
+
+    def grow(step: int) -> None:
+        workload.save_s = 0.01 * step
+
+    workload = SyntheticWorkload(clock, COSTS, episode_steps=20, calls=grow)
+    outcome = run(tmp_path, job, clock, workload, quota_s=80.0, plan=structs.replace(known, models=(model,)))
+    assert outcome.reason is StopReason.DEADLINE
+    assert workload.save_s > 2
+    assert outcome.slack_s is not None
+    assert outcome.slack_s >= 0.3
+
+
+def test_a_model_that_could_not_be_exported_in_time_is_exported_next(tmp_path: Path) -> None:
+    job = study(ppo())
+    clock = VirtualClock()
+
+    def slow_at_the_end(step: int) -> None:
+        workload.save_s = 20.0 if step == 510 else 0.25
+
+    workload = SyntheticWorkload(clock, COSTS, episode_steps=20, calls=slow_at_the_end)
+    first = run(tmp_path, job, clock, workload, quota_s=155.0)
+    assert (first.reason, first.num_timesteps) == (StopReason.DEADLINE, (512,))
+    assert "exporting ppo would come too late" in first.detail
+    assert fingerprints(tmp_path) == {}
+    second = run(tmp_path, job, clock, quota_s=155.0)
+    assert second.reason is StopReason.FINISHED
+    assert second.checkpoint == first.checkpoint
+    run(tmp_path / "whole", job)
+    assert fingerprints(tmp_path) == fingerprints(tmp_path / "whole")
 
 
 def test_a_quota_too_short_for_any_progress_does_not_ask_for_more_for_ever(tmp_path: Path) -> None:
