@@ -10,17 +10,7 @@ from typing import Any
 from numba import njit
 
 from arzbench.physics.memory import carray, load, stack_pointer, store
-from arzbench.physics.model import (
-    FASTMATH,
-    equilibrium,
-    face_speeds,
-    greatest,
-    hll_mass_flux,
-    least,
-    limit_fluxes,
-    pressures,
-    relax,
-)
+from arzbench.physics.model import FASTMATH, face_fluxes, face_speeds, greatest, relax_cell
 from arzbench.physics.reconstruction import first_order, muscl, weno5
 from arzbench.physics.scenario import (
     FIELDS,
@@ -154,32 +144,28 @@ def _tile_fluxes(
     """Fluxes at the left faces of the TILE cells from index `first` on, `place` in the block."""
     for i in range(TILE):
         q, j = first + i, place + i
-        lam_l, lam_r = load(t, _LAM * _R + j), load(t, _LEFT_ROWS + 4 * _BLOCK + j)
-        v_ml, v_mr = load(t, _V_M * _R + j), load(t, _LEFT_ROWS + _BLOCK + j)
-        v_cl, v_cr = load(t, _V_C * _R + j), load(t, _LEFT_ROWS + 3 * _BLOCK + j)
-        rho_l, rho_r = load(t, _RHO_M * _R + j), load(t, _LEFT_ROWS + j)
-        raw_m = hll_mass_flux(rho_l, v_ml, lam_l, rho_r, v_mr, lam_r, k)
-        rho_l, rho_r = load(t, _RHO_C * _R + j), load(t, _LEFT_ROWS + 2 * _BLOCK + j)
-        raw_c = hll_mass_flux(rho_l, v_cl, lam_l, rho_r, v_cr, lam_r, k)
-        give, take = dxdt * k.keep, dxdt * k.keep
-        rho_m, rho_c = load(u, q), load(u, q + 2 * stride)
-        jam = load(road, PROFILE_JAM * stride + q)
-        f_m, f_c = limit_fluxes(
-            raw_m, raw_c, load(u, q - 1) * give, load(u, q + 2 * stride - 1) * give,
-            greatest(jam - (rho_m + k.alpha * rho_c), k.zero) * take + slack,
-            greatest(jam - (rho_m + rho_c), k.zero) * take + slack, k,
+        left = (
+            load(t, _RHO_M * _R + j), load(t, _W_M * _R + j), load(t, _V_M * _R + j),
+            load(t, _RHO_C * _R + j), load(t, _W_C * _R + j), load(t, _V_C * _R + j),
+            load(t, _LAM * _R + j),
         )  # fmt: skip
-        y_m = least(f_m * load(t, _W_M * _R + j), load(u, q + stride - 1) * give)
-        y_c = least(f_c * load(t, _W_C * _R + j), load(u, q + 3 * stride - 1) * give)
+        right = (
+            load(t, _LEFT_ROWS + j), load(t, _LEFT_ROWS + _BLOCK + j),
+            load(t, _LEFT_ROWS + 2 * _BLOCK + j), load(t, _LEFT_ROWS + 3 * _BLOCK + j),
+            load(t, _LEFT_ROWS + 4 * _BLOCK + j),
+        )  # fmt: skip
+        donor = (
+            load(u, q - 1), load(u, q + stride - 1), load(u, q + 2 * stride - 1),
+            load(u, q + 3 * stride - 1),
+        )  # fmt: skip
+        receiver = load(u, q), load(u, q + 2 * stride), load(road, PROFILE_JAM * stride + q)
+        f_m, y_m, f_c, y_c, cut, speed = face_fluxes(left, right, donor, receiver, dxdt, slack, k)
         store(t, _FLUX_ROWS + i, f_m)
         store(t, _FLUX_ROWS + TILE + i, y_m)
         store(t, _FLUX_ROWS + 2 * TILE + i, f_c)
         store(t, _FLUX_ROWS + 3 * TILE + i, y_c)
-        cut = abs(raw_m - f_m) + abs(raw_c - f_c)
         hit = load(t, _HIT_ROW + i)
         store(t, _HIT_ROW + i, hit + k.one if cut > k.v_min else hit)
-        speed = greatest(greatest(v_ml, v_mr), greatest(v_cl, v_cr))
-        speed = greatest(speed, -least(lam_l, lam_r))
         store(t, _SPEED_ROW + i, greatest(load(t, _SPEED_ROW + i), speed))
 
 
@@ -242,26 +228,18 @@ def _relax_tile(
     """Relaxed y of the TILE cells from index `first` on, and what is measured there."""
     for i in range(TILE):
         q = first + i
-        rho_m, y_m = load(u, q), load(u, q + stride)
-        rho_c, y_c = load(u, q + 2 * stride), load(u, q + 3 * stride)
-        c_m, c_c = load(road, PROFILE_C_M * stride + q), load(road, PROFILE_C_C * stride + q)
-        limit, inv_jam = load(road, PROFILE_LIMIT * stride + q), load(road, PROFILE_INV_JAM * stride + q)
-        p_m, p_c = pressures(rho_m, rho_c, c_m, c_c, k)
-        ve_m, ve_c = equilibrium(rho_m, rho_c, p_m, p_c, inv_jam, limit, k)
-        bad = k.one if least(least(rho_m, rho_c), least(y_m, y_c)) < k.zero else k.zero
-        y_m, flow_m = relax(rho_m, y_m, p_m, ve_m, decay_m, k)
-        y_c, flow_c = relax(rho_c, y_c, p_c, ve_c, decay_c, k)
-        slow_m = rho_m if flow_m < k.standing * rho_m else k.zero
-        slow_c = rho_c if flow_c < k.standing * rho_c else k.zero
-        slow = slow_m + slow_c
-        late = (rho_m - flow_m * k.inv_free_m) + (rho_c - flow_c * k.inv_free_c)
-        over = k.one if (rho_m + k.alpha * rho_c) * inv_jam > k.over else k.zero
+        y_m, y_c, slow, newly, late, bad, over = relax_cell(
+            load(u, q), load(u, q + stride), load(u, q + 2 * stride), load(u, q + 3 * stride),
+            load(before, q), load(road, PROFILE_C_M * stride + q),
+            load(road, PROFILE_C_C * stride + q), load(road, PROFILE_INV_JAM * stride + q),
+            load(road, PROFILE_LIMIT * stride + q), decay_m, decay_c, k,
+        )  # fmt: skip
         store(t, _Y_M + i, y_m)
         store(t, _Y_C + i, y_c)
         store(t, _SLOW + i, slow)
         store(t, _LATE + i, load(t, _LATE + i) + late)
         store(t, _STOOD + i, load(t, _STOOD + i) + slow)
-        store(t, _NEWLY + i, load(t, _NEWLY + i) + greatest(slow - load(before, q), k.zero))
+        store(t, _NEWLY + i, load(t, _NEWLY + i) + newly)
         store(t, _BAD + i, load(t, _BAD + i) + bad)
         store(t, _OVER + i, load(t, _OVER + i) + over)
 

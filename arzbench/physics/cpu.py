@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from arzbench.physics.boundary import add_to_cell, entry, merge
+from arzbench.physics.boundary import add_to_cell, set_entry, set_merge
 from arzbench.physics.cells import (
     clear_ghosts,
     fill_ghosts,
@@ -84,13 +84,13 @@ def _stage(
     count[LIMITED] += int(limited)
     if speed * dtdx > k.over:
         count[CFL_EXCEEDED] += 1
-    entry(now, flux, road, wish[0], wish[1], stride, NUM_GHOST, dxdt, slack, k)
+    set_entry(now, flux, road, wish[0], wish[1], stride, NUM_GHOST, dxdt, slack, k)
     if closed:
         for field in range(FIELDS):
             store(flux, field * stride + NUM_GHOST + stop, k.zero)
     if ramp >= 0:
         cell = NUM_GHOST + ramp
-        f0, f1, f2, f3 = merge(now, flux, road, wish[2], wish[3], rate, stride, cell, dxdt, slack, k)
+        f0, f1, f2, f3 = set_merge(now, flux, road, wish[2], wish[3], rate, stride, cell, dxdt, slack, k)
         update(now, u, target, flux, stride, n, share, dtdx, k)
         gain = share * dtdx
         add_to_cell(target, cell, stride, (gain * f0, gain * f1, gain * f2, gain * f3))
@@ -203,7 +203,7 @@ def _compile(source_tag: int) -> Any:
 
 def _source_tag() -> int:
     digest = hashlib.sha256()
-    for name in ("boundary", "cells", "model", "reconstruction", "memory", "scenario"):
+    for name in ("boundary", "cells", "junction", "model", "reconstruction", "memory", "scenario"):
         digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
     return int.from_bytes(digest.digest()[:7], "big")
 

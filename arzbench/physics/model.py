@@ -262,20 +262,39 @@ def limit_fluxes(
 
 
 @scalar
-def supplies(rho_m: Real, rho_c: Real, jam: Real, limit: Real, k: Constants) -> tuple[Real, Real]:
-    """Largest flows a cell can take [veh/s]: of `f_m + alpha f_c` and of `f_m + f_c`.
+def room(rho_m: Real, rho_c: Real, jam: Real, take: Real, slack: Real, k: Constants) -> tuple[Real, Real]:
+    """Fluxes `f_m + alpha f_c` and `f_m + f_c` that fill a cell in one step [veh/s]."""
+    room_m = greatest(jam - (rho_m + k.alpha * rho_c), k.zero) * take + slack
+    return room_m, greatest(jam - (rho_m + rho_c), k.zero) * take + slack
 
-    The equilibrium flow at the cell's occupancy, or the largest one if the cell is less than
-    critical, for each class in its own unit (effective and total density): the supply of
-    Lebacque, ISTTT 13 (1996) 647.
+
+@scalar
+def face_fluxes(
+    left: tuple[Real, ...], right: tuple[Real, ...], donor: tuple[Real, ...],
+    receiver: tuple[Real, ...], dxdt: Real, slack: Real, k: Constants,
+) -> tuple[Real, ...]:  # fmt: skip
+    """Fluxes (rho_m, y_m, rho_c, y_c) at a face, what limits cut off, and the largest wave speed.
+
+    Args:
+        left: Face state on the left, `rho_m, w_m, v_m, rho_c, w_c, v_c, lam`.
+        right: Face state on the right, `rho_m, v_m, rho_c, v_c, lam`.
+        donor: Averages of the cell on the left, `rho_m, y_m, rho_c, y_c`.
+        receiver: Averages of the cell on the right, `rho_m, rho_c`, and its jam density.
+        dxdt: Cell size over time step [m/s].
+        slack: 0 for a hard parameter set, infinity for a soft one.
+        k: Constants.
     """
-    x_m = least(greatest((rho_m + k.alpha * rho_c) / jam, k.x_crit_m), k.one)
-    x_c = least(greatest((rho_m + rho_c) / jam, k.x_crit_c), k.one)
-    p_m = k.k_m * (x_m * root(x_m))
-    p_c = k.k_c * (x_c * x_c)
-    ve_m = least(greatest(k.v_free_m - k.a_m * p_m - k.b_m * x_m, k.v_floor_m), limit)
-    ve_c = least(greatest(k.v_free_c - k.a_c * p_c - k.b_c * x_c, k.v_floor_c), limit)
-    return jam * (x_m * ve_m), jam * (x_c * ve_c)
+    rho_ml, w_m, v_ml, rho_cl, w_c, v_cl, lam_l = left
+    rho_mr, v_mr, rho_cr, v_cr, lam_r = right
+    raw_m = hll_mass_flux(rho_ml, v_ml, lam_l, rho_mr, v_mr, lam_r, k)
+    raw_c = hll_mass_flux(rho_cl, v_cl, lam_l, rho_cr, v_cr, lam_r, k)
+    give = dxdt * k.keep
+    room_m, room_c = room(receiver[0], receiver[1], receiver[2], give, slack, k)
+    f_m, f_c = limit_fluxes(raw_m, raw_c, donor[0] * give, donor[2] * give, room_m, room_c, k)
+    y_m, y_c = least(f_m * w_m, donor[1] * give), least(f_c * w_c, donor[3] * give)
+    speed = greatest(greatest(v_ml, v_mr), greatest(v_cl, v_cr))
+    speed = greatest(speed, -least(lam_l, lam_r))
+    return f_m, y_m, f_c, y_c, abs(raw_m - f_m) + abs(raw_c - f_c), speed
 
 
 @scalar
@@ -286,3 +305,26 @@ def relax(rho: Real, y: Real, p: Real, ve: Real, decay: Real, k: Constants) -> t
     """
     y = y + decay * (rho * ve - greatest(y - rho * p, k.zero))
     return y, greatest(y - rho * p, k.zero)
+
+
+@scalar
+def relax_cell(
+    rho_m: Real, y_m: Real, rho_c: Real, y_c: Real, before: Real, c_m: Real, c_c: Real,
+    inv_jam: Real, limit: Real, decay_m: Real, decay_c: Real, k: Constants,
+) -> tuple[Real, ...]:  # fmt: skip
+    """Relaxed y of a cell, and what is measured there.
+
+    Returns:
+        y_m, y_c; standing density [veh/m], its growth over `before`, density of time lost [-];
+        1 if a field is negative, 1 if the cell is fuller than jam.
+    """
+    p_m, p_c = pressures(rho_m, rho_c, c_m, c_c, k)
+    ve_m, ve_c = equilibrium(rho_m, rho_c, p_m, p_c, inv_jam, limit, k)
+    bad = choose(least(least(rho_m, rho_c), least(y_m, y_c)) < k.zero, k.one, k.zero)
+    y_m, flow_m = relax(rho_m, y_m, p_m, ve_m, decay_m, k)
+    y_c, flow_c = relax(rho_c, y_c, p_c, ve_c, decay_c, k)
+    slow_m = choose(flow_m < k.standing * rho_m, rho_m, k.zero)
+    slow = slow_m + choose(flow_c < k.standing * rho_c, rho_c, k.zero)
+    late = (rho_m - flow_m * k.inv_free_m) + (rho_c - flow_c * k.inv_free_c)
+    over = choose((rho_m + k.alpha * rho_c) * inv_jam > k.over, k.one, k.zero)
+    return y_m, y_c, slow, greatest(slow - before, k.zero), late, bad, over

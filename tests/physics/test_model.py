@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from arzbench.physics import model
+from arzbench.physics import junction, model
 from arzbench.physics.model import constants
 from arzbench.physics.parameters import PARAMETER_SETS, Parameters
 
@@ -133,8 +133,8 @@ def test_supply_is_the_largest_equilibrium_flow_then_falls_to_zero() -> None:
     p, k = DEFAULT, constants(DEFAULT)
     x = np.linspace(0, 1, 2001)
     expected = (x * p.rho_jam * p.v_free_c * (1 - x**2)).max()
-    _, free = model.supplies(0.0, 0.0, p.rho_jam, np.inf, k)
-    _, full = model.supplies(0.0, p.rho_jam, p.rho_jam, np.inf, k)
+    _, free = junction.supplies(0.0, 0.0, p.rho_jam, np.inf, k)
+    _, full = junction.supplies(0.0, p.rho_jam, p.rho_jam, np.inf, k)
     assert free == pytest.approx(expected, rel=1e-6)
     assert full == pytest.approx(0, abs=1e-12)
 
