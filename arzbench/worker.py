@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import sys
 from pathlib import Path
 
 import msgspec
 
 from arzbench.clock import Clock, SystemClock
 from arzbench.errors import ArzbenchError, ExitCode, StateError
-from arzbench.measure.burst import BurstJob, measure_once
+from arzbench.measure.burst import COLD, UNUSED, WARM, BurstJob, measure_once
 from arzbench.run.checkpoint import CheckpointStore, Header
 from arzbench.workloads.base import TrainingState
 
@@ -44,6 +46,17 @@ class TrialCheckpoints:
         return newest.load(), newest.bytes
 
 
+def numba_cache() -> str:
+    """What Numba's on-disk cache did in this process; code compiled anew each time is cold."""
+    dispatcher = sys.modules.get("numba.core.dispatcher")
+    if dispatcher is None:
+        return UNUSED
+    stats = [o.stats for o in gc.get_objects() if isinstance(o, dispatcher.Dispatcher)]
+    if any(s.cache_misses for s in stats):
+        return COLD
+    return WARM if any(s.cache_hits for s in stats) else UNUSED
+
+
 def run_worker(task: Path, answer: Path) -> int:
     """Measure the job in `task`, write the result to `answer`; the exit code.
 
@@ -59,7 +72,7 @@ def run_worker(task: Path, answer: Path) -> int:
 
     try:
         trial = TrialCheckpoints(Path(job.folder) / f"trial-{job.repetition}", clock)
-        result = measure_once(job, SB3Workload(clock), trial, clock, say)
+        result = measure_once(job, SB3Workload(clock), trial, clock, say, numba_cache)
     except ArzbenchError as error:
         told = {"message": error.message, "hint": error.hint, "exit_code": int(error.exit_code)}
         answer.with_suffix(".error").write_text(json.dumps(told))

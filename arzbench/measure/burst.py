@@ -36,6 +36,8 @@ MAX_PROBE_BYTES = 64_000_000
 FEW_ROWS = 256
 #: DQN's exploration rate while measuring: mostly greedy, as most of a real run is
 EXPLORATION = 0.3
+#: what the cache of compiled code did in a process
+COLD, WARM, UNUSED = "cold", "warm", "unused"
 MODES = ("off", "periodic", "every")
 
 
@@ -54,7 +56,7 @@ class BurstJob(Record, frozen=True, kw_only=True):
 
     config: AnyConfig
     repetition: int
-    cold: bool  # compiled-code caches are empty
+    cold: bool  # with an empty folder as cache of compiled code
     spawned: float  # clock.now() when the process was asked for
     steps: int  # training env steps after learning has started
     rollout: int | None  # n_steps of on-policy algorithms while measuring; None: as configured
@@ -71,6 +73,7 @@ class BurstResult(Record, frozen=True, kw_only=True):
     facts: EnvFacts
     state_bytes: tuple[int, int]
     phases: tuple[PhaseSamples, ...]
+    cache: str  # of compiled code: COLD, WARM or UNUSED
     done: float  # clock.now() at the end: what follows is teardown
     notes: tuple[str, ...]
 
@@ -210,7 +213,12 @@ class _Trial:
 
 
 def measure_once(
-    job: BurstJob, workload: AbstractWorkload, store: TrialStore, clock: Clock, say: Say
+    job: BurstJob,
+    workload: AbstractWorkload,
+    store: TrialStore,
+    clock: Clock,
+    say: Say,
+    cache_state: Callable[[], str] = lambda: UNUSED,
 ) -> BurstResult:
     """Measure every phase of `job.config` once, in this process."""
     values = PhaseValues(job.config.logging.mode)
@@ -221,7 +229,9 @@ def measure_once(
     say("first step (just-in-time compilation)", 0.1)
     began = clock.ticks()
     workload.first_step(job.config)
-    values.add_variant(Phase.JIT, "cold" if job.cold else "warm", clock.ticks() - began)
+    took = clock.ticks() - began
+    cache = cache_state()
+    values.add_variant(Phase.JIT, "cold" if job.cold or cache == COLD else "warm", took)
     config = short_config(job)
     training = workload.create(config, values)
     trial = _Trial(store, config, values, clock)
@@ -242,6 +252,7 @@ def measure_once(
         facts=facts,
         state_bytes=trial.state_bytes(),
         phases=tuple(values.samples(job.repetition)),
+        cache=cache,
         done=clock.now(),
         notes=tuple(notes),
     )

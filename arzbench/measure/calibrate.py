@@ -1,7 +1,8 @@
 """Calibration: short real trainings in fresh processes, one after another, raw values kept.
 
-The first repetition finds compiled-code caches empty (cold) and runs shortened rollouts; the pace it
-shows decides how much the others measure within the time allowed.
+The first repetition runs shortened rollouts; the pace it shows decides how much the others measure within
+the time allowed. Where it loads compiled code from a cache, one other gets an empty cache: what compiling
+costs is measured once, and never more often than needed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import msgspec
 
 from arzbench.clock import Clock
 from arzbench.errors import ArzbenchError, StateError, UsageError
-from arzbench.measure.burst import BurstJob, BurstResult
+from arzbench.measure.burst import COLD, WARM, BurstJob, BurstResult
 from arzbench.measure.host import host_info
 from arzbench.measure.phases import PER_STEP
 from arzbench.records import (
@@ -160,7 +161,7 @@ def _next_job(
     return BurstJob(
         config=config,  # type: ignore[arg-type]
         repetition=repetition,
-        cold=repetition == 0,
+        cold=_compile_again(bursts),
         spawned=clock.now(),
         steps=wanted,
         rollout=rollout,
@@ -169,6 +170,16 @@ def _next_job(
         folder=folder,
         cpu_threads=config.torch_threads,
     )
+
+
+def _compile_again(bursts: Sequence[BurstResult]) -> bool:
+    """Whether compilation was never seen and the cache hides it: then one process gets an empty one."""
+    states = {burst.cache for burst in bursts}
+    return WARM in states and COLD not in states and not any(_has_cold(b) for b in bursts)
+
+
+def _has_cold(burst: BurstResult) -> bool:
+    return any(p.phase is Phase.JIT and p.variant == COLD for p in burst.phases)
 
 
 def _short_rollout(config: OnPolicyConfig, wanted: int) -> int:

@@ -31,7 +31,7 @@ def main(log: str, mode: str, task: str, answer: str) -> int:
         sys.stdout.buffer.write(b'hello\n\xff\xfe\n[1]\n{}\n"ab"\nnull\n["a", "b"]\n')
         sys.stdout.flush()
     print(json.dumps(["training", 0.5]), flush=True)
-    Path(answer).write_text(json.dumps(result(job)))
+    Path(answer).write_text(json.dumps(result(job, mode)))
     return 0
 
 
@@ -41,7 +41,12 @@ def phase(name: str, job: dict, price: float, units: list[int], **more: object) 
     return {"phase": name, "repetition": job["repetition"], "seconds": seconds, "units": units, **more}
 
 
-def result(job: dict) -> dict:
+def result(job: dict, mode: str) -> dict:
+    warm = mode == "cached" and not job["cold"]
+    cache = (
+        "unused" if mode not in ("cached", "compiles") else "warm" if warm or job["repetition"] else "cold"
+    )
+    cache = "cold" if job["cold"] else cache
     main_mode = job["config"]["logging"]["mode"]
     n = job["repetition"]
     return {
@@ -55,12 +60,14 @@ def result(job: dict) -> dict:
         "state_bytes": [1000 + n, 10],
         "phases": [
             phase("import", job, 1.0, [1]),
+            phase("jit", job, 1.0, [1], variant="cold" if cache == "cold" else "warm"),
             phase("env step", job, STEP_S, [1] * 5, variant=main_mode),
             phase("env step", job, WARMUP_S, [1], variant=main_mode, warmup=True),
             phase("rollout", job, 0.0, [1], variant=main_mode),
             phase("update", job, UPDATE_S, [5]),
             phase("evaluation", job, EVAL_S, [EPISODE]),
         ],
+        "cache": cache,
         "done": job["spawned"],
         "notes": [f"note {n % 2}"],
     }
