@@ -7,7 +7,7 @@ began=$SECONDS
 step() { printf '\n$ %s\n' "$*"; "$@"; }
 
 echo "working folder: $work"
-step arzbench calibrate --steps 100 --repetitions 3 --max-time 20s --dir "$work"
+step arzbench calibrate --steps 100 --repetitions 3 --dir "$work"
 step arzbench plan --quota 12h --dir "$work"
 step arzbench plan --quota 60s --dir "$work"
 
