@@ -168,7 +168,7 @@ def by_pattern(found: re.Match[str], tag: str) -> Said:
 
 def listen(text: str, tag: str) -> Said | None:
     """What `text` says, None: nothing."""
-    text = visible(text[:MAX_TEXT])[:400]
+    text = _without_record(visible(text[:MAX_TEXT]))[:400]
     low = text.lower()
     if not any(hint in low for hint in _HINTS):
         return None
@@ -182,6 +182,14 @@ def listen(text: str, tag: str) -> Said | None:
     counter = _counter(text, low, tag)
     said.counters = (counter,) if counter is not None else ()
     return said or None
+
+
+def _without_record(text: str) -> str:
+    """The message of a `logging` record: behind its date, logger and level."""
+    if not text[:4].isdigit() or DATE.match(text) is None:
+        return text
+    found = RECORD.search(text, 0, 200)
+    return text[found.end() :] if found is not None else text
 
 
 _RULES = (

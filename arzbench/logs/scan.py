@@ -202,8 +202,8 @@ class Scanner:
         for index in usable[:: -(-len(usable) // 256)].tolist() + usable[-1:].tolist():
             self.tell(lines.time(index, 0), self.lines + index, self.size + int(lines.starts[index]))
         if lines.valid is not None and not self.resolution_s:
-            stamp = lines.block[int(lines.starts[usable[0]]) :].split(b"s", 1)[0]
-            self.resolution_s = 10.0 ** -len(stamp.partition(b".")[2])
+            found = TAIL.match(lines.block, int(lines.starts[usable[0]]))
+            self.resolution_s = 10.0 ** -len((found and found[2]) or b"")
 
     def tell(self, time: float | None, lines: int, offset: int) -> None:
         """The time was `time` after `lines` lines and `offset` bytes; at most 4096 such are kept."""
@@ -266,8 +266,8 @@ class _Lines:
             return next((t for t in map(self.stamps.read, texts) if t is not None), None)
         if not self.valid[index]:
             return self.time(index - 1, back - 1) if index and back > 0 else None
-        start = int(self.starts[index])
-        return float(self.block[start : start + _HEAD].split(b"s", 1)[0])
+        found = TAIL.match(self.block, int(self.starts[index]))
+        return float(found[1]) if found is not None else None
 
     def row_before(self, index: int) -> int:
         """Lines of this block before it, as a terminal counts them."""

@@ -19,7 +19,7 @@ BLOCK = 1 << 20
 #: what is kept of one line; the rest of it is counted and dropped
 MAX_LINE = 1 << 16
 #: share of control characters above which a file is no log
-_BINARY = 0.1
+_BINARY = 0.05
 _TEXT = bytes(range(32, 256)) + b"\t\n\r\x1b\x08\x0c\x00"
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -66,7 +66,7 @@ class Source:
 
     def _refuse_binary(self, data: bytes) -> None:
         sample = data[:65536]
-        odd = len(sample.translate(None, _TEXT)) + max(0, sample.count(0) - len(sample) // 2)
+        odd = len(sample.translate(None, _TEXT)) + max(0.0, sample.count(0) - 0.3 * len(sample))
         if odd > _BINARY * len(sample):
             raise UsageError(f"{self.name}: this is no text, {odd / len(sample):.0%} of it are control codes")
 
