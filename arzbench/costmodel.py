@@ -46,9 +46,9 @@ DRAWS = 8000
 _SEED = 20240229
 
 
-def fit(samples: WorkloadSamples) -> CostModel:
-    """The prices of every phase that was measured."""
-    main = samples.config.logging.mode
+def fit(samples: WorkloadSamples, mode: str | None = None) -> CostModel:
+    """The prices of every phase that was measured, under the logging `mode` (None: the calibrated one)."""
+    main = mode or samples.config.logging.mode
     groups: dict[tuple[Phase, str], list[PhaseSamples]] = {}
     for item in samples.phases:
         if not item.warmup and item.variant in ("", main, "cold", "warm"):
@@ -64,7 +64,7 @@ def fit(samples: WorkloadSamples) -> CostModel:
         for phase in (Phase.CHECKPOINT, Phase.RESTORE)
         if (phase, "") in groups
     ]
-    found.append(_first_calls(samples))
+    found.append(_first_calls(samples, main))
     return CostModel(
         workload=samples.workload,
         facts=samples.facts,
@@ -137,9 +137,8 @@ def _sized_price(phase: Phase, items: Sequence[PhaseSamples]) -> Coefficient:
     )
 
 
-def _first_calls(samples: WorkloadSamples) -> Coefficient:
+def _first_calls(samples: WorkloadSamples, main: str) -> Coefficient:
     """What the first call of each phase costs above the others, summed per process."""
-    main = samples.config.logging.mode
     excess: dict[int, float] = {}
     singles = [i for i in samples.phases if i.phase in STEPWISE and i.variant in ("", main)]
     usual = {
@@ -205,14 +204,17 @@ class Job:
         *,
         sessions: int = 1,
         cold: bool = False,
+        partial: bool = False,
     ) -> None:
         """`parts` are the trainings; `cold` when compiled-code caches do not outlive a session.
+
+        With `partial` a phase that was never measured counts as nothing: the caller says so.
 
         Raises:
             UsageError: a phase that will occur was never measured; it is named.
         """
         for model, schedule in parts:
-            missing = missing_phases(model, schedule)
+            missing = [] if partial else missing_phases(model, schedule)
             if missing:
                 raise UsageError(
                     f"the calibration has no samples of: {', '.join(missing)}",

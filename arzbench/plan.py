@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from arzbench import store
-from arzbench.costmodel import Job, fit, models_for, spread_from, startup_seconds
+from arzbench.costmodel import Job, fit, missing_phases, models_for, spread_from, startup_seconds
 from arzbench.errors import UsageError, WillNotFitError
 from arzbench.records import (
     Calibration,
@@ -50,13 +50,16 @@ class Planner:
         confidence: float,
         *,
         cold: bool,
+        partial: bool = False,
     ) -> None:
+        """`partial`: a phase without samples counts as nothing (an imported calibration)."""
         self.study = study
         self.models = list(models)
         self.spread = spread
         self.quota_s = quota_s
         self.confidence = confidence
         self.cold = cold
+        self.partial = partial
 
     def schedules(self, budgets: Sequence[int]) -> list[TrainSchedule]:
         """The counted schedule of each training under its budget."""
@@ -69,7 +72,13 @@ class Planner:
         """The wall time of the study under `budgets`; a budget of 0 leaves a training out."""
         schedules = self.schedules(budgets)
         parts = [(m, s) for m, s, b in zip(self.models, schedules, budgets, strict=True) if b]
-        return Job(parts, self.spread, sessions=sessions, cold=self.cold)
+        return Job(parts, self.spread, sessions=sessions, cold=self.cold, partial=self.partial)
+
+    def unmeasured(self) -> list[Phase]:
+        """Phases of the whole study that have no price."""
+        pairs = zip(self.models, self.schedules(self.full), strict=True)
+        found = {phase for model, schedule in pairs for phase in missing_phases(model, schedule)}
+        return [phase for phase in Phase if phase in found]
 
     @property
     def full(self) -> tuple[int, ...]:
@@ -158,11 +167,14 @@ def make_plan(
     """
     if not 0.5 <= confidence < 1:
         raise UsageError(f"--confidence {confidence} is not in [0.5, 1)", "use for example 0.95")
-    fitted = {w.workload: fit(w) for w in calibration.workloads}
+    fitted = fit_all(study, calibration)
     models = models_for(study, fitted)
     foreign = calibration.host.differs_from(host)
     spread = spread_from(ratios, foreign=bool(foreign))
-    planner = Planner(study, models, spread, quota_s, confidence, cold=platform.fresh_machine)
+    partial = bool(calibration.imported)
+    planner = Planner(
+        study, models, spread, quota_s, confidence, cold=platform.fresh_machine, partial=partial
+    )
     safe = None
     if quota_s is not None:
         safe = planner.largest(confidence)
@@ -191,6 +203,12 @@ def make_plan(
     )
 
 
+def fit_all(study: Study, calibration: Calibration) -> dict[str, CostModel]:
+    """Prices of every workload measured, under the logging that `study` asks for."""
+    modes = {t.workload_digest(): t.logging.mode for t in reversed(study.trainings)}
+    return {w.workload: fit(w, modes.get(w.workload)) for w in calibration.workloads}
+
+
 def _too_short(planner: Planner) -> WillNotFitError:
     assert planner.quota_s is not None
     needed = planner.job(planner.least).quantile(planner.confidence) + MARGIN_S
@@ -208,7 +226,13 @@ def _rows(planner: Planner) -> list[TableRow]:
     first = msgspec.structs.replace(planner.study, trainings=planner.study.trainings[:1])
     config = planner.study.trainings[0]
     single = Planner(
-        first, planner.models[:1], planner.spread, planner.quota_s, planner.confidence, cold=planner.cold
+        first,
+        planner.models[:1],
+        planner.spread,
+        planner.quota_s,
+        planner.confidence,
+        cold=planner.cold,
+        partial=planner.partial,
     )
     rows = [_row(single, f"{steps:,}", (steps,), _length_notes(config, planner.models[0])) for steps in STEPS]
     notes = [

@@ -121,6 +121,17 @@ def newest_calibration(
     raise UsageError(f"no fitting calibration{target} on this host", "\n".join([*passed[:5], *hint]))
 
 
+def of_machine(working: Path, host: HostInfo) -> list[Calibration]:
+    """What was measured on the machine of `host`, the newest first, whatever the device and threads."""
+    found = []
+    for path in sorted((calibrations_folder(working) / host.key).glob("*.json"), key=_age, reverse=True):
+        try:
+            found.append(load_calibration(path))
+        except UsageError:
+            continue  # it tells nothing
+    return [c for c in found if not set(c.host.differs_from(host)) - {"device", "torch_threads"}]
+
+
 def _age(path: Path) -> tuple[str, float]:
     """When it was made, as its name says; a checkout gives all files the same date."""
     changed = path.stat().st_mtime

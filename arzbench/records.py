@@ -190,6 +190,7 @@ class Calibration(Record, frozen=True, kw_only=True):
     took_s: float
     drift: float  # largest relative spread of a phase's mean between repetitions
     workloads: tuple[WorkloadSamples, ...]
+    imported: str = ""  # where its figures are from, when no `arzbench calibrate` measured them
 
     def find(self, digest: str) -> WorkloadSamples | None:
         """The samples of the workload `digest`, None where it was not measured."""
@@ -295,6 +296,19 @@ class PlanOption(Record, frozen=True, kw_only=True):
     command: str
 
 
+class WhatIf(Record, frozen=True, kw_only=True):
+    """One change of the study, and what it would save of the whole study's wall time."""
+
+    title: str
+    changes: tuple[str, ...] = ()  # as `--set` takes them
+    saved_s: float | None = None  # of the P50; None where its price was not measured
+    estimate: Estimate | None = None  # of the whole study with this change
+    probability: float | None = None  # of ending within the quota
+    verdict: Verdict | None = None
+    command: str  # runs it; where nothing was measured, what measures it
+    note: str = ""
+
+
 class Plan(Record, frozen=True, kw_only=True):
     """A decision that explains itself alone: study, prices, quota and what follows from them."""
 
@@ -317,6 +331,7 @@ class Plan(Record, frozen=True, kw_only=True):
     safe_timesteps: int | None  # the largest that fits with `confidence`; not limited by the study
     options: tuple[PlanOption, ...]
     warnings: tuple[str, ...] = ()
+    what_ifs: tuple[WhatIf, ...] = ()  # most time saved first; those not measured last
 
 
 class StopReason(StrEnum):

@@ -13,7 +13,7 @@ import msgspec
 
 from arzbench.errors import UsageError
 from arzbench.profiles import find_study
-from arzbench.study import ALGORITHMS, Study, TrainConfig, make_config
+from arzbench.study import ALGORITHMS, AnyConfig, Study, TrainConfig, make_config
 
 DEFAULT_STUDY = "incident"
 DEFAULT_CONFIDENCE = 0.95
@@ -34,17 +34,13 @@ def choose_study(
     changes: Sequence[str],
     timesteps: int | None = None,
 ) -> Study | None:
-    """The study asked for, or None when nothing names one.
+    """The study asked for, or None when nothing names one: `changes` are then left to the caller.
 
     Raises:
         UsageError: a contradictory request, an unknown name, or a change that does not fit.
     """
     if env is None and algo is None:
         if study is None:
-            if changes:
-                raise UsageError(
-                    "--set changes a study, and none is named", "add --study NAME, or --env and --algo"
-                )
             return None
         return _finite(change_study(find_study(working, study), changes), study)
     if study is not None:
@@ -83,13 +79,28 @@ def _algorithms() -> str:
 
 
 def change_study(study: Study, changes: Sequence[str]) -> Study:
-    """`study` with every `key=value` of `changes` applied to each of its trainings."""
+    """`study` with every `key=value` of `changes` applied to each of its trainings.
+
+    `trainings=N` keeps the first N of them.
+    """
     if not changes:
         return study
     pairs = [_parse(change) for change in changes]
+    kept = study.trainings
+    for path, value in pairs:
+        if path == ["trainings"]:
+            kept = _first(kept, value)
+    pairs = [(path, value) for path, value in pairs if path != ["trainings"]]
     told = " ".join(f"--set {change}" for change in changes)
-    trainings = tuple(_change(config, pairs, told) for config in study.trainings)
-    return msgspec.structs.replace(study, trainings=trainings)
+    changed = tuple(_change(config, pairs, told) if pairs else config for config in kept)
+    return msgspec.structs.replace(study, trainings=changed)
+
+
+def _first(trainings: tuple[AnyConfig, ...], count: object) -> tuple[AnyConfig, ...]:
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= len(trainings):
+        valid = f"the study has {len(trainings)}: 1 to {len(trainings)} can be kept"
+        raise UsageError(f"--set trainings={count!r}: not a number of trainings", valid)
+    return trainings[:count]
 
 
 def _parse(change: str) -> tuple[list[str], Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from arzbench import store
@@ -74,12 +74,18 @@ def plan_now(
     confidence: float,
     allow_foreign: bool,
     flags: str,
+    changes: Sequence[str] = (),
 ) -> tuple[Plan, Path, Calibration]:
-    """A plan from the newest fitting calibration; without a study, the calibration's own."""
+    """A plan from the newest fitting calibration; without a study, the calibration's own under `changes`."""
     host = host_info(*_device_of(study))
     path, calibration = newest_calibration(working, host, study, allow_foreign=allow_foreign)
     if study is None:
-        study = calibration.study
+        study = change_study(calibration.study, changes)
+        if any(calibration.find(t.workload_digest()) is None for t in study.trainings):
+            raise UsageError(
+                "--set changes a study, and none is named: the calibrated one was not measured so",
+                "add --study NAME, or --env and --algo, as in arzbench calibrate",
+            )
         host = host_info(*_device_of(study))
     plan = make_plan(
         study,

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from arzbench import store
 from arzbench.clock import SystemClock
 from arzbench.commands.common import (
@@ -16,9 +18,11 @@ from arzbench.commands.common import (
     save_plan_path,
     undone,
 )
+from arzbench.profiles import of_machine
 from arzbench.report.render import make_console, say, show
 from arzbench.report.sheets import plan_lines, plan_sheets
 from arzbench.settings import DEFAULT_CONFIDENCE, choose_study
+from arzbench.whatif import Question, what_ifs
 
 
 def run_plan(
@@ -42,8 +46,8 @@ def run_plan(
     words += [("set", change) for change in changes]
     words += [("confidence", str(confidence))] if confidence != DEFAULT_CONFIDENCE else []
     words += [("dir", str(working))] if working != Path() else []
-    flags = "".join(f" --{name} {shlex.quote(value)}" for name, value in words if value is not None)
-    plan, _, _ = plan_now(
+    flags = _as_flags(words)
+    plan, _, calibration = plan_now(
         working,
         chosen,
         SystemClock(),
@@ -52,7 +56,16 @@ def run_plan(
         confidence=confidence,
         allow_foreign=allow_foreign,
         flags=flags,
+        changes=changes,
     )
+    question = Question(
+        plan=plan,
+        calibration=calibration,
+        others=of_machine(working, calibration.host),
+        flags=flags,
+        study_flags=_as_flags([w for w in words if w[0] not in ("quota", "platform", "confidence")]),
+    )
+    plan = msgspec.structs.replace(plan, what_ifs=what_ifs(question))
     path = output or save_plan_path(working, plan)
     with undone(path.parent):
         ensure_file(path, "--dir" if output is None else "--output")
@@ -65,3 +78,7 @@ def run_plan(
         say(console, line)
     show(console, plan_sheets(plan))
     say(console, f"plan file: {path}")
+
+
+def _as_flags(words: Sequence[tuple[str, str | None]]) -> str:
+    return "".join(f" --{name} {shlex.quote(value)}" for name, value in words if value is not None)

@@ -28,7 +28,7 @@ from arzbench.report.sheets import study_line
 from arzbench.run.progress import Predict, RunState
 from arzbench.run.session import RunOutcome, RunRequest, run_job
 from arzbench.schedule import budgets_for, count_training
-from arzbench.settings import choose_study
+from arzbench.settings import change_study, choose_study
 from arzbench.study import Study
 from arzbench.units import format_duration
 
@@ -150,7 +150,8 @@ def _asked_study(options: RunOptions) -> Study | None:
 
 def _newest_study(options: RunOptions) -> Study:
     """The study of the newest calibration, as `plan` takes it."""
-    return profiles.newest_calibration(options.working, host_info(), None, allow_foreign=True)[1].study
+    found = profiles.newest_calibration(options.working, host_info(), None, allow_foreign=True)[1].study
+    return change_study(found, options.changes)
 
 
 def _planned(
@@ -165,6 +166,7 @@ def _planned(
         confidence=options.confidence,
         allow_foreign=options.allow_foreign,
         flags="",
+        changes=options.changes,
     )[0]
 
 

@@ -17,6 +17,7 @@ from arzbench.records import (
     PhaseSamples,
     Plan,
     TrainSchedule,
+    Verdict,
     WorkloadSamples,
 )
 from arzbench.schedule import count_training, total_env_steps
@@ -154,8 +155,11 @@ def _logging_sheet(samples: WorkloadSamples) -> Sheet:
 
 
 def plan_sheets(plan: Plan) -> list[Sheet]:
-    """The wall-time table and the three options."""
-    return [_wall_time_sheet(plan), _option_sheet(plan)]
+    """The wall-time table and the three options; where the study does not fit, what would make it."""
+    sheets = [_wall_time_sheet(plan), _option_sheet(plan)]
+    if plan.what_ifs and plan.rows[-1].verdict in (Verdict.AT_RISK, Verdict.TIMES_OUT):
+        sheets.append(_what_if_sheet(plan))
+    return sheets
 
 
 def _estimate_cells(estimate: Estimate) -> tuple[str, str, str]:
@@ -201,6 +205,25 @@ def _option_sheet(plan: Plan) -> Sheet:
         align="llrrrr",
         rows=tuple(rows),
         notes=commands,
+    )
+
+
+def _what_if_sheet(plan: Plan) -> Sheet:
+    rows: list[tuple[str, ...]] = []
+    notes: list[str] = []
+    for number, item in enumerate(plan.what_ifs, 1):
+        times = ("-", "-", "-") if item.estimate is None else _estimate_cells(item.estimate)
+        saved = "not measured" if item.saved_s is None else format_duration(item.saved_s)
+        chance = "-" if item.probability is None else f"{item.probability:.0%}"
+        verdict = "-" if item.verdict is None else item.verdict.value
+        rows.append((str(number), item.title, saved, *times, chance, verdict))
+        notes.append(f"{number}: {item.command}{f'   ({item.note})' if item.note else ''}")
+    return Sheet(
+        title="what would make it fit: the whole study with one change",
+        columns=("", "change", "saves", "P50", "P90", "P99", "P(fits)", ""),
+        align="llrrrrrl",
+        rows=tuple(rows),
+        notes=tuple(notes),
     )
 
 
