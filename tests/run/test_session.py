@@ -308,6 +308,14 @@ def test_only_damaged_states_never_mean_a_silent_new_start(tmp_path: Path) -> No
     assert "--fresh" in caught.value.hint
 
 
+def test_what_a_killed_save_left_is_cleared_away(tmp_path: Path) -> None:
+    left = tmp_path / "checkpoints" / "r1" / ".step-000000000007-0001.tmp"
+    left.mkdir(parents=True)
+    (left / "arrays.npz").write_bytes(b"half")
+    assert run(tmp_path, study()).reason is StopReason.FINISHED
+    assert not left.exists()
+
+
 def test_the_plan_is_written_once(tmp_path: Path) -> None:
     job = study()
     run(tmp_path, job, plan=plan(job), budgets=(100, 64))
