@@ -45,16 +45,13 @@ COMMANDS = {
 # what a shortened block keeps
 KEEP = {
     "calibrate": [
-        r"^calibrating", r"seconds per unit", r"^ phase ", "─",
-        r"^ (import|jit|env step|policy|update|evaluation|checkpoint) ", r"env steps in all",
+        r"seconds per unit", r"^ phase ", r"^ (env step|policy|update|rollout|evaluation) ", r"in all",
     ],
     "plan": [
-        r"^study", r"^safe budget", r"^wall time", r"^ steps ", r"^ (1,000|24,000|100,000|study) ",
-        r"^ways", r"^ [ABC] ",
+        r"^study", r"^safe budget", r"^wall time", r"^ steps ", r"^ (24,000|100,000|study) ", r"^ [ABC] ",
     ],
-    "plan-60s": [r"^safe budget", r"^wall time", r"^ steps ", r"^ (1,000|24,000|100,000|study) "],
-    "run": [r"^(run|budget|predicted|the planned|report)", r"steps after", r"elapsed"],
-    "report": [r"^predicted against", r"^ (training steps|wall time)", r"^where", r"^ (phase|env step|update) "],
+    "plan-60s": [r"^safe budget", r"^wall time", r"^ steps ", r"^ (1,000|5,000|8,000|24,000) "],
+    "report": [r"^where", r"^ (phase|env step|policy|update|rollout|evaluation|baseline) "],
 }  # fmt: skip
 
 
@@ -83,10 +80,11 @@ def outputs(folder: Path, *, check: bool) -> dict[str, list[str]]:
 
 
 def shortened(name: str, lines: list[str]) -> list[str]:
-    """The command and the lines that KEEP names, each gap as three dots."""
+    """The command and the lines that KEEP names, with the rule below a head, each gap as three dots."""
     kept = [lines[0]]
     for line in lines[1:]:
-        if any(re.search(pattern, line) for pattern in KEEP[name]):
+        below = "─" in line and kept[-1] != "..."
+        if below or any(re.search(pattern, line) for pattern in KEEP[name]):
             kept.append(line)
         elif kept[-1] != "...":
             kept.append("...")
