@@ -115,6 +115,8 @@ MASKS = [
     (r"─+", "─"),
     (r"\s+", " "),
 ]  # fmt: skip
+#: a table that is there only where something does not fit
+SECTION = "what would make it fit"
 #: lines that are there or not by how a machine behaves, and lines that come once or often
 OPTIONAL = re.compile(r"^this machine varied")
 OFTEN = re.compile(r"^ ?(progress:|evaluation N|\S+, process$)")
@@ -123,8 +125,10 @@ OFTEN = re.compile(r"^ ?(progress:|evaluation N|\S+, process$)")
 def shape(lines: list[str]) -> list[str]:
     """`lines` without what differs from run to run: numbers, durations, names, paths, padding."""
     found: list[str] = []
+    inside = False
     for line in lines:
-        if OPTIONAL.match(line):
+        inside = line.startswith(SECTION) or (inside and line.startswith(" "))
+        if inside or OPTIONAL.match(line):
             continue
         for pattern, instead in MASKS:
             line = re.sub(pattern, instead, line)

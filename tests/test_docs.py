@@ -71,7 +71,9 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 def shown_commands(text: str) -> list[str]:
     """Lines that call arzbench: `$ arzbench ...` or on a line of their own in a code block."""
     joined = text.replace("\\\n", " ")
-    lines = re.findall(r"^(?: {4}|\$ |exec )?(arzbench (?!\[).*)$", joined, re.MULTILINE)
+    lines = re.findall(r"^(?: {4}|\$ |exec )(arzbench (?!\[).*)$", joined, re.MULTILINE)
+    for block in FENCED.findall(joined):
+        lines += re.findall(r"^(arzbench .*)$", block, re.MULTILINE)
     quoted = re.findall(r"`(arzbench [a-z]+(?: [^`]*)?)`", text)
     hints = re.findall(r"^ *[ABC]: (arzbench .*)$", text, re.MULTILINE)
     return [*lines, *quoted, *hints]
@@ -103,9 +105,15 @@ def test_a_command_that_does_not_parse_is_found() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_guide_names_every_option_of_its_command_and_no_other(name: str) -> None:
-    guide = TEXTS[f"docs/guides/{name}.md"]
+    guides = [
+        text
+        for page, text in TEXTS.items()
+        if page.startswith("docs/guides/") and re.search(rf"^#+ .*\barzbench {name}\b", text, re.MULTILINE)
+    ]
+    assert len(guides) == 1, f"one guide must have the heading: arzbench {name}"
     options = {option for parameter in COMMANDS[name].params for option in parameter.opts if option[0] == "-"}
-    table = guide.partition("## Options")[2].partition("\n## ")[0]
+    section = re.split(rf"^#+ .*\barzbench {name}\b", guides[0], flags=re.MULTILINE)[1]
+    table = section.partition("# Options\n")[2].partition("\n#")[0]
     cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("|")]
     told = {option for cell in cells for option in re.findall(r"--[a-z][\w-]*", cell)}
     assert told - {"--help"} == options - {"--help"}
