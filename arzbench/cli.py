@@ -21,7 +21,9 @@ from arzbench.options import (
     DeviceOption,
     DirOption,
     EnvOption,
+    ExpiredOption,
     ForeignOption,
+    FromOption,
     JsonOption,
     PlatformOption,
     QuotaOption,
@@ -125,7 +127,9 @@ def plan(
     quota: QuotaOption = None,
     platform: PlatformOption = None,
     confidence: ConfidenceOption = "0.95",
+    source: FromOption = None,
     allow_foreign: ForeignOption = False,
+    allow_expired: ExpiredOption = False,
     folder: DirOption = Path(),
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="Where to write the plan file.")
@@ -133,6 +137,7 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Say what fits: wall times with intervals, a safe budget, and three ways to spend the quota."""
+    from arzbench.commands.common import Prices
     from arzbench.commands.plan import run_plan
 
     run_plan(
@@ -144,7 +149,7 @@ def plan(
         quota=quota,
         platform=platform,
         confidence=parse_probability("--confidence", confidence),
-        allow_foreign=allow_foreign,
+        prices=Prices(named=source, allow_foreign=allow_foreign, allow_expired=allow_expired),
         output=output,
         as_json=as_json,
     )
@@ -169,13 +174,16 @@ def run(
     quota: QuotaOption = None,
     platform: PlatformOption = None,
     confidence: ConfidenceOption = "0.95",
+    source: FromOption = None,
     allow_foreign: ForeignOption = False,
+    allow_expired: ExpiredOption = False,
     device: DeviceOption = None,
     run_id: Annotated[str | None, typer.Option("--run", metavar="ID", help="Continue this run.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew even if a run can be resumed.")] = False,
     folder: DirOption = Path(),
 ) -> None:
     """Train: checkpointed, resumed by itself when started again, landed before the deadline."""
+    from arzbench.commands.common import Prices
     from arzbench.commands.run import RunOptions, run_run
 
     options = RunOptions(
@@ -191,7 +199,7 @@ def run(
         quota=quota,
         platform=platform,
         confidence=parse_probability("--confidence", confidence),
-        allow_foreign=allow_foreign,
+        prices=Prices(named=source, allow_foreign=allow_foreign, allow_expired=allow_expired),
         device=device,
         run_id=run_id,
         fresh=fresh,

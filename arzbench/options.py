@@ -39,6 +39,13 @@ ConfidenceOption = Annotated[
 ForeignOption = Annotated[
     bool, typer.Option("--allow-foreign", help="Use another machine's calibration, widened and marked.")
 ]
+FromOption = Annotated[
+    str | None,
+    typer.Option("--from", metavar="NAME|FILE", help="Use this calibration, widened if of another machine."),
+]
+ExpiredOption = Annotated[
+    bool, typer.Option("--allow-expired", help="Use a calibration of more than 30 days ago.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from arzbench import store
-from arzbench.costmodel import Job, fit, missing_phases, models_for, spread_from, startup_seconds
+from arzbench.costmodel import STARTUP, Job, fit, missing_phases, models_for, spread_from, startup_seconds
 from arzbench.errors import UsageError, WillNotFitError
 from arzbench.records import (
     Calibration,
@@ -75,9 +75,10 @@ class Planner:
         return Job(parts, self.spread, sessions=sessions, cold=self.cold, partial=self.partial)
 
     def unmeasured(self) -> list[Phase]:
-        """Phases of the whole study that have no price."""
+        """Phases of the whole study and its sessions that have no price."""
         pairs = zip(self.models, self.schedules(self.full), strict=True)
         found = {phase for model, schedule in pairs for phase in missing_phases(model, schedule)}
+        found |= {p for p in (*STARTUP, Phase.RESTORE) if self.models[0].get(p) is None}
         return [phase for phase in Phase if phase in found]
 
     @property
@@ -158,8 +159,11 @@ def make_plan(
     confidence: float,
     created: datetime.datetime,
     command: str,
+    named: bool = False,
 ) -> Plan:
     """The plan of `study` on `platform`; `command` is what runs it.
+
+    `named`: the calibration was asked for by its name, and its machine is the one planned for.
 
     Raises:
         UsageError: a confidence outside (0, 1), a workload or phase that was not measured.
@@ -170,7 +174,7 @@ def make_plan(
     fitted = fit_all(study, calibration)
     models = models_for(study, fitted)
     foreign = calibration.host.differs_from(host)
-    spread = spread_from(ratios, foreign=bool(foreign))
+    spread = spread_from(ratios, foreign=bool(foreign), named=calibration.host.name if named else "")
     partial = bool(calibration.imported)
     planner = Planner(
         study, models, spread, quota_s, confidence, cold=platform.fresh_machine, partial=partial
@@ -329,6 +333,10 @@ def _warnings(planner: Planner, calibration: Calibration, platform: Platform) ->
         )
     if calibration.drift > 0.05:
         said.append(f"this machine varied {calibration.drift:.0%} while it was measured")
+    if calibration.imported:
+        said.append(f"imported, not measured by arzbench: {calibration.imported}")
+    if lacking := planner.unmeasured():
+        said.append(f"not measured apart, counted as nothing of their own: {', '.join(lacking)}")
     differing = [n for w in calibration.workloads for n in w.notes]
     return said + sorted(set(differing))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -14,6 +15,8 @@ from arzbench.errors import UsageError, unknown
 from arzbench.records import Calibration, HostInfo, Platform
 from arzbench.study import Study, load_study
 
+#: days after which a machine may have changed: a calibration is then refused unless asked for
+EXPIRES_DAYS = 30
 _STAMP = re.compile(r"\d{8}T\d{6}Z")
 _PACKAGED = (Path(__file__).parent / "profiles", Path(__file__).parent.parent / "profiles")
 
@@ -84,18 +87,66 @@ def load_calibration(path: Path) -> Calibration:
     )
 
 
+def imported_names(working: Path) -> list[str]:
+    """Calibrations that were not measured by arzbench, made from what others recorded."""
+    return sorted({p.stem for folder in _folders(working, "imported") for p in folder.glob("*.json")})
+
+
+def named_calibration(working: Path, name: str) -> tuple[Path, Calibration]:
+    """The calibration in the file `name`, imported under this name, or with this id.
+
+    Raises:
+        UsageError: there is none; names those there are.
+    """
+    if name.endswith(".json"):
+        path = Path(name) if Path(name).exists() else working / name
+        return path, load_calibration(path)
+    measured = sorted(calibrations_folder(working).glob("*/*.json"))
+    for path in [*(f / f"{name}.json" for f in _folders(working, "imported")), *measured]:
+        if path.stem == name and path.is_file():
+            return path, load_calibration(path)
+    valid = [*imported_names(working), *(p.stem for p in measured)]
+    raise unknown("calibration", name, valid, "or the path of a .json file that arzbench calibrate wrote")
+
+
+def age_days(calibration: Calibration, now: datetime.datetime) -> float:
+    """Days since it was made; infinite where its date cannot be read."""
+    try:
+        made = datetime.datetime.fromisoformat(calibration.created)
+    except ValueError:
+        return math.inf
+    made = made if made.tzinfo is not None else made.replace(tzinfo=datetime.UTC)
+    return (now - made).total_seconds() / 86400
+
+
+def expired(calibration: Calibration, now: datetime.datetime) -> str:
+    """Why it is too old to bet on; empty where it is not, or was imported and does not claim to be new."""
+    age = age_days(calibration, now)
+    if calibration.imported or age <= EXPIRES_DAYS:
+        return ""
+    told = f"made {age:.0f} days ago" if math.isfinite(age) else "its date cannot be read"
+    return f"expired ({told}; calibrations are trusted for {EXPIRES_DAYS} days)"
+
+
 def newest_calibration(
-    working: Path, host: HostInfo, study: Study | None, *, allow_foreign: bool
+    working: Path,
+    host: HostInfo,
+    study: Study | None,
+    *,
+    allow_foreign: bool,
+    now: datetime.datetime | None = None,
 ) -> tuple[Path, Calibration]:
     """The newest calibration that covers `study` (None: any) on this host.
 
-    With `allow_foreign` the newest of another host where this one has none.
+    With `allow_foreign` the newest of another host where this one has none; those expired at `now`
+    are passed over (None: however old).
 
     Raises:
         UsageError: there is none; says which were passed over and why.
     """
     passed: list[str] = []
     foreign: tuple[Path, Calibration] | None = None
+    too_old = False
     for path in sorted(calibrations_folder(working).glob("*/*.json"), key=_age, reverse=True):
         try:
             calibration = load_calibration(path)
@@ -103,6 +154,12 @@ def newest_calibration(
             passed.append(error.message)
             continue
         reasons = _unfit(calibration, host, study)
+        old = expired(calibration, now) if now is not None else ""
+        if old:
+            usable = _unfit(calibration, calibration.host if allow_foreign else host, study)
+            too_old = too_old or not usable
+            passed.append(f"{path.stem}: {'; '.join([*reasons, old])}")
+            continue
         if not reasons:
             return path, calibration
         if foreign is None and not _unfit(calibration, calibration.host, study):
@@ -118,6 +175,8 @@ def newest_calibration(
     hint = [f"measure it: arzbench calibrate{again}"]
     if foreign is not None:
         hint.append("or use another machine's with --allow-foreign")
+    if too_old:
+        hint.append("or use the expired one with --allow-expired")
     raise UsageError(f"no fitting calibration{target} on this host", "\n".join([*passed[:5], *hint]))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from arzbench import cli, profiles
+from arzbench.clock import SystemClock
 from arzbench.measure.host import host_info
 from arzbench.settings import choose_study
 from tests import worlds
@@ -58,5 +59,6 @@ def calibrated(folder: Path) -> Path:
     """The path of a calibration of CartPole-v1 with PPO on this host."""
     study = choose_study(folder, study=None, env="CartPole-v1", algo="ppo", changes=["n_steps=512"])
     assert study is not None
-    made = worlds.calibration(study, host=host_info(), env=worlds.facts(20, 500))
+    today = f"{SystemClock().wall():%Y%m%dT%H%M%SZ}"  # an old one would have expired
+    made = worlds.calibration(study, host=host_info(), env=worlds.facts(20, 500), created=today)
     return profiles.save_calibration(folder, made)

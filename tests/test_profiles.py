@@ -1,5 +1,6 @@
 """Looking things up: the working folder first, the reason whenever something is passed over."""
 
+import datetime
 import os
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,61 @@ def test_an_unreadable_calibration_hides_no_other(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         newest(tmp_path, study=OTHER)
     assert f"{broken}: not valid JSON" in caught.value.hint
+
+
+# ---------------------------------------------------------------- age
+
+NOW = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC)
+
+
+def fresh(working: Path, **how: Any) -> str:
+    allow_foreign = how.pop("allow_foreign", False)
+    found = profiles.newest_calibration(working, worlds.HOST, JOB, allow_foreign=allow_foreign, now=NOW)
+    return found[1].id
+
+
+@pytest.mark.parametrize(
+    ("created", "days"), [("20260130T000000Z", 30), ("20260129T235959Z", 30.00001), ("20260301T000000Z", 0)]
+)
+def test_a_calibration_is_trusted_for_thirty_days(created: str, days: float, tmp_path: Path) -> None:
+    path = keep(tmp_path, created)
+    assert profiles.age_days(profiles.load_calibration(path), NOW) == pytest.approx(days, abs=1e-4)
+    if days <= profiles.EXPIRES_DAYS == 30:
+        assert fresh(tmp_path) == f"job-{created}"
+    else:
+        with pytest.raises(UsageError, match="no fitting calibration"):
+            fresh(tmp_path)
+
+
+def test_an_expired_one_is_refused_with_the_reason_and_the_fix(tmp_path: Path) -> None:
+    keep(tmp_path, "20260101T000000Z")
+    with pytest.raises(UsageError) as caught:
+        fresh(tmp_path)
+    assert "expired (made 59 days ago; calibrations are trusted for 30 days)" in caught.value.hint
+    assert "measure it: arzbench calibrate" in caught.value.hint
+    assert "--allow-expired" in caught.value.hint
+    assert newest(tmp_path) == "job-20260101T000000Z"  # asked for without a date
+
+
+def test_expiry_is_not_offered_where_it_would_not_help(tmp_path: Path) -> None:
+    keep(tmp_path, "20260101T000000Z", study=OTHER)
+    keep(tmp_path, "20260102T000000Z", name="lab-2")
+    with pytest.raises(UsageError) as caught:
+        fresh(tmp_path)
+    assert "--allow-expired" not in caught.value.hint
+    with pytest.raises(UsageError) as caught:
+        fresh(tmp_path, allow_foreign=True)
+    assert "--allow-expired" in caught.value.hint
+
+
+def test_a_date_that_cannot_be_read_is_old(tmp_path: Path) -> None:
+    record = worlds.calibration(JOB, created="some day")
+    assert "its date cannot be read" in profiles.expired(record, NOW)
+
+
+def test_what_was_imported_does_not_expire() -> None:
+    record = msgspec.structs.replace(worlds.calibration(JOB, created="20200101T000000Z"), imported="a log")
+    assert profiles.expired(record, NOW) == ""
 
 
 # ---------------------------------------------------------------- past predictions

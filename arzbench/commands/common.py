@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from arzbench import store
@@ -12,8 +13,8 @@ from arzbench.clock import Clock
 from arzbench.errors import UsageError, unknown
 from arzbench.measure.host import gpu_name, host_info
 from arzbench.plan import make_plan
-from arzbench.profiles import find_platform, newest_calibration, past_ratios
-from arzbench.records import Calibration, Plan, Platform
+from arzbench.profiles import expired, find_platform, named_calibration, newest_calibration, past_ratios
+from arzbench.records import Calibration, HostInfo, Plan, Platform
 from arzbench.settings import change_study
 from arzbench.study import Study
 from arzbench.units import parse_duration
@@ -64,6 +65,35 @@ def quota_and_platform(
     return seconds, chosen
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """Which calibration a plan may rest on."""
+
+    named: str | None = None  # --from: this one, wherever it was measured
+    allow_foreign: bool = False
+    allow_expired: bool = False
+
+    def find(
+        self, working: Path, host: HostInfo, study: Study | None, clock: Clock
+    ) -> tuple[Path, Calibration]:
+        """The calibration and its path.
+
+        Raises:
+            UsageError: there is none, or the one named is too old.
+        """
+        now = None if self.allow_expired else clock.wall()
+        if self.named is None:
+            return newest_calibration(working, host, study, allow_foreign=self.allow_foreign, now=now)
+        path, calibration = named_calibration(working, self.named)
+        old = expired(calibration, now) if now is not None else ""
+        if old:
+            raise UsageError(
+                f"calibration {calibration.id} has {old}",
+                "measure again: arzbench calibrate\nor use it all the same with --allow-expired",
+            )
+        return path, calibration
+
+
 def plan_now(
     working: Path,
     study: Study | None,
@@ -72,13 +102,13 @@ def plan_now(
     quota_s: float | None,
     platform: Platform,
     confidence: float,
-    allow_foreign: bool,
+    prices: Prices,
     flags: str,
     changes: Sequence[str] = (),
 ) -> tuple[Plan, Path, Calibration]:
-    """A plan from the newest fitting calibration; without a study, the calibration's own under `changes`."""
+    """A plan by `prices`; without a study, the calibration's own under `changes`."""
     host = host_info(*_device_of(study))
-    path, calibration = newest_calibration(working, host, study, allow_foreign=allow_foreign)
+    path, calibration = prices.find(working, host, study, clock)
     if study is None:
         study = change_study(calibration.study, changes)
         if any(calibration.find(t.workload_digest()) is None for t in study.trainings):
@@ -98,6 +128,7 @@ def plan_now(
         confidence=confidence,
         created=clock.wall(),
         command=f"arzbench run --auto-budget{flags}",
+        named=prices.named is not None,
     )
     return plan, path, calibration
 

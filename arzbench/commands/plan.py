@@ -12,6 +12,7 @@ import msgspec
 from arzbench import store
 from arzbench.clock import SystemClock
 from arzbench.commands.common import (
+    Prices,
     ensure_file,
     plan_now,
     quota_and_platform,
@@ -19,6 +20,7 @@ from arzbench.commands.common import (
     undone,
 )
 from arzbench.profiles import of_machine
+from arzbench.report.logsheets import logging_columns
 from arzbench.report.render import make_console, say, show
 from arzbench.report.sheets import plan_lines, plan_sheets
 from arzbench.settings import DEFAULT_CONFIDENCE, choose_study
@@ -35,7 +37,7 @@ def run_plan(
     quota: str | None,
     platform: str | None,
     confidence: float,
-    allow_foreign: bool,
+    prices: Prices,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -45,8 +47,10 @@ def run_plan(
     words = [("study", study), ("env", env), ("algo", algo), ("quota", quota), ("platform", platform)]
     words += [("set", change) for change in changes]
     words += [("confidence", str(confidence))] if confidence != DEFAULT_CONFIDENCE else []
+    words += [("from", prices.named)]
     words += [("dir", str(working))] if working != Path() else []
     flags = _as_flags(words)
+    flags += " --allow-foreign" * prices.allow_foreign + " --allow-expired" * prices.allow_expired
     plan, _, calibration = plan_now(
         working,
         chosen,
@@ -54,7 +58,7 @@ def run_plan(
         quota_s=quota_s,
         platform=place,
         confidence=confidence,
-        allow_foreign=allow_foreign,
+        prices=prices,
         flags=flags,
         changes=changes,
     )
@@ -63,7 +67,7 @@ def run_plan(
         calibration=calibration,
         others=of_machine(working, calibration.host),
         flags=flags,
-        study_flags=_as_flags([w for w in words if w[0] not in ("quota", "platform", "confidence")]),
+        study_flags=_as_flags([w for w in words if w[0] in ("study", "env", "algo", "set", "dir")]),
     )
     plan = msgspec.structs.replace(plan, what_ifs=what_ifs(question))
     path = output or save_plan_path(working, plan)
@@ -76,7 +80,8 @@ def run_plan(
     console = make_console()
     for line in plan_lines(plan):
         say(console, line)
-    show(console, plan_sheets(plan))
+    columns = logging_columns(plan, calibration)
+    show(console, [*plan_sheets(plan), *([columns] if columns is not None else [])])
     say(console, f"plan file: {path}")
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from arzbench import profiles, runs, store
 from arzbench.clock import Clock, SystemClock, process_start
 from arzbench.commands.common import (
+    Prices,
     on_device,
     plan_now,
     quota_and_platform,
@@ -49,7 +50,7 @@ class RunOptions:
     quota: str | None
     platform: str | None
     confidence: float
-    allow_foreign: bool
+    prices: Prices
     device: str | None
     run_id: str | None
     fresh: bool
@@ -164,7 +165,7 @@ def _planned(
         quota_s=quota_s,
         platform=place,
         confidence=options.confidence,
-        allow_foreign=options.allow_foreign,
+        prices=options.prices,
         flags="",
         changes=options.changes,
     )[0]

@@ -44,10 +44,13 @@ def count_range(pair: tuple[float, float]) -> str:
 
 
 def host_line(host: HostInfo) -> str:
-    """One line that names a machine."""
-    return (
-        f"{host.name}: {host.cpu}, {host.cores} cores, {format_bytes(host.memory_bytes)}, "
-        f"device {host.device}, {host.torch_threads} torch thread(s), Python {host.python}"
+    """One line that names a machine; what an imported calibration does not tell is left out."""
+    parts = [f"{host.cores} cores"] if host.cores else []
+    parts += [format_bytes(host.memory_bytes)] if host.memory_bytes else []
+    parts += [f"device {host.device}"]
+    parts += [f"{host.torch_threads} torch thread(s)"] if host.torch_threads else []
+    return f"{host.name}: " + ", ".join(
+        [f"CPU {host.cpu}" if not host.cores else host.cpu, *parts, f"Python {host.python}"]
     )
 
 
@@ -241,12 +244,32 @@ def plan_lines(plan: Plan) -> list[str]:
     ]
     if plan.foreign:
         lines.append(f"not measured here: the calibration's host differs in {', '.join(plan.foreign)}")
+    lines += _evaluation_line(plan)
     if plan.quota_s is not None and plan.safe_timesteps is not None:
         lines.append(
             f"safe budget: {plan.safe_timesteps:,} steps end within {format_duration(plan.quota_s)} "
             f"in {plan.confidence:.0%} of such runs"
         )
     return [*lines, *plan.warnings]
+
+
+def _evaluation_line(plan: Plan) -> list[str]:
+    """Evaluation's share of the env steps: during the trainings, and with the episodes after them."""
+    pairs = list(zip(plan.study.trainings, plan.schedules, strict=True))
+    _, whole = total_env_steps(plan.schedules)
+    evaluated = sum(s.get(Phase.EVAL_STEP).high for _, s in pairs)
+    if not evaluated:
+        return []
+    after = 0.0
+    for config, schedule in pairs:
+        during = schedule.evaluations * config.evaluation.n_eval_episodes
+        episodes = during + config.evaluation.final_episodes
+        after += schedule.get(Phase.EVAL_STEP).high * config.evaluation.final_episodes / max(1, episodes)
+    within = evaluated - after
+    line = f"evaluation: {within / whole:.1%} of the env steps ({within:,.0f}) during the trainings"
+    return [
+        line + (f", {evaluated / whole:.1%} ({evaluated:,.0f}) with the episodes after them" if after else "")
+    ]
 
 
 def study_line(study: Study) -> str:
