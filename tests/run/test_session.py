@@ -95,7 +95,10 @@ def test_a_killed_session_is_rewound(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(tmp_path / "killed", study(), clock, workload)
     lost_after = clock.now()
-    outcome = run(tmp_path / "killed", study(), clock)
+    states: list[RunState] = []
+    outcome = run(tmp_path / "killed", study(), clock, predict=states.append)
+    # what is predicted from does not count the steps that are done again
+    assert states[0].observed[0][Phase.ENV_STEP][1] == states[0].num_timesteps[0] <= 201
     run(tmp_path / "whole", study())
     assert fingerprints(tmp_path / "killed") == fingerprints(tmp_path / "whole")
     assert progress(tmp_path / "killed") == progress(tmp_path / "whole")
@@ -297,6 +300,18 @@ def test_a_damaged_newest_state_is_skipped_and_told(tmp_path: Path) -> None:
     assert fingerprints(tmp_path) == fingerprints(tmp_path / "whole")
     assert progress(tmp_path) == progress(tmp_path / "whole")
     assert not until.checkpoint.exists()
+
+
+def test_a_damaged_state_does_not_push_out_the_sound_one_before(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    first = run(tmp_path, study(), clock, quota_s=30.0)
+    assert first.checkpoint is not None
+    (first.checkpoint / "arrays.npz").write_bytes(b"gone")
+    sound = {p.name for p in first.checkpoint.parent.glob("step-*")} - {first.checkpoint.name}
+    assert len(sound) == 1
+    second = run(tmp_path, study(), clock, quota_s=10.0)
+    assert second.checkpoint is not None
+    assert {p.name for p in first.checkpoint.parent.glob("step-*")} == {second.checkpoint.name, *sound}
 
 
 def test_only_damaged_states_never_mean_a_silent_new_start(tmp_path: Path) -> None:
