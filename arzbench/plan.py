@@ -331,6 +331,8 @@ def _warnings(planner: Planner, calibration: Calibration, platform: Platform) ->
             f"the limits are {platform.name}'s; the prices were measured on {calibration.host.name}, "
             f"{platform.name} itself was not measured"
         )
+    if platform.fresh_machine:
+        said.append("every session starts on a fresh machine: compilation is priced with empty caches")
     if calibration.drift > 0.05:
         said.append(f"this machine varied {calibration.drift:.0%} while it was measured")
     if calibration.imported:
