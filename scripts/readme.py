@@ -48,9 +48,13 @@ KEEP = {
         r"seconds per unit", r"^ phase ", r"^ (env step|policy|update|rollout|evaluation) ", r"in all",
     ],
     "plan": [
-        r"^study", r"^safe budget", r"^wall time", r"^ steps ", r"^ (24,000|100,000|study) ", r"^ [ABC] ",
+        r"^study", r"^safe budget", r"^this machine", r"^wall time on", r"^ steps +trained",
+        r"^ (24,000|100,000|study) .*%", r"^ [ABC] ",
     ],
-    "plan-60s": [r"^safe budget", r"^wall time", r"^ steps ", r"^ (1,000|5,000|8,000|24,000) "],
+    "plan-60s": [
+        r"^safe budget", r"^this machine", r"^wall time on", r"^ steps +trained",
+        r"^ (1,000|5,000|8,000|24,000) .*%",
+    ],
     "report": [r"^where", r"^ (phase|env step|policy|update|rollout|evaluation|baseline) "],
 }  # fmt: skip
 
@@ -95,6 +99,7 @@ NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?"
 DURATION = rf"{NUMBER}(?: (?:us|ms|min \d+ s|h \d+ min|d \d+ h|s))?(?![\w])"
 MASKS = [
     (r"^host: .*", "host"),
+    (r"(smallest period .*?): .*", r"\1: ANSWER"),
     (r"\S*/\S+\.(?:json|md)", "PATH"),
     (r"\S+-\d{8}T\d{6}Z(?:-\d+)?", "ID"),
     (r"^(budget: .*? steps) \(.*?\)(?:, (?:no )?quota.*)?$", r"\1 (why)"),
