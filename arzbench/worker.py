@@ -12,6 +12,7 @@ import msgspec
 from arzbench.clock import Clock, SystemClock
 from arzbench.errors import ArzbenchError, ExitCode, StateError
 from arzbench.measure.burst import COLD, UNUSED, WARM, BurstJob, measure_once
+from arzbench.measure.logcost import measure_sinks
 from arzbench.run.checkpoint import CheckpointStore, Header
 from arzbench.workloads.base import TrainingState
 
@@ -73,6 +74,11 @@ def run_worker(task: Path, answer: Path) -> int:
     try:
         trial = TrialCheckpoints(Path(job.folder) / f"trial-{job.repetition}", clock)
         result = measure_once(job, SB3Workload(clock), trial, clock, say, numba_cache)
+        say("messages", 0.97)
+        sinks = measure_sinks(
+            job.config, lambda path: SB3Workload(clock, path), Path(job.folder), clock, job.repetition
+        )
+        result = msgspec.structs.replace(result, phases=(*result.phases, *sinks), done=clock.now())
     except ArzbenchError as error:
         told = {"message": error.message, "hint": error.hint, "exit_code": int(error.exit_code)}
         answer.with_suffix(".error").write_text(json.dumps(told))

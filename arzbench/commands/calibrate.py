@@ -12,6 +12,7 @@ from arzbench.commands.common import on_device, require_training_stack, undone
 from arzbench.measure.calibrate import Worker, calibrate
 from arzbench.profiles import calibrations_folder, save_calibration
 from arzbench.report.live import CalibrationProgress
+from arzbench.report.logsheets import sink_sheets
 from arzbench.report.render import make_console, say, show
 from arzbench.report.sheets import calibration_sheets, host_line, study_line
 from arzbench.settings import DEFAULT_STUDY, choose_study
@@ -62,6 +63,6 @@ def run_calibrate(
         sys.stdout.buffer.write(store.encode("arzbench/calibration", calibration))
         return
     say(console, f"host: {host_line(calibration.host)}")
-    show(console, calibration_sheets(calibration))
+    show(console, [*calibration_sheets(calibration), *sink_sheets(calibration)])
     say(console, f"took {format_duration(calibration.took_s)}; raw values: {path}")
     say(console, "next: arzbench plan --quota 12h")

@@ -28,6 +28,7 @@ PAUSE_S = 0.004
 #: the analysis looks at the output this often [s]
 LOOK_S = 0.2
 _PIPE_BYTES = 1 << 20
+_Piece = tuple[float, int, bytes]  # when, on which stream, what
 _FROM_KERNEL = 128  # si_code: a terminal's Ctrl-C, which the command gets by itself
 
 
@@ -131,7 +132,7 @@ def _copy(outer: int, target: int, observer: Observer) -> bool:
         data = os.read(outer, _PIPE_BYTES)
     except OSError:  # how a terminal says that its other end is closed
         return False
-    observer.take(data)
+    observer.take(data, target)
     rest = memoryview(data)
     while rest:
         try:
@@ -148,7 +149,7 @@ class Observer:
         self.clock = clock
         self._every_s = every_s
         self._options = (quota_s, total_steps)
-        self._pieces: list[tuple[float, bytes]] = []
+        self._pieces: list[_Piece] = []
         self._began = clock.now()
         self._ended = threading.Event()
         self._live: Live | None = None
@@ -159,9 +160,9 @@ class Observer:
         self._began = self.clock.now()
         self._thread.start()
 
-    def take(self, data: bytes) -> None:
-        """It printed `data`."""
-        self._pieces.append((self.clock.now() - self._began, data))
+    def take(self, data: bytes, stream: int) -> None:
+        """It printed `data` on `stream`."""
+        self._pieces.append((self.clock.now() - self._began, stream, data))
 
     def _observe(self) -> None:
         from arzbench.logs.findings import Options
@@ -174,8 +175,9 @@ class Observer:
         while True:
             last = self._ended.wait(LOOK_S)
             pieces, self._pieces = self._pieces, []
-            for at, data in _joined(pieces):
-                live.feed(data, at)
+            for stream in (1, 2):  # what came within one look is one piece
+                if mine := [data for _, of, data in pieces if of == stream]:
+                    live.feed(b"".join(mine), pieces[-1][0], stream)
             now = self.clock.now() - self._began
             if now - said >= self._every_s and not last:
                 said = now
@@ -197,11 +199,6 @@ class Observer:
             _say(line)
         if summary is not None:
             store.save(summary, "arzbench/logs", LogReports(logs=(report,)))
-
-
-def _joined(pieces: Sequence[tuple[float, bytes]]) -> list[tuple[float, bytes]]:
-    """What came within one look as one piece."""
-    return [(pieces[-1][0], b"".join(data for _, data in pieces))] if pieces else []
 
 
 def summary_lines(live: Live, end: str, seconds: float) -> list[str]:

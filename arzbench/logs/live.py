@@ -31,27 +31,27 @@ class Live:
         self._arrival = Arrival() if arrival else None
         self.analysis = Analysis(options, Format.PLAIN if arrival else None, self._arrival)
         self.analysis.least_resolution_s = RESOLUTION_S if arrival else 0.0
-        self._lines = Lines()
+        self._lines: dict[int, Lines] = {}
         self._options = options
         self.bytes = 0
         self._before = (0.0, 0, 0)  # time, lines, bytes at the last look
 
-    def feed(self, data: bytes, now: float) -> None:
-        """`data` came at `now` seconds after the beginning."""
+    def feed(self, data: bytes, now: float, stream: int = 0) -> None:
+        """`data` came on `stream` at `now` seconds after the beginning."""
         self.bytes += len(data)
         if self._arrival is not None:
             self._arrival.at = now
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")  # each drawing of a bar counts
-        whole = self._lines.feed(data)
+        whole = self._lines.setdefault(stream, Lines()).feed(data)
         if whole:
             self.analysis.feed(whole)
 
     def finish(self) -> None:
         """There is no more; a last line without an end counts."""
-        rest = self._lines.rest()
-        self._lines = Lines()
-        if rest:
-            self.analysis.feed(rest)
+        for lines in self._lines.values():
+            if rest := lines.rest():
+                self.analysis.feed(rest)
+        self._lines.clear()
 
     def line(self, now: float) -> str:
         """How it goes, and since the last look how fast."""

@@ -326,4 +326,4 @@ def smallest_period(
         return None
     needed = writing / room
     choices = (n * 10**power for power in range(10) for n in (1, 2, 5))
-    return next((n for n in choices if n >= needed), None)
+    return next((n for n in choices if n >= needed * (1 - 1e-6)), None)

@@ -1,0 +1,156 @@
+"""What an env's messages cost, by where they go: nowhere, a file, a pipe, a terminal.
+
+A short training per sink, its steps in blocks of messages off, periodic and every one, in turn. A pipe and
+a terminal have a process at their other end that reads, as a notebook or a shell does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import subprocess
+import tty
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from arzbench.clock import Clock
+from arzbench.measure.phases import PhaseTotals
+from arzbench.records import Phase, PhaseSamples, StopReason
+from arzbench.study import Baseline, Checkpoints, OffPolicyConfig, OnPolicyConfig, TrainConfig
+from arzbench.study import Evaluation as EvaluationSchedule
+from arzbench.workloads.base import AbstractTraining, AbstractWorkload, Evaluation, StopTraining
+
+SINKS = ("null", "file", "pipe", "terminal")
+MODES = ("off", "periodic", "every")
+#: vectorised steps of one block, and rounds of the three modes, at most
+BLOCK_STEPS = 6
+ROUNDS = 4
+#: no further round of a sink after this long [s]
+SINK_S = 0.5
+
+
+class _Blocks:
+    """Switches the messages from block to block and keeps the time of each."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.blocks: dict[str, list[tuple[float, int]]] = {mode: [] for mode in MODES}
+        self._turn = -1  # the first block warms up
+        self._steps = 0
+        self._first = 0
+        self._began = self._start = clock.ticks()
+
+    def before_step(self, training: AbstractTraining, updates: int) -> None:
+        if self._turn < 0 and self._steps == 0:
+            training.set_logging("off")
+        elif self._steps == BLOCK_STEPS:
+            self._close(training)
+        self._steps += 1
+
+    def _close(self, training: AbstractTraining) -> None:
+        now = self._clock.ticks()
+        if self._turn >= 0:
+            made = training.num_timesteps - self._first
+            self.blocks[MODES[self._turn % 3]].append((now - self._began, made))
+        self._turn += 1
+        late = now - self._start > SINK_S
+        if self._turn % 3 == 0 and self._turn and (late or self._turn >= 3 * ROUNDS):
+            raise StopTraining(StopReason.BUDGET, "enough blocks")
+        training.set_logging(MODES[self._turn % 3])
+        self._steps, self._first = 0, training.num_timesteps
+        self._began = self._clock.ticks()
+
+    def before_episode(self, training: AbstractTraining, kind: str) -> None:
+        return
+
+    def during_episode(self, training: AbstractTraining) -> None:
+        return
+
+    def evaluated(self, training: AbstractTraining, result: Evaluation) -> None:
+        return
+
+    def episode_ended(self, training: AbstractTraining, episode_return: float, length: int) -> None:
+        return
+
+
+def measure_sinks(
+    config: TrainConfig,
+    workload_to: Callable[[Path], AbstractWorkload],
+    folder: Path,
+    clock: Clock,
+    repetition: int,
+) -> list[PhaseSamples]:
+    """Seconds per env step under each logging mode, for each sink: `LOG` samples, variant `mode:sink`.
+
+    `workload_to` makes a workload whose messages go to a path. A sink that this system does not have is
+    left out.
+    """
+    found = []
+    for sink in SINKS:
+        with contextlib.suppress(OSError), _opened(sink, folder) as path:
+            blocks = _Blocks(clock)
+            training = workload_to(path).create(_without_updates(config), PhaseTotals())
+            with contextlib.suppress(StopTraining):
+                training.run(blocks)
+            training.close()
+            found += [
+                PhaseSamples(
+                    phase=Phase.LOG,
+                    repetition=repetition,
+                    variant=f"{mode}:{sink}",
+                    seconds=tuple(max(0.0, s) for s, _ in values),
+                    units=tuple(n for _, n in values),
+                )
+                for mode, values in blocks.blocks.items()
+                if values
+            ]
+    return found
+
+
+def _without_updates(config: TrainConfig) -> TrainConfig:
+    """`config` as far as its env steps go: what a message costs does not depend on the learning."""
+    steps = (3 * ROUNDS + 2) * BLOCK_STEPS * config.n_envs
+    changes: dict[str, object] = {
+        "total_timesteps": steps,
+        "evaluation": EvaluationSchedule(),
+        "baseline": Baseline(),
+        "checkpoint": Checkpoints(),
+    }
+    if isinstance(config, OffPolicyConfig):
+        changes["learning_starts"] = steps
+    if isinstance(config, OnPolicyConfig):
+        changes["n_steps"] = max(config.n_steps, steps // config.n_envs)
+        changes["total_timesteps"] = max(config.n_steps * config.n_envs, steps)
+    return msgspec.structs.replace(config, **changes)
+
+
+@contextlib.contextmanager
+def _opened(sink: str, folder: Path) -> Iterator[Path]:
+    """A path that messages can be appended to."""
+    if sink == "null":
+        yield Path(os.devnull)
+    elif sink == "file":
+        yield folder / "messages.log"
+    elif sink == "pipe":
+        reader, writer = os.pipe()
+        with _read_by_another(reader, writer):
+            yield Path(f"/dev/fd/{writer}")
+    else:
+        reader, writer = pty.openpty()
+        tty.setraw(writer)
+        with _read_by_another(reader, writer):
+            yield Path(os.ttyname(writer))
+
+
+@contextlib.contextmanager
+def _read_by_another(reader: int, writer: int) -> Iterator[None]:
+    process = subprocess.Popen(["cat"], stdin=reader, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.close(reader)
+    try:
+        yield
+    finally:
+        os.close(writer)
+        process.wait()

@@ -1,0 +1,79 @@
+"""The cost of messages by sink: measured in turn, and a period chosen from it."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from arzbench.clock import VirtualClock
+from arzbench.logs.periodic import PeriodicLogger, smallest_period
+from arzbench.measure.logcost import MODES, ROUNDS, SINKS, measure_sinks
+from arzbench.records import Phase
+from arzbench.study import make_config
+
+STEP_S, MESSAGE_S = 0.010, 0.002
+
+
+class Training:
+    """Steps of 10 ms with ten messages, each 2 ms when it is written."""
+
+    def __init__(self, config: Any, path: Path, clock: VirtualClock) -> None:
+        self.config, self.clock, self.num_timesteps = config, clock, 0
+        self.stream = path.open("a")
+        self.log: PeriodicLogger | None = None
+
+    def set_logging(self, mode: str) -> None:
+        period = {"off": 0, "periodic": 10, "every": 1}[mode]
+        self.log = PeriodicLogger(period, self.stream) if period else None
+
+    def run(self, control: Any) -> None:
+        while self.num_timesteps < self.config.total_timesteps:
+            control.before_step(self, 0)
+            self.clock.advance(STEP_S)
+            for i in range(10 if self.log is not None else 0):
+                before = self.log.written  # type: ignore[union-attr]
+                self.log.log("A", "message %d", i)  # type: ignore[union-attr]
+                self.clock.advance(MESSAGE_S * (self.log.written - before))  # type: ignore[union-attr]
+            self.num_timesteps += self.config.n_envs
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+@pytest.mark.parametrize("algo", ["dqn", "ppo"])
+def test_every_sink_under_every_mode(algo: str, tmp_path: Path) -> None:
+    clock = VirtualClock()
+    config = make_config({"name": "x", "env": "E-v0", "algo": algo, "total_timesteps": 1000}, "test")
+
+    class Workload:
+        def __init__(self, path: Path) -> None:
+            self.path = path
+
+        def create(self, config: Any, recorder: Any) -> Training:
+            return Training(config, self.path, clock)
+
+    samples = measure_sinks(config, Workload, tmp_path, clock, 3)  # type: ignore[arg-type]
+    assert {s.variant for s in samples} == {f"{m}:{k}" for m in MODES for k in SINKS}
+    assert {(s.phase, s.repetition) for s in samples} == {(Phase.LOG, 3)}
+    for sample in samples:
+        mode = sample.variant.partition(":")[0]
+        written = {"off": 0, "periodic": 1, "every": 10}[mode]
+        assert 1 <= len(sample.seconds) <= ROUNDS
+        assert sample.mean_s == pytest.approx(
+            STEP_S + written * MESSAGE_S, rel=0.2 if mode == "periodic" else 1e-6
+        )
+    assert (tmp_path / "messages.log").read_text().count("\n") > 10
+    msgspec.json.encode(samples)
+
+
+@pytest.mark.parametrize(
+    ("every", "counting", "expected"),
+    [(8.0, 0.0, 1000), (1.5, 0.0, 50), (1.005, 0.0, 1), (8.0, 0.005, 2000), (8.0, 0.02, None)],
+)
+def test_the_smallest_period_that_costs_less_than_one_percent(
+    every: float, counting: float, expected: int | None
+) -> None:
+    writing = every - 1 - counting
+    chosen = smallest_period(off_s=1.0, periodic_s=1 + counting + writing / 100, period=100, every_s=every)
+    assert chosen == expected
