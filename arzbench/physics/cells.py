@@ -139,7 +139,7 @@ def _reconstruct(
 
 @inlined
 def _tile_fluxes(
-    t: Any, u: Any, road: Any, stride: Any, first: Any, place: Any, dxdt: Any, slack: Any, k: Any
+    t: Any, u: Any, road: Any, stride: Any, n: Any, first: Any, place: Any, dxdt: Any, slack: Any, k: Any
 ) -> None:
     """Fluxes at the left faces of the TILE cells from index `first` on, `place` in the block."""
     for i in range(TILE):
@@ -164,9 +164,10 @@ def _tile_fluxes(
         store(t, _FLUX_ROWS + TILE + i, y_m)
         store(t, _FLUX_ROWS + 2 * TILE + i, f_c)
         store(t, _FLUX_ROWS + 3 * TILE + i, y_c)
+        real = (q >= NUM_GHOST) & (q <= NUM_GHOST + n)  # a tile reaches past the road
         hit = load(t, _HIT_ROW + i)
-        store(t, _HIT_ROW + i, hit + k.one if cut > k.v_min else hit)
-        store(t, _SPEED_ROW + i, greatest(load(t, _SPEED_ROW + i), speed))
+        store(t, _HIT_ROW + i, hit + k.one if real & (cut > k.v_min) else hit)
+        store(t, _SPEED_ROW + i, greatest(load(t, _SPEED_ROW + i), speed if real else k.zero))
 
 
 @inner
@@ -185,7 +186,7 @@ def fluxes(
         for place in range(0, size, TILE):
             _reconstruct(t, u, road, stride, first + place, place, scheme, slack, k)
         for place in range(0, size, TILE):
-            _tile_fluxes(t, u, road, stride, first + place, place, dxdt, slack, k)
+            _tile_fluxes(t, u, road, stride, n, first + place, place, dxdt, slack, k)
             for field in range(FIELDS):
                 for i in range(TILE):
                     q = field * stride + first + place + i
