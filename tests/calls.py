@@ -37,6 +37,7 @@ def call(arguments: str | list[str], folder: Path) -> Told:
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["arzbench", *words])
         patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)  # for the processes it starts
+        patch.delenv("COLUMNS", raising=False)
         patch.setattr(sys, "stdout", out)
         patch.setattr(sys, "stderr", err)
         try:

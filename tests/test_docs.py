@@ -180,6 +180,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import readme  # noqa: E402
 
 
+@pytest.mark.timeout(600)  # it calibrates and trains, on a machine that may be busy
 def test_output_shown_has_the_shape_of_a_real_run() -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "readme.py"), "--check"], capture_output=True, text=True
