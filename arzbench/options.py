@@ -27,11 +27,16 @@ DirOption = Annotated[
     Path, typer.Option("--dir", metavar="FOLDER", help="Working folder: profiles/, reports/, checkpoints/.")
 ]
 QuotaOption = Annotated[
-    str | None, typer.Option("--quota", metavar="TIME", help="Wall time there is: 12h, 90m, 1-06:00:00.")
+    str | None,
+    typer.Option("--quota", metavar="TIME", help="Wall time there is: 12h, 90m, 1-06:00:00; auto finds it."),
 ]
 PlatformOption = Annotated[
     str | None,
-    typer.Option("--platform", metavar="NAME", help="Whose limits count (kaggle-p100, local, ...)."),
+    typer.Option(
+        "--platform",
+        metavar="NAME",
+        help="Whose limits count (kaggle-p100, local, ...); plan compares a,b,c.",
+    ),
 ]
 ConfidenceOption = Annotated[
     str, typer.Option("--confidence", metavar="P", help="How sure the budget must be to end in time.")

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from arzbench import store
-from arzbench.clock import Clock
+from arzbench.clock import Clock, boot_time
 from arzbench.errors import UsageError, unknown
 from arzbench.measure.host import gpu_name, host_info
-from arzbench.plan import make_plan
+from arzbench.plan import LOCAL, make_plan
 from arzbench.profiles import expired, find_platform, named_calibration, newest_calibration, past_ratios
+from arzbench.quota import Surroundings, ask_system, detect, ledger_path, session_left, week
 from arzbench.records import Calibration, HostInfo, Plan, Platform
 from arzbench.settings import change_study
 from arzbench.study import Study
-from arzbench.units import parse_duration
+from arzbench.units import format_duration, parse_duration
 
+#: the quota that is looked up
+AUTO = "auto"
 DEVICES = ("auto", "cpu", "cuda")
 _STACK = ("torch", "stable_baselines3", "gymnasium", "numba")
 
@@ -50,11 +54,24 @@ def require_training_stack() -> None:
         )
 
 
-def quota_and_platform(
-    working: Path, quota: str | None, platform: str | None
-) -> tuple[float | None, Platform]:
-    """Seconds there are, and whose limits count: `quota` wins over the platform's session limit."""
-    chosen = find_platform(working, platform or "local")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Seconds there are (None: no limit), whose limits count, and how that is known where it was found."""
+
+    seconds: float | None
+    platform: Platform
+    how: str = ""
+
+
+def find_limits(working: Path, quota: str | None, platform: str | None, clock: Clock) -> Limits:
+    """`quota` wins over the platform's session limit; "auto" is what is left of this session.
+
+    Raises:
+        UsageError: a quota longer than a session of the platform, or "auto" where nothing tells.
+    """
+    if quota == AUTO:
+        return _found_limits(working, platform, surroundings(clock))
+    chosen = find_platform(working, platform or LOCAL)
     seconds = chosen.session_s if quota is None else parse_duration(quota)
     if seconds is not None and chosen.session_s is not None and seconds > chosen.session_s:
         limit = int(chosen.session_s)
@@ -62,7 +79,29 @@ def quota_and_platform(
             f"--quota {quota} is longer than a session of {chosen.name} ({limit} s)",
             f"at most --quota {limit}s, or another --platform",
         )
-    return seconds, chosen
+    return Limits(seconds=seconds, platform=chosen)
+
+
+def surroundings(clock: Clock) -> Surroundings:
+    """What tells of a platform here."""
+    return Surroundings(
+        environ=os.environ, now=clock.wall(), uptime_s=boot_time(), gpu=gpu_name(), ask=ask_system
+    )
+
+
+def _found_limits(working: Path, platform: str | None, here: Surroundings) -> Limits:
+    found = detect(here)
+    chosen = find_platform(working, platform or (found.platform if found is not None else "") or LOCAL)
+    left, how = session_left(found, chosen, here)
+    if chosen.weekly_s is not None:
+        left_of_week = week(ledger_path(working, chosen.name), chosen.weekly_s, here.now).left_s
+        if left_of_week <= 0:
+            raise UsageError(
+                f"--quota auto: nothing is left of the week on {chosen.name}", "see arzbench quota"
+            )
+        if left_of_week < left:
+            left, how = left_of_week, "what is left of the week: arzbench quota"
+    return Limits(seconds=left, platform=chosen, how=f"{format_duration(left)} left: {how}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

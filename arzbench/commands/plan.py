@@ -14,11 +14,13 @@ from arzbench.clock import SystemClock
 from arzbench.commands.common import (
     Prices,
     ensure_file,
+    find_limits,
     plan_now,
-    quota_and_platform,
     save_plan_path,
     undone,
 )
+from arzbench.commands.compare import Comparison, compare
+from arzbench.errors import UsageError
 from arzbench.profiles import of_machine
 from arzbench.report.logsheets import logging_columns
 from arzbench.report.render import make_console, say, show
@@ -41,9 +43,9 @@ def run_plan(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Plan, write the plan file, show it."""
-    quota_s, place = quota_and_platform(working, quota, platform)
+    """Plan, write the plan file, show it; several platforms are compared."""
     chosen = choose_study(working, study=study, env=env, algo=algo, changes=changes)
+    clock = SystemClock()
     words = [("study", study), ("env", env), ("algo", algo), ("quota", quota), ("platform", platform)]
     words += [("set", change) for change in changes]
     words += [("confidence", str(confidence))] if confidence != DEFAULT_CONFIDENCE else []
@@ -51,12 +53,27 @@ def run_plan(
     words += [("dir", str(working))] if working != Path() else []
     flags = _as_flags(words)
     flags += " --allow-foreign" * prices.allow_foreign + " --allow-expired" * prices.allow_expired
+    if platform is not None and "," in platform:
+        if output is not None:
+            raise UsageError("--output keeps one plan, and several platforms are compared", "name one")
+        asked = Comparison(
+            working=working,
+            study=chosen,
+            changes=changes,
+            quota=quota,
+            platforms=[name.strip() for name in platform.split(",")],
+            confidence=confidence,
+            prices=prices,
+        )
+        compare(asked, clock, as_json=as_json)
+        return
+    limits = find_limits(working, quota, platform, clock)
     plan, _, calibration = plan_now(
         working,
         chosen,
-        SystemClock(),
-        quota_s=quota_s,
-        platform=place,
+        clock,
+        quota_s=limits.seconds,
+        platform=limits.platform,
         confidence=confidence,
         prices=prices,
         flags=flags,
@@ -69,7 +86,8 @@ def run_plan(
         flags=flags,
         study_flags=_as_flags([w for w in words if w[0] in ("study", "env", "algo", "set", "dir")]),
     )
-    plan = msgspec.structs.replace(plan, what_ifs=what_ifs(question))
+    how = (f"quota: {limits.how}",) if limits.how else ()
+    plan = msgspec.structs.replace(plan, what_ifs=what_ifs(question), warnings=(*how, *plan.warnings))
     path = output or save_plan_path(working, plan)
     with undone(path.parent):
         ensure_file(path, "--dir" if output is None else "--output")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from rich.console import Console
 from arzbench import profiles, runs, store
 from arzbench.clock import Clock, SystemClock, process_start
 from arzbench.commands.common import (
+    Limits,
     Prices,
+    find_limits,
     on_device,
     plan_now,
-    quota_and_platform,
     require_training_stack,
     undone,
 )
@@ -22,6 +24,7 @@ from arzbench.commands.report import write_summary
 from arzbench.costmodel import Job, remaining
 from arzbench.errors import UsageError, unknown
 from arzbench.measure.host import host_info
+from arzbench.quota import ledger_path, reserved
 from arzbench.records import Estimate, Plan, Platform, RunRecord, StopReason
 from arzbench.report.live import RunDisplay
 from arzbench.report.render import make_console, say
@@ -92,18 +95,22 @@ def run_run(options: RunOptions) -> int:
     options.check()
     require_training_stack()
     earlier = runs.find(options.working, options.run_id) if options.run_id is not None else None
-    order = _order(options, clock, earlier)
+    limits = find_limits(options.working, options.quota, options.platform, clock)
+    order = _order(options, clock, earlier, limits)
     on_device(order.study, None)
     run, order, resumed = _begin_or_resume(options, clock, order, earlier)
     console = make_console()
     _announce(console, run, order, resumed=resumed)
-    outcome = _carry_out(options, clock, started, run, order, console)
+    if limits.how:
+        say(console, f"quota: {limits.how}")
+    with _booked(options, clock, started, run, order, limits.platform):
+        outcome = _carry_out(options, clock, started, run, order, console)
     _tell(options, clock, console, run, order, outcome)
     return int(outcome.exit_code)
 
 
-def _order(options: RunOptions, clock: Clock, earlier: runs.Run | None) -> Order:
-    quota_s, place = quota_and_platform(options.working, options.quota, options.platform)
+def _order(options: RunOptions, clock: Clock, earlier: runs.Run | None, limits: Limits) -> Order:
+    quota_s, place = limits.seconds, limits.platform
     if options.plan_file is not None:
         plan = store.load(options.plan_file, "arzbench/plan", Plan, "plan", "make one: arzbench plan")
         return _from_plan(plan, options.option, quota_s if quota_s is not None else plan.quota_s)
@@ -278,6 +285,19 @@ def _announce(console: Console, run: runs.Run, order: Order, *, resumed: bool) -
         lines.append("not calibrated: no prediction until prices are learned (arzbench calibrate)")
     for line in lines:
         say(console, line)
+
+
+def _booked(
+    options: RunOptions, clock: Clock, started: float, run: runs.Run, order: Order, place: Platform
+) -> AbstractContextManager[None]:
+    """The session in the weekly ledger of its platform, where there is such a limit."""
+    if options.plan_file is not None and options.platform is None and order.plan is not None:
+        place = order.plan.platform
+    if place.weekly_s is None:
+        return nullcontext()
+    session = f"{run.record.id} {clock.wall():%Y%m%dT%H%M%SZ}"
+    limit_s = place.session_s or order.quota_s or place.weekly_s
+    return reserved(ledger_path(options.working, place.name), session, clock, started, limit_s)
 
 
 def _carry_out(
