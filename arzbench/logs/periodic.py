@@ -101,7 +101,7 @@ class _Tag:
 class PeriodicLogger:
     """Writes the first message of each tag and then one in `period`; with period 1, every message.
 
-    A silent call takes about 50 ns: its text is never put together (docs/guides/logs.md).
+    A silent call takes about 60 ns: its text is never put together (docs/guides/logs.md).
     """
 
     def __init__(
