@@ -247,7 +247,7 @@ class CheckpointStore:
                 if manifest.study != study:
                     raise StateError(
                         f"{path} belongs to another study ({manifest.study}, not {study})",
-                        "choose another --run-id, or start anew with --fresh",
+                        "name a run of this study with --run, or start anew with --fresh",
                     )
                 if training is not None and manifest.training != training:
                     continue

@@ -29,7 +29,7 @@ def only_run(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise StateError(
             f"another run is using {folder}: {_who(owner)}",
-            "wait for it, stop it (kill -TERM lets it save), or choose another --run-id",
+            "wait for it, stop it (kill -TERM lets it save), or begin another run with --fresh",
         ) from error
     except (OSError, NotImplementedError) as error:
         raise StateError(f"cannot lock {folder}: {error}", "choose another folder with --dir") from error

@@ -261,7 +261,8 @@ def make_env(config: TrainConfig) -> gymnasium.Env[Any, Any]:
     module, _, name = config.env.rpartition(":")
     if not module and name not in gymnasium.registry:
         near = difflib.get_close_matches(name, gymnasium.registry, n=8, cutoff=0.5)
-        raise unknown("env", name, near, "any env registered with Gymnasium will do, also module:Name-v0")
+        some = near or [n for n in gymnasium.registry if n.startswith(("arzbench/", "CartPole-"))]
+        raise unknown("env", name, some, "any env registered with Gymnasium will do, also module:Name-v0")
     arguments: dict[str, Any] = dict(config.env_kwargs)
     try:
         return gymnasium.make(config.env, **arguments)
