@@ -185,7 +185,7 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
 
     @staticmethod
     def _emit_round(log: MessageLog, left: list[float], right: list[float]) -> None:
-        """Send the messages of one application of a road's boundaries: as many of each tag as MESSAGES says."""
+        """Send the messages of one application of a road's boundaries, of each tag as MESSAGES says."""
         log.log("DEBUG_BC_GPU", "inflow_L: [%r, %r, %r, %r]", *left)
         log.log("DEBUG_BC_GPU", "inflow_R: [%r, %r, %r, %r]", *right)
         log.log("DEBUG_BC_GPU", "left_type_code: %d, right_type_code: %d", 0, 1)

@@ -12,6 +12,8 @@ import numpy as np
 from arzbench.env.freeway import FreewayEnv, RampMeteringEnv
 from arzbench.env.traffic import TrafficLightEnv
 
+LARGEST_RAMP_FLOW = 0.4  # veh/s
+
 
 class Controller(Protocol):
     """What a run of a baseline needs."""
@@ -110,7 +112,7 @@ class NoControl:
 class DensityThreshold:
     """`setting` while the bottleneck's occupancy is above `threshold`, else no control."""
 
-    def __init__(self, threshold: float = 0.55, setting: int = 1) -> None:
+    def __init__(self, threshold: float = 0.45, setting: int = 3) -> None:
         """Make the controller."""
         self.threshold = threshold
         self.setting = setting
@@ -126,23 +128,19 @@ class DensityThreshold:
         return len(freeway.settings) - 1
 
 
-class Alinea:
-    """Metering rate by integral feedback on the occupancy past the merge.
+class DemandCapacity:
+    """Metering rate that fills the road up to its capacity: `capacity` less the flow upstream.
 
-    `r(k) = r(k-1) + gain (target - occupancy)`, taken to the nearest setting; Papageorgiou,
-    Hadj-Salem & Blosseville, Transp. Res. Rec. 1320 (1991) 58. Rates in veh/s, and no metering
-    counts as the largest flow a ramp has, 0.4 veh/s.
+    Masher et al., Guidelines for design and operation of ramp control systems (1975); it acts
+    before the merge breaks down, which feedback on the bottleneck cannot. Flows in veh/s.
     """
 
-    def __init__(self, target: float = 0.5, gain: float = 0.3) -> None:
+    def __init__(self, capacity: float = 1.48) -> None:
         """Make the controller."""
-        self.target = target
-        self.gain = gain
-        self.rate = 0.4
+        self.capacity = capacity
 
     def reset(self) -> None:
-        """Start without metering."""
-        self.rate = 0.4
+        """Nothing to forget."""
 
     def action(self, env: gymnasium.Env[Any, Any]) -> int:
         """Return the setting nearest to the rate.
@@ -150,10 +148,38 @@ class Alinea:
         Raises:
             TypeError: If the environment is not a RampMeteringEnv.
         """
-        freeway = _freeway(env)
-        if not isinstance(freeway, RampMeteringEnv):
-            raise TypeError(f"{type(freeway).__name__} is not a RampMeteringEnv")
-        rates = np.minimum(freeway.settings, 0.4)
+        freeway = _ramp(env)
+        rates = np.minimum(freeway.settings, LARGEST_RAMP_FLOW)
+        rate = max(self.capacity - freeway.flow(200.0, 500.0), float(rates[0]))
+        return int(np.abs(rates - rate).argmin())
+
+
+class Alinea:
+    """Metering rate by integral feedback on the occupancy past the merge.
+
+    `r(k) = r(k-1) + gain (target - occupancy)`, taken to the nearest setting; Papageorgiou,
+    Hadj-Salem & Blosseville, Transp. Res. Rec. 1320 (1991) 58. Rates in veh/s, and no metering
+    counts as LARGEST_RAMP_FLOW.
+    """
+
+    def __init__(self, target: float = 0.5, gain: float = 0.3) -> None:
+        """Make the controller."""
+        self.target = target
+        self.gain = gain
+        self.rate = LARGEST_RAMP_FLOW
+
+    def reset(self) -> None:
+        """Start without metering."""
+        self.rate = LARGEST_RAMP_FLOW
+
+    def action(self, env: gymnasium.Env[Any, Any]) -> int:
+        """Return the setting nearest to the rate.
+
+        Raises:
+            TypeError: If the environment is not a RampMeteringEnv.
+        """
+        freeway = _ramp(env)
+        rates = np.minimum(freeway.settings, LARGEST_RAMP_FLOW)
         self.rate += self.gain * (self.target - freeway.occupancy(*freeway.bottleneck))
         self.rate = min(max(self.rate, float(rates[0])), float(rates[-1]))
         return int(np.abs(rates - self.rate).argmin())
@@ -171,18 +197,31 @@ def _freeway(env: gymnasium.Env[Any, Any]) -> FreewayEnv:
     return inner
 
 
+def _ramp(env: gymnasium.Env[Any, Any]) -> RampMeteringEnv:
+    """The metered ramp inside the wrappers.
+
+    Raises:
+        TypeError: If the environment is not a RampMeteringEnv.
+    """
+    freeway = _freeway(env)
+    if not isinstance(freeway, RampMeteringEnv):
+        raise TypeError(f"{type(freeway).__name__} is not a RampMeteringEnv")
+    return freeway
+
+
 CONTROLLERS: dict[str, type[Any]] = {
     "fixed_time": FixedTime,
     "max_pressure": MaxPressure,
     "longest_queue": LongestQueue,
     "no_control": NoControl,
     "density_threshold": DensityThreshold,
+    "demand_capacity": DemandCapacity,
     "alinea": Alinea,
 }
 
 # Baselines of each environment, the reference first.
 BASELINES = {
     "arzbench/TrafficLight-v0": ("fixed_time", "max_pressure", "longest_queue"),
-    "arzbench/RampMetering-v0": ("no_control", "density_threshold", "alinea"),
+    "arzbench/RampMetering-v0": ("no_control", "density_threshold", "demand_capacity", "alinea"),
     "arzbench/SpeedControl-v0": ("no_control", "density_threshold"),
 }

@@ -64,7 +64,7 @@ def _freeway(quiet: tuple[float, float], peak: tuple[float, float]) -> DemandMod
 RAMP: Demands = {
     "quiet": (_freeway((0.3, 0.6), (0.6, 0.9)), _freeway((0.03, 0.06), (0.05, 0.15))),
     "mixed": (_freeway((0.4, 0.7), (1.10, 1.30)), _freeway((0.05, 0.10), (0.20, 0.30))),
-    "rush": (_freeway((0.6, 0.8), (1.20, 1.40)), _freeway((0.08, 0.12), (0.25, 0.35))),
+    "rush": (_freeway((0.6, 0.8), (1.30, 1.45)), _freeway((0.08, 0.12), (0.30, 0.45))),
 }
 # Past the lane drop it carries about 1.03 veh/s.
 LANE_DROP: Demands = {

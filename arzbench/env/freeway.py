@@ -101,6 +101,15 @@ class FreewayEnv(ArzEnv):
         narrowing = self.batch.narrowing[0, int(10 * start / self.scenario.length)]
         return density * float(narrowing) / self.scenario.parameters.rho_jam
 
+    def flow(self, start: float, end: float) -> float:
+        """Mean flow between two positions [m], both classes [veh/s]."""
+        p = self.scenario.parameters
+        cells = slice(*(NUM_GHOST + round(x / self.scenario.dx) for x in (start, end)))
+        rho_m, y_m, rho_c, y_c = self.state.u[0, :, cells].mean(axis=1)
+        p_m = p.k_m * ((rho_m + p.alpha * rho_c) / p.rho_jam) ** 1.5
+        p_c = p.k_c * ((rho_m + rho_c) / p.rho_jam) ** 2
+        return float(max(y_m - rho_m * p_m, 0.0) + max(y_c - rho_c * p_c, 0.0))
+
 
 class RampMeteringEnv(FreewayEnv):
     """An on-ramp joins at 600 m; the action is the largest flow let in from it.
