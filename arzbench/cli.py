@@ -294,6 +294,33 @@ def watch(
     leave(run_watch(command, quota=quota, total_steps=steps, every=every, summary=summary))
 
 
+@app.command()
+def doctor(
+    with_torch: Annotated[bool, typer.Option("--torch", help="Import torch, too, and ask it.")] = False,
+    folder: DirOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Show host, threads, GPU, packages, folders, platform and quota, calibrations and their age."""
+    from arzbench.commands.doctor import run_doctor
+
+    run_doctor(working=parse_folder(folder), with_torch=with_torch, as_json=as_json)
+
+
+@app.command()
+def quota(
+    platform: PlatformOption = None,
+    used: Annotated[
+        str | None, typer.Option("--add", metavar="TIME", help="Book time that was used elsewhere.")
+    ] = None,
+    folder: DirOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is used, reserved and left of a platform's week."""
+    from arzbench.commands.quota import run_quota
+
+    run_quota(working=parse_folder(folder), platform=platform, used=used, as_json=as_json)
+
+
 @app.command("_worker", hidden=True)
 def _worker(task: Path, answer: Path) -> None:
     """Measure one repetition (started by calibrate)."""

@@ -55,7 +55,7 @@ def place(tmp_path: Path) -> Path:
 # (arguments, what must be told); all are wrong usage
 REFUSED = [
     # commands and options
-    ("trian", ["unknown command 'trian'", "calibrate, ", "plan, report, run"]),
+    ("trian", ["unknown command 'trian'", "calibrate, ", "plan, quota, report, run"]),
     ("plam", ["unknown command 'plam'", "did you mean 'plan'?"]),
     ("plan --qouta 1h", ["--qouta", "--quota", "arzbench plan --help"]),
     ("plan --quota", ["--quota", "requires an argument"]),

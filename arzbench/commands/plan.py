@@ -21,7 +21,8 @@ from arzbench.commands.common import (
 )
 from arzbench.commands.compare import Comparison, compare
 from arzbench.errors import UsageError
-from arzbench.profiles import of_machine
+from arzbench.profiles import names, of_machine
+from arzbench.records import Plan
 from arzbench.report.logsheets import logging_columns
 from arzbench.report.render import make_console, say, show
 from arzbench.report.sheets import plan_lines, plan_sheets
@@ -84,7 +85,7 @@ def run_plan(
         calibration=calibration,
         others=of_machine(working, calibration.host),
         flags=flags,
-        study_flags=_as_flags([w for w in words if w[0] in ("study", "env", "algo", "set", "dir")]),
+        study_flags=_as_flags(_naming(words, working, plan)),
     )
     how = (f"quota: {limits.how}",) if limits.how else ()
     plan = msgspec.structs.replace(plan, what_ifs=what_ifs(question), warnings=(*how, *plan.warnings))
@@ -105,3 +106,15 @@ def run_plan(
 
 def _as_flags(words: Sequence[tuple[str, str | None]]) -> str:
     return "".join(f" --{name} {shlex.quote(value)}" for name, value in words if value is not None)
+
+
+def _naming(
+    words: Sequence[tuple[str, str | None]], working: Path, plan: Plan
+) -> list[tuple[str, str | None]]:
+    """The words that name the study, for a command that does not take the newest calibration's."""
+    kept = [w for w in words if w[0] in ("study", "env", "algo", "set", "dir")]
+    if plan.study.name in names(working, "studies") and not any(
+        w[0] in ("study", "env") and w[1] for w in kept
+    ):
+        kept.insert(0, ("study", plan.study.name))
+    return kept

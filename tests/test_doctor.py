@@ -1,0 +1,172 @@
+"""What is here and what is missing: said, never an error, and nothing left behind."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arzbench import profiles, quota
+from arzbench.clock import VirtualClock
+from arzbench.commands import common, doctor
+from arzbench.measure.host import host_info
+from arzbench.quota import Surroundings
+from tests import worlds
+from tests.calls import call, listing
+from tests.test_boundaries import TRAINING_PACKAGES, loaded
+
+
+def around(environ: dict[str, str]) -> Surroundings:
+    now = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC)
+    return Surroundings(environ=environ, now=now, uptime_s=600.0, gpu=None, ask=lambda command: None)
+
+
+@pytest.fixture(autouse=True)
+def _nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No matter where the tests run, commands see a machine without a platform."""
+    for module in (common, doctor):
+        monkeypatch.setattr(module, "surroundings", lambda clock: around({}))
+
+
+def findings(folder: Path, flags: str = "") -> dict[str, dict[str, Any]]:
+    told = call(f"doctor --json {flags}", folder)
+    assert told.code in (0, None), told.err
+    return {f["what"]: f for f in json.loads(told.out)}
+
+
+def test_it_says_what_is_here(tmp_path: Path) -> None:
+    found = findings(tmp_path)
+    assert found["numpy"]["found"] == importlib.metadata.version("numpy")
+    assert host_info().cpu in found["host"]["found"]
+    assert f"{host_info().cores} usable cores" in found["threads"]["found"]
+    assert {"profiles/", "reports/", "checkpoints/"} <= set(found)
+    assert "can be written" in found["reports/"]["found"]
+    assert "incident-p100" in found["imported"]["found"]
+
+
+def test_nothing_is_written_and_nothing_missing_is_an_error(tmp_path: Path) -> None:
+    told = call("doctor", tmp_path)
+    assert told.code in (0, None)
+    assert "none of this machine" in told.out
+    assert "measure: arzbench calibrate" in told.out
+    assert listing(tmp_path) == {}
+
+
+def test_a_package_that_is_missing_is_said_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(doctor.PACKAGES, "no-such-package", "everything")
+    found = [
+        f for f in doctor.examine(Path(), VirtualClock(), with_torch=False) if f.what == "no-such-package"
+    ]
+    assert [(f.missing, f.found) for f in found] == [(True, "not installed")]
+    assert 'pip install "arzbench[train]"' in found[0].fix
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert findings(tmp_path)["reports/"]["missing"]
+
+
+def test_a_file_where_a_folder_should_be_is_said(tmp_path: Path) -> None:
+    (tmp_path / "reports").write_text("")
+    found = findings(tmp_path)
+    assert found["reports/"]["missing"]
+    assert "--dir" in found["reports/"]["fix"]
+    assert not found["profiles/"]["missing"]
+
+
+def test_calibrations_are_shown_with_their_age(tmp_path: Path) -> None:
+    clock = VirtualClock()  # it starts on 1 January 2026
+    job = worlds.study(worlds.config())
+    for created, host in (
+        ("20251230T000000Z", host_info()),
+        ("20251110T000000Z", host_info()),
+        ("20251231T000000Z", worlds.HOST),
+    ):
+        profiles.save_calibration(tmp_path, worlds.calibration(job, created=created, host=host))
+    (tmp_path / "profiles/calibrations/broken").mkdir()
+    (tmp_path / "profiles/calibrations/broken/x.json").write_text("{")
+    found = list(doctor.examine(tmp_path, clock, with_torch=False))
+    own = [f for f in found if f.what == "calibration"]
+    by_name = {f.found.split(",")[0]: f for f in own}
+    assert by_name["job-20251230T000000Z"].found.endswith("2 d 00 h old")
+    assert not by_name["job-20251230T000000Z"].missing
+    old = by_name["job-20251110T000000Z"]
+    assert old.missing
+    assert "older than 30 days" in old.found
+    assert "arzbench calibrate" in old.fix
+    assert sum("not valid JSON" in f.found for f in own) == 1
+    (others,) = [f for f in found if f.what == "of other machines"]
+    assert others.found.startswith("1 (")
+
+
+def test_the_platform_and_the_quota_are_those_of_quota_auto(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert findings(tmp_path)["platform"]["found"] == "local"
+    assert "nothing tells of a limit" in findings(tmp_path)["quota"]["found"]
+    for module in (common, doctor):
+        monkeypatch.setattr(module, "surroundings", lambda clock: around({"COLAB_GPU": "0"}))
+    found = findings(tmp_path)
+    assert found["platform"]["found"] == "colab-free"
+    assert found["quota"]["found"].startswith("11 h 50 min left: Colab by COLAB_GPU")
+    for module in (common, doctor):
+        monkeypatch.setattr(module, "surroundings", lambda clock: around({"SLURM_JOB_ID": "9"}))
+    assert "when job 9 ends" in findings(tmp_path)["quota"]["found"]
+
+
+def test_torch_is_imported_only_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules, done = loaded("run", "doctor", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not modules & TRAINING_PACKAGES
+    assert "torch says" not in done.stdout
+
+    def broken(name: str) -> None:
+        raise ImportError(f"{name} is broken")
+
+    monkeypatch.setattr(doctor.importlib, "import_module", broken)
+    found = findings(tmp_path, "--torch")["torch says"]
+    assert found["missing"]
+    assert "torch is broken" in found["found"]
+
+
+# ---------------------------------------------------------------- arzbench quota
+
+
+def test_the_week_is_shown_and_booked(tmp_path: Path) -> None:
+    everything = json.loads(call("quota --json", tmp_path).out)
+    assert {p["platform"] for p in everything} == {"kaggle-p100", "kaggle-t4x2"}
+    assert {(p["used_s"], p["left_s"], p["reset"]) for p in everything} == {(0.0, 108_000.0, None)}
+    assert listing(tmp_path) == {}
+    (booked,) = json.loads(call("quota --platform kaggle-p100 --add 5h --json", tmp_path).out)
+    assert (booked["used_s"], booked["reserved_s"], booked["left_s"]) == (18_000, 0, 90_000)
+    assert booked["reset"] is not None
+    said = call("quota", tmp_path).out
+    assert "25 h 00 min" in said
+    assert "30 h 00 min" in said
+
+
+def test_sessions_that_run_are_reserved(tmp_path: Path) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    quota.begin(quota.ledger_path(tmp_path, "kaggle-p100"), "a", now, 43_200)
+    (shown,) = json.loads(call("quota --platform kaggle-p100 --json", tmp_path).out)
+    assert (shown["used_s"], shown["reserved_s"], shown["left_s"]) == (0, 43_200, 64_800)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--platform local", "local has no weekly limit"),
+        ("--add 3h", "--add books hours of a platform"),
+        ("--platform kaggle-p100 --add soon", "'soon' is not a duration"),
+        ("--platform kagle", "unknown platform"),
+    ],
+)
+def test_what_cannot_be_booked_is_refused(flags: str, said: str, tmp_path: Path) -> None:
+    told = call(f"quota {flags}", tmp_path)
+    assert told.code == 2
+    assert said in told.err
+    assert listing(tmp_path) == {}
