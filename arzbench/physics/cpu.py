@@ -4,13 +4,11 @@ Roads do not touch each other, so a batch is a loop over roads and a road's resu
 bit for bit, at any batch size and thread count.
 """
 
-import hashlib
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from arzbench.physics.boundary import add_to_cell, set_entry, set_merge
+from arzbench.physics.cache import source_tag
 from arzbench.physics.cells import (
     clear_ghosts,
     fill_ghosts,
@@ -173,12 +172,8 @@ def _road_step(
         count[OVERFULL] += int(over)
 
 
-def _compile(source_tag: int) -> Any:
-    """Compile the entry point, cached on disk.
-
-    Numba's cache looks at the file of the function compiled, not at the files it calls into; the
-    tag, a digest of those, is in the closure and so in the key.
-    """
+def _compile(tag: int) -> Any:
+    """Compile the entry point, cached on disk under `tag`."""
 
     @njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)
     def advance(
@@ -196,19 +191,14 @@ def _compile(source_tag: int) -> Any:
                 u[b], standing[b], total[b], count[b], road[b], work, arrivals, places, red[b],
                 k.one * rate[b], scheme, substeps, dt, dx, cfl, slack, decay, k,
             )  # fmt: skip
-        return source_tag
+        return tag
 
     return advance
 
 
-def _source_tag() -> int:
-    digest = hashlib.sha256()
-    for name in ("boundary", "cells", "junction", "model", "reconstruction", "memory", "scenario"):
-        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
-    return int.from_bytes(digest.digest()[:7], "big")
-
-
-_advance = _compile(_source_tag())
+_advance = _compile(
+    source_tag("boundary", "cells", "junction", "model", "reconstruction", "memory", "scenario")
+)
 
 
 def init(scenario: Scenario, roads: int) -> State:
