@@ -35,7 +35,14 @@ CASES = {
 def gap(name: str) -> float:
     options, demand, kind = CASES[name]
     n = 16
-    options = {"stop_line": 200.0, "length": 400.0, "n_cells": n, "decision_s": 0.9, "n_substeps": 3, **options}
+    options = {
+        "stop_line": 200.0,
+        "length": 400.0,
+        "n_cells": n,
+        "decision_s": 0.9,
+        "n_substeps": 3,
+        **options,
+    }
     scenario = Scenario(**options)
     roads = len(demand)
     state = cpu.init(scenario, roads)
