@@ -1,6 +1,18 @@
-"""`python -m arzbench` is the `arzbench` command."""
+"""The `arzbench` command. `watch -- command` without options starts its command before anything is loaded."""
 
-from arzbench.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    if sys.argv[1:3] == ["watch", "--"] and len(sys.argv) > 3:
+        from arzbench.commands.watch import start_at_once
+
+        start_at_once(sys.argv[3:])
+    from arzbench import cli
+
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

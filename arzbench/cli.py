@@ -180,12 +180,20 @@ def run(
     device: DeviceOption = None,
     run_id: Annotated[str | None, typer.Option("--run", metavar="ID", help="Continue this run.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew even if a run can be resumed.")] = False,
+    log_period: Annotated[
+        str | None,
+        typer.Option("--log-period", metavar="N|every|off|auto", help="How often messages are written."),
+    ] = None,
     folder: DirOption = Path(),
 ) -> None:
     """Train: checkpointed, resumed by itself when started again, landed before the deadline."""
     from arzbench.commands.common import Prices
     from arzbench.commands.run import RunOptions, run_run
 
+    if log_period is not None:
+        from arzbench.commands.logperiod import logging_changes
+
+        changes = [*logging_changes(parse_folder(folder), study, env, algo, changes or [], log_period)]
     options = RunOptions(
         working=parse_folder(folder),
         study=study,
@@ -226,7 +234,9 @@ def report(
 
 @app.command()
 def logs(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Logs; - is standard input.")],
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE...", help="Logs; - (or none) is standard input.")
+    ] = None,
     pattern: Annotated[
         str | None,
         typer.Option("--pattern", metavar="REGEX", help="Of a line; groups time, tag, message, step, t."),
@@ -258,7 +268,7 @@ def logs(
 
     run_logs(
         working=parse_folder(folder),
-        files=files,
+        files=files or [],
         pattern=pattern,
         quota=quota,
         platform=platform,
@@ -275,7 +285,9 @@ def logs(
 
 @app.command()
 def watch(
-    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="What to run.")],
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="-- COMMAND...", help="What to run.")
+    ] = None,
     quota: QuotaOption = None,
     total_steps: Annotated[
         str | None, typer.Option("--total-steps", metavar="N", help="Steps in all, for the ETA.")
@@ -291,7 +303,7 @@ def watch(
     from arzbench.commands.watch import run_watch
 
     steps = optional_count("--total-steps", total_steps)
-    leave(run_watch(command, quota=quota, total_steps=steps, every=every, summary=summary))
+    leave(run_watch(command or [], quota=quota, total_steps=steps, every=every, summary=summary))
 
 
 @app.command()

@@ -20,7 +20,7 @@ from pathlib import Path
 from arzbench.logs.periodic import PeriodicLogger
 
 GIGABYTE = 10**9
-WATCH = [sys.executable, "-m", "arzbench", "watch", "--every", "5s", "--"]
+WATCH = [sys.executable, "-m", "arzbench", "watch", "--"]
 PRINTER = """
 import sys, time
 began = time.perf_counter()

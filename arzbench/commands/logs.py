@@ -44,6 +44,10 @@ def run_logs(
     as_json: bool,
 ) -> None:
     """Read logs, say what happened."""
+    if not files:
+        if sys.stdin.isatty():
+            raise UsageError("no log is named", "arzbench logs FILE, or: command | arzbench logs")
+        files = ["-"]
     chosen = choose_study(working, study=study, env=None, algo=None, changes=[])
     quota_s, limits = _limits(working, quota, platform)
     options = Options(

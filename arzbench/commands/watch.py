@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # the command starts before anything heavy is loaded
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 #: a fast command's output is passed on in pieces this far apart [s]
 PAUSE_S = 0.004
+#: how often it says how it goes [s]
+EVERY_S = 10.0
 #: the analysis looks at the output this often [s]
 LOOK_S = 0.2
 _PIPE_BYTES = 1 << 20
@@ -51,6 +53,18 @@ def run_watch(
     code = watch(command, observer)
     observer.finish(" ".join(command), summary)
     return code
+
+
+def start_at_once(command: Sequence[str]) -> None:
+    """Run `command` with the usual options and end; return only where it cannot be started."""
+    observer = Observer(SystemClock(), EVERY_S, None, None)
+    try:
+        code = watch(command, observer)
+    except UsageError:
+        return  # told by the command line
+    observer.finish(" ".join(command), None)
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def watch(command: Sequence[str], observer: Observer) -> int:
