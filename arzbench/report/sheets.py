@@ -149,7 +149,7 @@ def _logging_sheet(samples: WorkloadSamples) -> Sheet:
         shown = format_duration(value) if value is not None else "not measured"
         rows.append((said[mode], shown, ratio))
     return Sheet(
-        title="what the env's messages cost (to a file)",
+        title="what the env's messages cost (written nowhere, but all put together)",
         columns=("logging", "sec/step", "against off"),
         align="lrr",
         rows=tuple(rows),
