@@ -339,8 +339,21 @@ def _warnings(planner: Planner, calibration: Calibration, platform: Platform) ->
         said.append(f"imported, not measured by arzbench: {calibration.imported}")
     if lacking := planner.unmeasured():
         said.append(f"not measured apart, counted as nothing of their own: {', '.join(lacking)}")
+    said += _periods(planner.study, calibration)
     differing = [n for w in calibration.workloads for n in w.notes]
     return said + sorted(set(differing))
+
+
+def _periods(study: Study, calibration: Calibration) -> list[str]:
+    """What is said where messages come at another period than was measured."""
+    asked = {t.logging.log_period for t in study.trainings if t.logging.mode == "periodic"}
+    for training in study.trainings:
+        samples = calibration.find(training.workload_digest())
+        if samples is not None:
+            asked.discard(samples.config.logging.log_period)
+    return [
+        f"messages of one call in {period:,} are priced at the period measured" for period in sorted(asked)
+    ]
 
 
 def whole_estimate(plan: Plan) -> Estimate:

@@ -170,10 +170,13 @@ def _fewer_steps(question: Question) -> list[WhatIf]:
 
 
 def _not_measured(study: Study, known: set[str], question: Question) -> Iterator[WhatIf]:
-    """Changes that would change the workload: without a calibration of it nothing is said of its time."""
+    """Changes no calibration here holds the prices of: nothing is said of their time."""
     first = study.trainings[0]
     device = "cuda" if first.device == "cpu" else "cpu"
     wanted = {"n_envs": f"n_envs={max(t.n_envs for t in study.trainings) * 4}", "device": f"device={device}"}
+    periods = [t.logging.log_period for t in study.trainings if t.logging.mode == "periodic"]
+    if periods:
+        wanted["logging.log_period"] = f"logging.log_period={RARER * max(periods)}"
     for field, change in wanted.items():
         if field not in known:
             yield WhatIf(

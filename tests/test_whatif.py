@@ -54,7 +54,8 @@ def test_the_most_time_saved_comes_first_and_what_was_not_measured_last() -> Non
     saved = [w.saved_s for w in found]
     measured = [s for s in saved if s is not None]
     assert saved == [*sorted(measured, reverse=True), *([None] * (len(saved) - len(measured)))]
-    assert [w.changes for w in found if w.saved_s is None] == [("n_envs=4",), ("device=cuda",)]
+    unknown = [w.changes for w in found if w.saved_s is None]
+    assert unknown == [("n_envs=4",), ("device=cuda",), ("logging.log_period=5000",)]
     assert {w.note for w in found if w.saved_s is None} == {"not measured"}
 
 
@@ -126,6 +127,14 @@ def test_logging_that_was_not_measured_is_not_proposed() -> None:
     own = tuple(p for p in one.phases if p.variant != "periodic")
     record = msgspec.structs.replace(record, workloads=(msgspec.structs.replace(one, phases=own),))
     assert "logging.mode=periodic" not in by_change(ask(LOGGED, None, calibration=record)[1])
+
+
+def test_another_period_of_messages_is_said_to_be_priced_as_measured() -> None:
+    record = worlds.calibration(PAIR)
+    assert plan(PAIR, None, calibration=record).warnings == ()
+    rarer = change_study(PAIR, ["logging.log_period=50"])
+    (said,) = plan(rarer, None, calibration=record).warnings
+    assert said == "messages of one call in 50 are priced at the period measured"
 
 
 @pytest.mark.parametrize("change", ["n_envs=8", 'device="cuda"'])
