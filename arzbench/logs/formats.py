@@ -49,10 +49,16 @@ TIME_KEYS = ("time", "elapsed", "elapsed_s", "timestamp", "ts", "asctime", "@tim
 TEXT_KEYS = ("message", "msg", "event", "text", "data")
 
 
+def is_stream(start: bytes) -> bool:
+    """Whether a log that begins so is Kaggle's JSON, whose lines may be of any length."""
+    head = start.lstrip()[:4096]
+    return re.match(rb'\[?\s{0,9}\{\s{0,9}"', head) is not None and b'"stream_name"' in head
+
+
 def detect(block: bytes) -> Format:
     """The format of the log that begins with `block`."""
     start = block[:65536]
-    if re.match(rb'\s*\[?\s*\{\s*"', start) and b'"stream_name"' in start[:4096]:
+    if is_stream(start):
         return Format.KAGGLE
     lines = [line for line in start.split(b"\n")[:400] if line.strip()]
     if not lines:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, cast
 
 from arzbench.errors import StateError, UsageError
+from arzbench.logs.formats import is_stream
 
 #: bytes read at a time
-BLOCK = 1 << 20
+BLOCK = 1 << 19
 #: what is kept of one line; the rest of it is counted and dropped
 MAX_LINE = 1 << 16
 #: share of control characters above which a file is no log
@@ -42,19 +43,19 @@ class Source:
         self._block = block
 
     def blocks(self) -> Iterator[bytes]:
-        """Blocks that end with a line end, the last one perhaps not.
+        """Blocks that end with a line end, the last one perhaps not; of Kaggle's JSON, any pieces.
 
         Raises:
             UsageError: no text, or compressed in a way that cannot be undone here.
         """
         lines = Lines()
-        first = True
+        as_it_comes: bool | None = None
         for data in self._decoded():
-            if first:
+            if as_it_comes is None:
                 self._refuse_binary(data)
-                first = False
+                as_it_comes = is_stream(data)
             self.size += len(data)
-            whole = lines.feed(data)
+            whole = data if as_it_comes else lines.feed(data)
             if whole:
                 yield whole
         rest = lines.rest()

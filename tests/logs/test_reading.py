@@ -53,6 +53,20 @@ def test_kaggle_s_json_in_any_layout(layout: str) -> None:
     assert found.notes == ()
 
 
+def test_json_on_one_very_long_line() -> None:
+    data = json.dumps(json.loads(kaggle(*STEPS * 300)), separators=(",", ":")).encode()
+    assert len(data) > 10 * MAX_LINE
+    found = report(data)
+    assert (found.messages, found.notes) == (12_000, ())
+
+
+@pytest.mark.parametrize("data", [b"\n", b"\r", b" ", b"{", b'{"', b"[", b"1", b"s ", b"9%|", b"episode "])
+def test_nothing_takes_more_than_its_length(data: bytes) -> None:
+    whole = data * (1_000_000 // len(data))
+    for start in (b"", b'[{"stream_name":"stdout","time":1,"data":"x"}', b"1.0s 1 "):
+        assert report(start + whole).bytes == len(start + whole)
+
+
 def test_truncated_json_says_so() -> None:
     whole = kaggle(*STEPS)
     found = report(whole[: len(whole) // 2])
