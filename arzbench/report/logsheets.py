@@ -136,6 +136,8 @@ class _Times:
 def _fit(samples: WorkloadSamples, mode: str) -> CostModel:
     """Prices under `mode`; of phases that did not occur under it, as calibrated."""
     usual, special = fit(samples), fit(samples, mode)
+    if special.get(Phase.ENV_STEP) is None:
+        raise UsageError(f"no step was measured with logging {mode}")
     rest = tuple(c for c in usual.coefficients if special.get(c.phase) is None)
     return msgspec.structs.replace(special, coefficients=(*special.coefficients, *rest))
 

@@ -67,6 +67,34 @@ def test_every_sink_under_every_mode(algo: str, tmp_path: Path) -> None:
     msgspec.json.encode(samples)
 
 
+def test_a_slow_env_is_measured_on_one_sink_a_repetition(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    config = make_config({"name": "x", "env": "E-v0", "algo": "dqn", "total_timesteps": 1000}, "test")
+    steps = []
+
+    class Slow(Training):
+        def run(self, control: Any) -> None:
+            while True:
+                control.before_step(self, 0)
+                clock.advance(1.0)
+                self.num_timesteps += 1
+                steps.append(1)
+
+    class Workload:
+        def __init__(self, path: Path) -> None:
+            self.path = path
+
+        def create(self, config: Any, recorder: Any) -> Training:
+            return Slow(config, self.path, clock)
+
+    seen = set()
+    for repetition in range(4):
+        samples = measure_sinks(config, Workload, tmp_path, clock, repetition)  # type: ignore[arg-type]
+        seen |= {s.variant for s in samples}
+    assert seen == {f"{m}:{k}" for m in MODES for k in SINKS}
+    assert len(steps) == 4 * 4
+
+
 @pytest.mark.parametrize(
     ("every", "counting", "expected"),
     [(8.0, 0.0, 1000), (1.5, 0.0, 50), (1.005, 0.0, 1), (8.0, 0.005, 2000), (8.0, 0.02, None)],
