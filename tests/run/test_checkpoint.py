@@ -200,7 +200,7 @@ def test_another_study_is_one_clear_error(tmp_path: Path) -> None:
     filled(tmp_path)
     with pytest.raises(StateError, match="belongs to another study") as caught:
         opened(tmp_path).newest("study-2")
-    assert "--run-id" in caught.value.hint
+    assert "with --run, or" in caught.value.hint
     assert len(names(tmp_path)) == 3
 
 
