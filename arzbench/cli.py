@@ -285,9 +285,7 @@ def logs(
 
 @app.command()
 def watch(
-    command: Annotated[
-        list[str] | None, typer.Argument(metavar="-- COMMAND...", help="What to run.")
-    ] = None,
+    command: Annotated[list[str] | None, typer.Argument(metavar="-- COMMAND...", help="What to run.")] = None,
     quota: QuotaOption = None,
     total_steps: Annotated[
         str | None, typer.Option("--total-steps", metavar="N", help="Steps in all, for the ETA.")
