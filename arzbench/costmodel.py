@@ -53,8 +53,11 @@ def fit(samples: WorkloadSamples, mode: str | None = None) -> CostModel:
     """The prices of every phase that was measured, under the logging `mode` (None: the calibrated one)."""
     main = mode or samples.config.logging.mode
     groups: dict[tuple[Phase, str], list[PhaseSamples]] = {}
+    seen = {item.phase for item in samples.phases if not item.warmup and item.variant == main}
     for item in samples.phases:
-        if not item.warmup and item.variant in ("", main, "cold", "warm"):
+        # a reset may not have fallen into the blocks of another mode: then any mode's will do
+        any_mode = item.phase in STEPWISE and item.phase not in seen
+        if not item.warmup and (any_mode or item.variant in ("", main, "cold", "warm")):
             variant = item.variant if item.phase is Phase.JIT else ""
             groups.setdefault((item.phase, variant), []).append(item)
     found = [

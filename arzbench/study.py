@@ -71,7 +71,7 @@ LogMode = Literal["off", "periodic", "every"]
 class Logging(_Part, frozen=True, kw_only=True):
     """The env's own messages: none, one call in `log_period`, or every call."""
 
-    mode: LogMode = "periodic"
+    mode: LogMode = "off"
     log_period: int = 1000
 
 

@@ -77,6 +77,15 @@ def test_every_price_is_recovered(mode: str, repetitions: int) -> None:
     assert first.fixed_s == pytest.approx(worlds.FIRST_UPDATE_S, rel=0.01)
 
 
+def test_a_phase_that_no_block_of_a_mode_met_keeps_its_price() -> None:
+    """Resets are rare: the blocks of the other modes may hold none."""
+    samples = worlds.samples(worlds.config(logging={"mode": "periodic"}))
+    kept = tuple(p for p in samples.phases if p.phase is not Phase.RESET or p.variant == "periodic")
+    price = fit(msgspec.structs.replace(samples, phases=kept), "off").get(Phase.RESET)
+    assert price is not None
+    assert price.fixed_s == pytest.approx(worlds.PRICES[Phase.RESET], rel=0.01)
+
+
 def test_compiled_code_has_two_prices() -> None:
     model = model_of(FULL)
     for state, cold in (("cold", True), ("warm", False)):

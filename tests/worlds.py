@@ -62,6 +62,7 @@ LOGGED = (Phase.ENV_STEP, Phase.POLICY, Phase.ROLLOUT, Phase.RESET, Phase.LOG)
 def config(**table: Any) -> TrainConfig:
     """A DQN training of 24,000 steps unless told otherwise."""
     plain = {"name": "t", "env": "Synthetic-v0", "algo": "dqn", "total_timesteps": 24_000}
+    plain["logging"] = {"mode": "periodic"}
     return make_config({**plain, **table}, "test")
 
 

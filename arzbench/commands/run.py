@@ -36,6 +36,9 @@ from arzbench.settings import change_study, choose_study
 from arzbench.study import Study
 from arzbench.units import format_duration
 
+#: where the env's own messages go, beside the ledger
+MESSAGES = "messages.log"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
@@ -316,7 +319,9 @@ def _carry_out(
         session_start=started,
         predict=_predictor(order),
     )
-    return run_job(request, SB3Workload(clock), clock, RunDisplay(console))
+    logged = any(t.logging.mode != "off" for t in order.study.trainings)
+    workload = SB3Workload(clock, run.folder / MESSAGES if logged else None)
+    return run_job(request, workload, clock, RunDisplay(console))
 
 
 def _predictor(order: Order) -> Predict | None:

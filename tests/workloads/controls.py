@@ -24,7 +24,7 @@ def config(algo: str, env: str = "arztest/Known-v0", **table: Any) -> TrainConfi
     """A small training; hyper-parameters go by their own names beside the other keys."""
     keys = set(TrainConfig.__struct_fields__)
     hyper = {**copy.deepcopy(SMALL), **{k: v for k, v in table.items() if k not in keys}}
-    rest = {k: v for k, v in table.items() if k in keys}
+    rest = {"logging": {"mode": "periodic"}, **{k: v for k, v in table.items() if k in keys}}
     kwargs = rest.pop("env_kwargs", {})
     if env.startswith("arztest") and algo in ("sac", "td3", "ddpg"):
         kwargs = {"continuous": True, **kwargs}
