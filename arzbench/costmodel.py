@@ -53,10 +53,10 @@ def fit(samples: WorkloadSamples, mode: str | None = None) -> CostModel:
     """The prices of every phase that was measured, under the logging `mode` (None: the calibrated one)."""
     main = mode or samples.config.logging.mode
     groups: dict[tuple[Phase, str], list[PhaseSamples]] = {}
-    seen = {item.phase for item in samples.phases if not item.warmup and item.variant == main}
+    resets = any(i.phase is Phase.RESET and i.variant == main and not i.warmup for i in samples.phases)
     for item in samples.phases:
         # a reset may not have fallen into the blocks of another mode: then any mode's will do
-        any_mode = item.phase in STEPWISE and item.phase not in seen
+        any_mode = item.phase is Phase.RESET and not resets
         if not item.warmup and (any_mode or item.variant in ("", main, "cold", "warm")):
             variant = item.variant if item.phase is Phase.JIT else ""
             groups.setdefault((item.phase, variant), []).append(item)

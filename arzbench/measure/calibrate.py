@@ -149,7 +149,7 @@ def _next_job(
     rollout = _short_rollout(config, wanted) if isinstance(config, OnPolicyConfig) else None
     eval_episodes = 1
     if bursts:
-        step_s, update_s, eval_s = _pace(bursts)
+        step_s, update_s, eval_s = _pace(config, bursts)
         fixed_s = _fixed_s(bursts)
         allowed = max(0.2, min(BURST_S, left_s / (repetitions - repetition) - fixed_s))
         cycle = step_s + update_s
@@ -188,15 +188,22 @@ def _short_rollout(config: OnPolicyConfig, wanted: int) -> int:
     return min(config.n_steps, max(least, math.ceil(wanted / config.n_envs / 2), 1))
 
 
-def _pace(bursts: Sequence[BurstResult]) -> tuple[float, float, float]:
-    """Seconds per env step without updates, of updates per env step, per evaluation step."""
+def _pace(config: TrainConfig, bursts: Sequence[BurstResult]) -> tuple[float, float, float]:
+    """Seconds per env step without updates, of updates per env step, per evaluation step.
+
+    Of the study's own logging mode, without first calls: the blocks of the other modes are few and short
+    however long a process measures.
+    """
     phases = bursts[-1].phases
-    steps = _units(phases, Phase.ENV_STEP)
-    collected = sum(_seconds(phases, p) for p in PER_STEP)
+    mode = config.logging.mode
+    own = [p for p in phases if not p.warmup and p.variant == mode]
+    own = own if _units(own, Phase.ENV_STEP) else list(phases)
+    steps = _units(own, Phase.ENV_STEP)
+    later = [p for p in phases if not p.warmup]
     evaluated = max(1, _units(phases, Phase.EVAL_STEP))
     return (
-        max(1e-9, collected / steps),
-        _seconds(phases, Phase.UPDATE) / steps,
+        max(1e-9, sum(_seconds(own, p) for p in PER_STEP) / steps),
+        _seconds(later, Phase.UPDATE) / _units(phases, Phase.ENV_STEP),
         _seconds(phases, Phase.EVAL_STEP) / evaluated,
     )
 

@@ -106,11 +106,10 @@ def test_the_steps_asked_for_are_a_floor(steps: int, repetitions: int, tmp_path:
 
 
 def test_cheap_steps_fill_the_time_a_process_has(tmp_path: Path) -> None:
-    """The pace seen in the first process decides how much the others measure."""
+    """The pace seen in the first process, first calls apart, decides how much the others measure."""
     _, jobs = run(tmp_path, steps=10, max_s=1000.0)
     steps, updates, evaluated = 6, 5, 20
-    seconds = fake_worker.STEP_S * 5 + fake_worker.WARMUP_S + fake_worker.UPDATE_S * updates
-    cycle = seconds / steps
+    cycle = fake_worker.STEP_S + fake_worker.UPDATE_S * updates / steps
     assert jobs[0]["steps"] == 4
     assert jobs[1]["steps"] == pytest.approx(BURST_S / cycle, abs=1)
     assert jobs[1]["steps"] > 100
