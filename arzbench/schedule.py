@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import msgspec
-
 from arzbench.records import EnvFacts, Phase, PhaseCount, TrainSchedule
 from arzbench.study import DQN, PPO, OffPolicyConfig, OnPolicyConfig, Study, TrainConfig
 
@@ -77,11 +75,6 @@ def total_env_steps(schedules: Sequence[TrainSchedule]) -> tuple[float, float]:
     """Env steps of a job, training and hidden (calibrated episode length, bound)."""
     pairs = [s.env_steps for s in schedules]
     return sum(p[0] for p in pairs), sum(p[1] for p in pairs)
-
-
-def with_total(config: TrainConfig, total_timesteps: int) -> TrainConfig:
-    """`config` with another horizon."""
-    return msgspec.structs.replace(config, total_timesteps=total_timesteps)
 
 
 def _exactly(phase: Phase, count: float, size: float = 0.0) -> PhaseCount:

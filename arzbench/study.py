@@ -276,10 +276,10 @@ def make_config(table: dict[str, Any], source: str) -> TrainConfig:
         problems += [f"{algo} has no hyper-parameter {k!r}" for k in extra if k not in kind.EXTRA]
         hints.append(f"hyper-parameters of {algo}: {', '.join(names)}")
     unknown_keys, valid = _unknown_keys(table)
-    misfits = _misfits(kind, {**table, **counted}, algo.lower())
+    misfits, defaults = _misfits(kind, {**table, **counted}, algo.lower())
     problems += unknown_keys + misfits
     if problems:
-        raise UsageError(f"{source}: " + "; ".join(problems), "\n".join(hints + valid))
+        raise UsageError(f"{source}: " + "; ".join(problems), "\n".join(hints + valid + defaults))
     data = {**table, **counted, "hyperparameters": extra, "algo": algo.lower()}
     config: TrainConfig = store.convert(data, AnyConfig, source)
     return config
@@ -309,9 +309,9 @@ def _unknown_keys(table: dict[str, Any]) -> tuple[list[str], list[str]]:
     return problems, valid
 
 
-def _misfits(kind: type[TrainConfig], data: dict[str, Any], algo: str) -> list[str]:
-    """Each value that is missing, of another type, or out of range."""
-    problems = []
+def _misfits(kind: type[TrainConfig], data: dict[str, Any], algo: str) -> tuple[list[str], list[str]]:
+    """(each value that is missing, of another type, or out of range; the defaults of those with one)."""
+    problems, defaults = [], []
     fitting: dict[str, Any] = {"env": "", "total_timesteps": 1, "algo": algo}
     for field in msgspec.structs.fields(kind):
         if field.name not in data:
@@ -326,11 +326,13 @@ def _misfits(kind: type[TrainConfig], data: dict[str, Any], algo: str) -> list[s
             fitting[field.name] = value
         except msgspec.ValidationError as error:
             problems.append(_told(error, field.name))
+            if isinstance(field.default, str | int | float):
+                defaults.append(f"the default: {field.name} = {field.default}")
     try:
         msgspec.convert(fitting, AnyConfig)
     except msgspec.ValidationError as error:
         problems.append(_told(error, ""))
-    return problems
+    return problems, defaults
 
 
 def _told(error: msgspec.ValidationError, name: str) -> str:

@@ -84,11 +84,6 @@ def read(path: Path) -> Summary:
     return summarise(list(store.read_lines(path, LedgerEntry)))
 
 
-def phase_totals(path: Path) -> dict[Phase, PhaseTotal]:
-    """Seconds and units of each phase over all sessions of the ledger at `path`."""
-    return read(path).phases
-
-
 def summarise(entries: Sequence[LedgerEntry], rewound_to: int | None = None) -> Summary:
     """The summary of `entries`, in the order they were written.
 

@@ -29,7 +29,7 @@ def test_totals_run_over_all_sessions(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     write(path, entry("session", rewound_to=0), entry("phases", steps=3), entry("stop"))
     write(path, entry("session", rewound_to=3), entry("phases", 9.0, steps=4, training=1))
-    total = ledger.phase_totals(path)[Phase.ENV_STEP]
+    total = ledger.read(path).phases[Phase.ENV_STEP]
     assert (total.seconds, total.units, total.lost_units, total.mean_s) == (14.0, 7, 0, 2.0)
     told = ledger.read(path)
     assert told.training_phases(0) == {Phase.ENV_STEP: (6.0, 3)}
