@@ -252,7 +252,7 @@ def _check(clock: Clock, study: Study) -> None:
     from arzbench.workloads.sb3 import SB3Workload
 
     workload = SB3Workload(clock)
-    for config in study.trainings:
+    for config in {t.workload_digest(): t for t in study.trainings}.values():
         workload.check(config)
 
 

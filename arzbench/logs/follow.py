@@ -59,5 +59,7 @@ def _read_on(name: str, at: int, live: Live, now: float) -> int:
                 at += len(data)
                 taken += len(data)
     except OSError as error:
-        raise UsageError(f"cannot read the log {name}: {error.strerror}") from error
+        raise UsageError(
+            f"cannot read the log {name}: {error.strerror}", "name a log file that another program writes"
+        ) from error
     return taken

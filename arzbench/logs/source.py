@@ -204,4 +204,6 @@ def open_source(name: str) -> Source:
             raise IsADirectoryError(0, "it is a folder")
         return Source(name, open(name, "rb", buffering=0))
     except OSError as error:
-        raise UsageError(f"cannot read the log {name}: {error.strerror}") from error
+        raise UsageError(
+            f"cannot read the log {name}: {error.strerror}", "name a log file, or - for standard input"
+        ) from error
