@@ -41,7 +41,8 @@ def once(work: Path, quota: int) -> tuple[float, int, bool]:
     again, _ = call("run", "--run", run.name, "--quota", "15s", *where)
     resumed = entries(run, "session")[-1]["data"]["resumed_from"]
     trained = [s for s in stop["num_timesteps"] if s]
-    agree = code == again == 4 and resumed == stop["checkpoint"] and saved == trained[-1]
+    # the second session may well have time to finish
+    agree = code == 4 and again in (0, 4) and resumed == stop["checkpoint"] and saved == trained[-1]
     return wall, sum(trained), agree
 
 
