@@ -21,7 +21,7 @@ from arzbench.commands.common import (
     undone,
 )
 from arzbench.commands.report import write_summary
-from arzbench.costmodel import Job, remaining
+from arzbench.costmodel import Job
 from arzbench.errors import UsageError, unknown
 from arzbench.measure.host import host_info
 from arzbench.quota import ledger_path, reserved
@@ -29,7 +29,7 @@ from arzbench.records import Estimate, Plan, Platform, RunRecord, StopReason
 from arzbench.report.live import RunDisplay
 from arzbench.report.render import make_console, say
 from arzbench.report.sheets import study_line
-from arzbench.run.progress import Predict, RunState
+from arzbench.run.predictor import predictor
 from arzbench.run.session import RunOutcome, RunRequest, run_job
 from arzbench.schedule import budgets_for, count_training
 from arzbench.settings import change_study, choose_study
@@ -317,34 +317,11 @@ def _carry_out(
         run_folder=run.folder,
         checkpoint_folder=runs.checkpoints_folder(options.working, run.record.id),
         session_start=started,
-        predict=_predictor(order),
+        predict=predictor(order.plan, order.study, order.budgets),
     )
     logged = any(t.logging.mode != "off" for t in order.study.trainings)
     workload = SB3Workload(clock, run.folder / MESSAGES if logged else None)
     return run_job(request, workload, clock, RunDisplay(console))
-
-
-def _predictor(order: Order) -> Predict | None:
-    """What is left of the job, each phase repriced by what this run showed."""
-    plan = order.plan
-    if plan is None:
-        return None
-    models = {m.workload: m for m in plan.models}
-    trainings = [(c, models[c.workload_digest()]) for c in order.study.trainings]
-    schedules = [
-        count_training(c, m.facts, budget=b, state_bytes=m.state_bytes)
-        for (c, m), b in zip(trainings, order.budgets, strict=True)
-    ]
-
-    def predict(state: RunState) -> Estimate:
-        parts = [
-            (trainings[i][1], schedules[i], state.observed[i])
-            for i in range(state.training, len(schedules))
-            if order.budgets[i]
-        ]
-        return remaining(parts, plan.spread)
-
-    return predict
 
 
 def _tell(
