@@ -107,14 +107,15 @@ def _incident(category: int) -> Parameters:
 
 
 def _freeway(category: int) -> Parameters:
-    """As `default`, but Ve_i = v_free_i (1 - 0.15 (s_i/rho_jam)^gamma_i - 0.85 s_c/rho_jam).
+    """As `default`, but Ve_i = max(v_free_i (1 - 1.1 (rho_m + rho_c) / rho_jam), 0).
 
-    Equilibrium w falls where traffic is dense and recovers over tau, so what leaves a congested
-    merge is less than what the road carries without one: the capacity drop of a freeway, which
-    makes metering worth something.
+    Speed linear in density (Greenshields, Proc. Highway Research Board 14 (1935) 448), at rest at
+    0.91 rho_jam. Equilibrium w = Ve + p is then lowest where traffic is dense: who stood in a queue
+    leaves it with a low w, and passes a bottleneck at a lower flow than free traffic would. That is
+    the capacity drop of a freeway, and what ramp meters and speed limits are for.
     """
     p = _default(category)
-    return replace(p, a_m=0.15, a_c=0.15, b_m=0.85 * p.v_free_m, b_c=0.85 * p.v_free_c)
+    return replace(p, a_m=0.0, a_c=0.0, b_m=1.1 * p.v_free_m, b_c=1.1 * p.v_free_c)
 
 
 PARAMETER_SETS: dict[str, Parameters] = {
