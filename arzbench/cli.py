@@ -26,7 +26,9 @@ from arzbench.options import (
     FromOption,
     JsonOption,
     PlatformOption,
+    QuickOption,
     QuotaOption,
+    RecordOption,
     SetOption,
     StudyOption,
     optional_count,
@@ -230,6 +232,19 @@ def report(
     from arzbench.commands.report import run_report
 
     run_report(working=parse_folder(folder), run_id=run_id, output=output, as_json=as_json)
+
+
+@app.command()
+def bench(
+    device: DeviceOption = None,
+    quick: QuickOption = False,
+    output: RecordOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the traffic engine against the most this core can compute."""
+    from arzbench.commands.bench import run_bench
+
+    run_bench(device=device or "cpu", quick=quick, output=output, as_json=as_json)
 
 
 @app.command()

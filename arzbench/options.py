@@ -53,6 +53,11 @@ ExpiredOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
+QuickOption = Annotated[bool, typer.Option("--quick", help="Fewer and shorter rounds, one batch size.")]
+RecordOption = Annotated[
+    Path | None, typer.Option("--output", metavar="FILE", help="Keep the raw record here as JSON.")
+]
+
 
 def parse_count(flag: str, text: str, least: int = 1) -> int:
     """A whole number from `least` up; underscores and commas may group digits."""

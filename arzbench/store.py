@@ -30,6 +30,7 @@ VERSIONS = {
     "arzbench/report": 1,
     "arzbench/run": 1,
     "arzbench/logs": 1,
+    "arzbench/bench": 1,
 }
 #: (schema, version) -> how to make the next version of it
 MIGRATIONS: dict[tuple[str, int], Migration] = {}

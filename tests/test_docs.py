@@ -13,6 +13,7 @@ import pytest
 import typer.main
 
 from arzbench import records, store, study
+from arzbench.bench import record as bench
 from arzbench.cli import app
 from arzbench.errors import ExitCode
 
@@ -138,7 +139,7 @@ WRITTEN = [
     records.Calibration, records.WorkloadSamples, records.PhaseSamples, records.EnvFacts, records.HostInfo,
     records.Platform, records.Plan, records.CostModel, records.Coefficient, records.Spread, records.Estimate,
     records.TrainSchedule, records.PhaseCount, records.TableRow, records.PlanOption, records.RunRecord,
-    records.LedgerEntry,
+    records.LedgerEntry, bench.Bench, bench.Peak, bench.Speed, bench.Through,
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from numba import njit
 
 from arzbench.physics.memory import carray, load, stack_pointer, store
-from arzbench.physics.model import FASTMATH, face_fluxes, face_speeds, greatest, relax_cell
+from arzbench.physics.model import FASTMATH, face_fluxes, face_speeds, greatest, relax_cell, scalar
 from arzbench.physics.reconstruction import first_order, muscl, weno5
 from arzbench.physics.scenario import (
     FIELDS,
@@ -201,6 +201,12 @@ def fluxes(
     return limited, speed
 
 
+@scalar
+def increment(base: Any, now: Any, flux: Any, flux_next: Any, share: Any, dtdx: Any) -> Any:
+    """A field of a cell after one Runge-Kutta stage in increment form."""
+    return base + share * ((now - base) + dtdx * (flux - flux_next))
+
+
 @inner
 def update(u: Any, u0: Any, out: Any, flux: Any, stride: Any, n: Any, share: Any, dtdx: Any, k: Any) -> None:
     """One Runge-Kutta stage in increment form: `out = u0 + share (u + dt L(u) - u0)`."""
@@ -210,9 +216,8 @@ def update(u: Any, u0: Any, out: Any, flux: Any, stride: Any, n: Any, share: Any
         while first < last:
             for i in range(2 * TILE):
                 q = first + i
-                base = load(u0, q)
-                gain = dtdx * (load(flux, q) - load(flux, q + 1))
-                store(t, i, base + share * ((load(u, q) - base) + gain))
+                new = increment(load(u0, q), load(u, q), load(flux, q), load(flux, q + 1), share, dtdx)
+                store(t, i, new)
             if last - first >= 2 * TILE:
                 for i in range(2 * TILE):
                     store(out, first + i, load(t, i))

@@ -196,7 +196,7 @@ def _compile(tag: int) -> Any:
     return advance
 
 
-_advance = _compile(
+advance = _compile(
     source_tag("boundary", "cells", "junction", "model", "reconstruction", "memory", "scenario")
 )
 
@@ -252,12 +252,12 @@ def step(
     )  # fmt: skip
     numbers = _numbers(scenario)
     if threads == 1 or roads == 1:
-        _advance(*arrays, *numbers)
+        advance(*arrays, *numbers)
         return
     # The compiled code holds no lock of the interpreter, so plain threads run side by side.
     bounds = np.linspace(0, roads, min(threads, roads) + 1).astype(int).tolist()
     jobs = [
-        _pool(threads, os.getpid()).submit(_advance, *(array[a:b] for array in arrays), *numbers)
+        _pool(threads, os.getpid()).submit(advance, *(array[a:b] for array in arrays), *numbers)
         for a, b in pairwise(bounds)
     ]
     for job in jobs:

@@ -1,0 +1,1 @@
+"""How fast the engine is here, against what the core could do."""

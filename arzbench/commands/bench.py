@@ -1,0 +1,47 @@
+"""`arzbench bench`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from arzbench import store
+from arzbench.clock import SystemClock
+from arzbench.commands.common import DEVICES, ensure_file, require_training_stack
+from arzbench.errors import UsageError, unknown
+from arzbench.measure.host import gpu_name
+from arzbench.report.benchsheets import bench_sheets
+from arzbench.report.render import make_console, say, show
+from arzbench.report.sheets import host_line
+from arzbench.units import format_duration
+
+
+def run_bench(*, device: str, quick: bool, output: Path | None, as_json: bool) -> None:
+    """Measure, show what it says; keep the raw record where `output` says.
+
+    Raises:
+        UsageError: an unknown device, cuda without a GPU, a file that cannot be written.
+    """
+    if device not in DEVICES:
+        raise unknown("device", device, DEVICES)
+    gpu = gpu_name() if device != "cpu" else None
+    if device == "cuda" and gpu is None:
+        raise UsageError("device 'cuda': no NVIDIA GPU was found on this machine", "use --device cpu")
+    require_training_stack()
+    if output is not None:
+        ensure_file(output, "--output")
+    console, errors = make_console(), make_console(stderr=True)
+    from arzbench.bench.measure import measure
+
+    with errors.status("") as status:
+        chosen = "cuda" if gpu is not None else "cpu"
+        bench = measure(SystemClock(), device=chosen, quick=quick, progress=status.update)
+    if output is not None:
+        store.save(output, "arzbench/bench", bench)
+    if as_json:
+        sys.stdout.buffer.write(store.encode("arzbench/bench", bench))
+        return
+    say(console, f"host: {host_line(bench.host)}")
+    show(console, bench_sheets(bench))
+    kept = f"; raw values: {output}" if output is not None else ""
+    say(console, f"measured {bench.created} in {format_duration(bench.took_s)}{kept}")
