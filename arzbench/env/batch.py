@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from arzbench.env import DECISIONS
 from arzbench.env.demand import CROSSING, DemandModel, Demands
 from arzbench.physics import cpu
-from arzbench.physics.detectors import ACCOUNTS, SEGMENTS, account, detect
+from arzbench.physics.detectors import ACCOUNTS, SEGMENTS, account, detect, sight_of
 from arzbench.physics.parameters import PARAMETER_SETS
 from arzbench.physics.scenario import (
     DTYPES,
@@ -98,6 +98,7 @@ class ArzBatch(ABC):
         inverse = self.state.profile[:, PROFILE_INV_JAM, self.scenario.cells].astype(np.float64)
         self.narrowing = inverse.reshape(len(inverse), SEGMENTS, -1).mean(axis=2)
         self.narrowing *= self.scenario.parameters.rho_jam
+        self._sight = sight_of(self.scenario.parameters)
         queues = 2 * self.scenario.origins + 1
         control: int = self.control_state().shape[1]
         self.observation_size = self.roads * (4 * SEGMENTS + queues) + control + 1
@@ -175,12 +176,12 @@ class ArzBatch(ABC):
 
     def observe(self) -> Observations:
         """Return the observations of the present state, shape (num_envs, observation_size)."""
-        scenario, p = self.scenario, self.scenario.parameters
+        scenario = self.scenario
         out: Observations = np.empty((self.num_envs, self.observation_size), np.float32)
         detect(
             self.state.u, self.state.totals, self.narrowing,
-            (p.alpha, p.rho_jam, p.k_m, p.k_c, p.v_free_m, p.v_free_c), scenario.cells.start,
-            scenario.n_cells, self.roads, 2 * scenario.origins, out,
+            scenario.parameters.rho_jam, self._sight, scenario.cells.start, scenario.n_cells,
+            self.roads, 2 * scenario.origins, out,
         )  # fmt: skip
         control = self.control_state()
         out[:, -1 - control.shape[1] : -1] = control

@@ -1,33 +1,80 @@
 """Compiled observation and accounts of a batch: what its roads' states say, written in one pass."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
 from arzbench.physics.cache import source_tag
+from arzbench.physics.model import Real, choose, constants, greatest, least, root, scalar
+from arzbench.physics.parameters import Parameters
 from arzbench.physics.scenario import CROSSED, DELAY, LEFT, RAMP_C, STANDING, STOPS
 
 SEGMENTS = 10  # detectors on a road, each the mean of a tenth of it
 QUEUE_HALF = 20.0  # veh, observed as 1/2
-_ABSENT = 1e-9  # occupancy under which a class is absent, and drives as a single vehicle would
 
 # Columns of `account`'s result.
 ACCOUNTS = ("throughput", "queue", "delay", "stops")
 
 
+class Sight(NamedTuple):
+    """Those of `Constants` that `see` needs: all of them would take longer to hand over than to use."""
+
+    zero: float
+    one: float
+    rho_min: float
+    alpha: float
+    k_m: float
+    k_c: float
+    v_free_m: float
+    v_free_c: float
+
+
+def sight_of(parameters: Parameters) -> Sight:
+    """Return the constants of `parameters` that `detect` needs."""
+    k = constants(parameters)
+    return Sight(*(float(getattr(k, name)) for name in Sight._fields))
+
+
+@scalar
+def see(rho_m: Real, y_m: Real, rho_c: Real, y_c: Real, narrowing: Real, k: Any) -> tuple[Real, ...]:
+    """What a detector shows of each class, in [0, 1]: density, then speed over free speed.
+
+    Args:
+        rho_m: Density of motorcycles over jam density; under `rho_min` it is absent, and drives as
+            a single vehicle would.
+        y_m: `rho_m w_m` [m/s].
+        rho_c: The same for cars.
+        y_c: The same for cars.
+        narrowing: Jam density over that of the detector's cells.
+        k: `Constants` or a `Sight`.
+    """
+    x_m = (rho_m + k.alpha * rho_c) * narrowing
+    x_c = (rho_m + rho_c) * narrowing
+    w_m = choose(rho_m > k.rho_min, y_m, k.v_free_m) / choose(rho_m > k.rho_min, rho_m, k.one)
+    w_c = choose(rho_c > k.rho_min, y_c, k.v_free_c) / choose(rho_c > k.rho_min, rho_c, k.one)
+    v_m = (w_m - k.k_m * x_m * root(x_m)) / k.v_free_m
+    v_c = (w_c - k.k_c * x_c * x_c) / k.v_free_c
+    return (
+        least(rho_m, k.one), least(greatest(v_m, k.zero), k.one),
+        least(rho_c, k.one), least(greatest(v_c, k.zero), k.one),
+    )  # fmt: skip
+
+
 def _compile_detect(tag: int) -> Any:
     @njit(error_model="numpy", cache=True, nogil=True)
     def detect(
-        u: Any, totals: Any, narrowing: Any, k: Any, first: Any, n: Any, roads: Any, queues: Any, out: Any
-    ) -> None:
+        u: Any, totals: Any, narrowing: Any, jam: Any, k: Any, first: Any, n: Any, roads: Any,
+        queues: Any, out: Any,
+    ) -> None:  # fmt: skip
         """Write what the detectors of each road see, clipped to [0, 1].
 
         Args:
             u: Fields, shape (all roads, 4, stride).
             totals: Totals of the roads, shape (all roads, TOTALS).
             narrowing: Jam density over that of each segment, shape (all roads, SEGMENTS).
-            k: `alpha, rho_jam, k_m, k_c, v_free_m, v_free_c`.
+            jam: Jam density of the parameter set [veh/m].
+            k: `sight_of` the parameters.
             first: Index of the first cell in a row.
             n: Cells of a road.
             roads: Roads of an environment.
@@ -35,7 +82,6 @@ def _compile_detect(tag: int) -> Any:
             out: Observations, shape (environments, size); a road takes 4 SEGMENTS + queues + 1.
         """
         _ = tag  # in the key of the cache
-        alpha, jam, k_m, k_c, free_m, free_c = k
         length = n // SEGMENTS
         width = 4 * SEGMENTS + queues + 1
         for road in range(u.shape[0]):
@@ -48,17 +94,9 @@ def _compile_detect(tag: int) -> Any:
                     rho_c += u[road, 2, q]
                     y_c += u[road, 3, q]
                 scale = 1.0 / (length * jam)
-                rho_m, y_m, rho_c, y_c = rho_m * scale, y_m * scale, rho_c * scale, y_c * scale
-                x_m = (rho_m + alpha * rho_c) * narrowing[road, s]
-                x_c = (rho_m + rho_c) * narrowing[road, s]
-                w_m = y_m / rho_m if rho_m > _ABSENT else free_m
-                w_c = y_c / rho_c if rho_c > _ABSENT else free_c
-                v_m = (w_m - k_m * x_m * np.sqrt(x_m)) / free_m
-                v_c = (w_c - k_c * x_c * x_c) / free_c
-                row[at + s] = min(rho_m, 1.0)
-                row[at + SEGMENTS + s] = min(max(v_m, 0.0), 1.0)
-                row[at + 2 * SEGMENTS + s] = min(rho_c, 1.0)
-                row[at + 3 * SEGMENTS + s] = min(max(v_c, 0.0), 1.0)
+                seen = see(rho_m * scale, y_m * scale, rho_c * scale, y_c * scale, narrowing[road, s], k)
+                for i in range(4):
+                    row[at + i * SEGMENTS + s] = seen[i]
             for i in range(queues + 1):
                 queue = max(totals[road, STANDING if i == queues else i], 0.0)
                 row[at + 4 * SEGMENTS + i] = queue / (queue + QUEUE_HALF)
@@ -66,7 +104,7 @@ def _compile_detect(tag: int) -> Any:
     return detect
 
 
-detect = _compile_detect(source_tag("scenario"))
+detect = _compile_detect(source_tag("detectors", "model", "scenario"))
 
 
 def _compile_account(tag: int) -> Any:
