@@ -1,12 +1,13 @@
-"""Compiled boundary fluxes of one road: its entry, and an on-ramp that merges into a cell."""
+"""Compiled boundaries of one road: its entry, its exit, and an on-ramp that merges into a cell."""
 
 from typing import Any
 
 from arzbench.physics.cells import inlined, inner
-from arzbench.physics.junction import enter, merge
+from arzbench.physics.junction import beyond, enter, merge
 from arzbench.physics.memory import load, store
 from arzbench.physics.scenario import (
     FIELDS,
+    NUM_GHOST,
     PROFILE_C_C,
     PROFILE_C_M,
     PROFILE_INV_JAM,
@@ -34,6 +35,17 @@ def set_entry(
     f = enter(_cell(u, road, stride, q), wish_m, wish_c, dxdt, slack, k)
     for field in range(FIELDS):
         store(flux, field * stride + q, f[field])
+
+
+@inner
+def set_exit(u: Any, road: Any, stride: Any, n: Any, k: Any) -> None:
+    """Set the ghosts past the exit: free traffic."""
+    q = NUM_GHOST + n - 1
+    share = beyond(load(u, q), load(u, q + 2 * stride), load(road, PROFILE_INV_JAM * stride + q), k)
+    for field in range(FIELDS):
+        value = share * load(u, field * stride + q)
+        for g in range(NUM_GHOST):
+            store(u, field * stride + q + 1 + g, value)
 
 
 @inner

@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from arzbench.physics.boundary import add_to_cell, set_entry, set_merge
+from arzbench.physics.boundary import add_to_cell, set_entry, set_exit, set_merge
 from arzbench.physics.cache import source_tag
 from arzbench.physics.cells import (
     clear_ghosts,
@@ -79,6 +79,7 @@ def _stage(
     stride, n, stop, ramp = places
     dtdx, dxdt = k.one * (dt / dx), k.one * (dx / dt)
     fill_ghosts(now, stride, n)
+    set_exit(now, road, stride, n, k)
     limited, speed = fluxes(now, flux, road, stride, n, scheme, dxdt, slack, k)
     count[LIMITED] += int(limited)
     if speed * dtdx > k.over:

@@ -1,4 +1,4 @@
-"""Scalar functions of the boundaries: how vehicles enter a road, and how an on-ramp merges.
+"""Scalar functions of the boundaries: how vehicles enter and leave a road, and how an on-ramp merges.
 
 A `cell` is `(rho_m, rho_c, c_m, c_c, jam, inv_jam, limit)`: averages, and its column of the
 road's profile. As in `model`, nothing branches and no number is a bare literal.
@@ -37,6 +37,16 @@ def supplies(rho_m: Real, rho_c: Real, jam: Real, limit: Real, k: Constants) -> 
     ve_m = least(greatest(k.v_free_m - k.a_m * p_m - k.b_m * x_m, k.v_floor_m), limit)
     ve_c = least(greatest(k.v_free_c - k.a_c * p_c - k.b_c * x_c, k.v_floor_c), limit)
     return jam * (x_m * ve_m), jam * (x_c * ve_c)
+
+
+@scalar
+def beyond(rho_m: Real, rho_c: Real, inv_jam: Real, k: Constants) -> Real:
+    """Density past the exit over that of the last cell: the same, or critical if that is more.
+
+    The road ends in free traffic. A copy of a jam beyond the exit would hold the jam up for ever.
+    """
+    free_m = k.x_crit_m / greatest((rho_m + k.alpha * rho_c) * inv_jam, k.x_crit_m)
+    return least(free_m, k.x_crit_c / greatest((rho_m + rho_c) * inv_jam, k.x_crit_c))
 
 
 @scalar

@@ -107,15 +107,15 @@ def _incident(category: int) -> Parameters:
 
 
 def _freeway(category: int) -> Parameters:
-    """As `default`, but Ve_i = max(v_free_i (1 - 1.1 (rho_m + rho_c) / rho_jam), 0).
+    """As `default`, but Ve_i = max(v_free_i (1 - 1.15 (rho_m + rho_c) / rho_jam), 0).
 
     Speed linear in density (Greenshields, Proc. Highway Research Board 14 (1935) 448), at rest at
-    0.91 rho_jam. Equilibrium w = Ve + p is then lowest where traffic is dense: who stood in a queue
+    0.87 rho_jam. Equilibrium w = Ve + p is then lowest where traffic is dense: who stood in a queue
     leaves it with a low w, and passes a bottleneck at a lower flow than free traffic would. That is
     the capacity drop of a freeway, and what ramp meters and speed limits are for.
     """
     p = _default(category)
-    return replace(p, a_m=0.0, a_c=0.0, b_m=1.1 * p.v_free_m, b_c=1.1 * p.v_free_c)
+    return replace(p, a_m=0.0, a_c=0.0, b_m=1.15 * p.v_free_m, b_c=1.15 * p.v_free_c)
 
 
 PARAMETER_SETS: dict[str, Parameters] = {
