@@ -14,7 +14,8 @@ import typer
 from typer.core import TyperGroup
 
 from arzbench import __version__
-from arzbench.errors import ArzbenchError, ExitCode, unknown
+from arzbench.cli_validate import validate
+from arzbench.errors import ArzbenchError, ExitCode, tell, unknown
 from arzbench.options import (
     AlgoOption,
     ConfidenceOption,
@@ -346,6 +347,9 @@ def quota(
     run_quota(working=parse_folder(folder), platform=platform, used=used, as_json=as_json)
 
 
+app.command()(validate)
+
+
 @app.command("_worker", hidden=True)
 def _worker(task: Path, answer: Path) -> None:
     """Measure one repetition (started by calibrate)."""
@@ -363,29 +367,22 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
-def _tell(message: str, hint: str) -> None:
-    """One error: what is wrong, then the hint on lines of its own. Never wrapped, so it can be searched."""
-    print(f"error: {message}", file=sys.stderr)
-    for number, line in enumerate(hint.splitlines()):
-        print(f"{'hint:' if number == 0 else '     '} {line}", file=sys.stderr)
-
-
 def main() -> None:
     """The console script: every error becomes one message and an exit code."""
     try:
         code = app(standalone_mode=False)
     except ArzbenchError as error:
-        _tell(error.message, error.hint)
+        tell(error.message, error.hint)
         code = error.exit_code
     except KeyboardInterrupt:
-        _tell("interrupted", "")
+        tell("interrupted", "")
         code = 130
     except typer.Abort:
         code = ExitCode.FAILURE
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
-        _tell(f"a name is too long for this system: {str(error.filename)[:60]}...", "shorten it")
+        tell(f"a name is too long for this system: {str(error.filename)[:60]}...", "shorten it")
         code = ExitCode.USAGE
     except Exception as error:
         # typer's own usage errors (its base class is not public)
@@ -394,6 +391,6 @@ def main() -> None:
             raise
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "arzbench"
-        _tell(told(), f"see {path} --help")
+        tell(told(), f"see {path} --help")
         code = ExitCode.USAGE
     sys.exit(int(code or 0))

@@ -234,7 +234,7 @@ class Job:
         total += sessions * self._startup(model, cold)
         if sessions > 1:
             total += (sessions - 1) * self._session_change(model, parts[0][1])
-        self.seconds = total * np.exp(_centre(spread) + spread.log_sigma * _normal("run"))
+        self.seconds = total * np.exp(centre(spread) + spread.log_sigma * _normal("run"))
 
     def _error(self, model: CostModel, price: Coefficient) -> FloatArray:
         """One draw of a price is wrong by the same factor in every training that pays it."""
@@ -282,6 +282,11 @@ class Job:
         return float(np.mean(self.seconds <= quota_s))
 
 
+def price_error(price: Coefficient | None) -> float:
+    """Relative standard error of a price; of one that is not there, as of a single measurement."""
+    return 0.5 if price is None else price.relative_error
+
+
 def startup_price(model: CostModel, phase: Phase, *, cold: bool) -> Coefficient | None:
     """The price of a once-a-session phase; just-in-time compilation by the state of its cache."""
     if phase is not Phase.JIT:
@@ -297,7 +302,24 @@ def startup_seconds(model: CostModel, *, cold: bool = False) -> float:
     return sum(p.fixed_s for p in prices if p is not None)
 
 
-def _centre(spread: Spread) -> float:
+def phase_seconds(model: CostModel, schedules: Sequence[TrainSchedule]) -> dict[Phase, float]:
+    """Predicted mean seconds per phase of the trainings of one workload, one session."""
+    seconds: dict[Phase, float] = {}
+    for schedule in schedules:
+        for item in schedule.counts:
+            price = model.get(item.phase)
+            if price is not None:
+                middle = (item.count + item.high) / 2
+                seconds[item.phase] = seconds.get(item.phase, 0.0) + middle * price.mean_s(item.size)
+    for phase in STARTUP:
+        price = startup_price(model, phase, cold=False)
+        if price is not None:
+            seconds[phase] = price.fixed_s
+    return seconds
+
+
+def centre(spread: Spread) -> float:
+    """The logarithm of what past runs took against what was said of them."""
     return statistics.median(math.log(r) for r in spread.ratios) if spread.ratios else 0.0
 
 
@@ -321,37 +343,6 @@ def spread_from(ratios: Sequence[float], *, foreign: bool = False, named: str = 
     return Spread(
         source=f"{len(recent)} finished runs on this host", ratios=tuple(recent), log_sigma=max(0.02, sigma)
     )
-
-
-def remaining(
-    parts: Sequence[tuple[CostModel, TrainSchedule, Mapping[Phase, tuple[float, int]]]], spread: Spread
-) -> Estimate:
-    """What is left of trainings of which `(seconds, units)` per phase are done.
-
-    Each phase is repriced by what was observed of it; a phase not yet seen keeps its calibrated
-    price. The more of a phase was seen, the more its own price counts.
-    """
-    left, done = 0.0, 0.0
-    for model, schedule, observed in parts:
-        steps = observed.get(Phase.ENV_STEP, (0.0, 0))[1]
-        for item in schedule.counts:
-            price = model.get(item.phase)
-            seconds, units = observed.get(item.phase, (0.0, 0))
-            done += seconds
-            to_do = max(0.0, (item.count + item.high) / 2 - units)
-            if item.high > item.count and schedule.evaluations and schedule.total_timesteps:
-                # episodes may stay short: what is left also shrinks as the training goes on
-                to_do = min(to_do, item.high * max(0.0, 1 - steps / schedule.total_timesteps))
-            if item.phase is Phase.BASELINE and steps:
-                to_do = 0.0  # baselines come before the training
-            mean = price.mean_s(item.size) if price is not None else 0.0
-            if units:
-                trust = seconds / (seconds + 1.0)
-                mean = trust * seconds / units + (1 - trust) * mean if mean else seconds / units
-            left += to_do * mean
-    sigma = spread.log_sigma * left / (left + done) if left + done > 0 else 0.0
-    sigma = max(sigma, 0.01)
-    return Estimate(p50_s=left, p90_s=left * math.exp(1.2816 * sigma), p99_s=left * math.exp(2.3263 * sigma))
 
 
 def models_for(study: Study, models: Mapping[str, CostModel]) -> list[CostModel]:

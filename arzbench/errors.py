@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
 from enum import IntEnum
 
@@ -40,6 +41,10 @@ class WillNotFitError(ArzbenchError):
     exit_code = ExitCode.WILL_NOT_FIT
 
 
+class DivergedError(ArzbenchError):
+    """A training's loss, weights, observations or rewards are no longer finite numbers."""
+
+
 class StateError(ArzbenchError):
     """A saved state is unreadable, incomplete, or belongs to something else."""
 
@@ -53,3 +58,10 @@ def unknown(what: str, value: str, valid: Iterable[str], hint: str = "") -> Usag
     if hint:
         said.append(hint)
     return UsageError(f"unknown {what} {value!r}", "\n".join(said))
+
+
+def tell(message: str, hint: str) -> None:
+    """One error: what is wrong, then the hint on lines of its own. Never wrapped, so it can be searched."""
+    print(f"error: {message}", file=sys.stderr)
+    for number, line in enumerate(hint.splitlines()):
+        print(f"{'hint:' if number == 0 else '     '} {line}", file=sys.stderr)

@@ -86,6 +86,17 @@ def parse_probability(flag: str, text: str) -> float:
     return value
 
 
+def parse_share(flag: str, text: str) -> float:
+    """A number in [0, 1]; "50%" is 0.5."""
+    try:
+        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise UsageError(f"{flag} {text!r} is not a number", f"for example {flag} 0.5") from None
+    if not 0 <= value <= 1:
+        raise UsageError(f"{flag} {text} is outside 0..1", f"for example {flag} 0.5")
+    return value
+
+
 def parse_folder(folder: Path) -> Path:
     """The working folder; it need not exist yet."""
     if folder.exists() and not folder.is_dir():

@@ -28,6 +28,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     at: str
     predicted_p50_s: float
     actual_s: float
+    learned: float = 1.0  # the factor from runs before that the prediction held already
 
 
 def _folders(working: Path, kind: str) -> list[Path]:
@@ -215,22 +216,23 @@ def _unfit(calibration: Calibration, host: HostInfo, study: Study | None) -> lis
     return reasons
 
 
-def _ledger(working: Path, host: HostInfo) -> Path:
+def predictions_path(working: Path, host: HostInfo) -> Path:
+    """The record of this host's finished runs."""
     return calibrations_folder(working) / host.key / "predictions.jsonl"
 
 
 def record_prediction(working: Path, host: HostInfo, prediction: Prediction) -> None:
     """Append what a finished run took beside what was predicted."""
-    store.append_line(_ledger(working, host), prediction)
+    store.append_line(predictions_path(working, host), prediction)
 
 
 def past_ratios(working: Path, host: HostInfo) -> list[float]:
-    """Actual / predicted of this host's finished runs, oldest first."""
-    path = _ledger(working, host)
+    """Actual / predicted by prices alone of this host's finished runs, oldest first."""
+    path = predictions_path(working, host)
     if not path.exists():
         return []
     return [
-        p.actual_s / p.predicted_p50_s
+        p.actual_s / p.predicted_p50_s * p.learned
         for p in store.read_lines(path, Prediction)
         if p.predicted_p50_s > 0 and p.actual_s > 0
     ]

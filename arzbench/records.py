@@ -361,7 +361,7 @@ class RunRecord(Record, frozen=True, kw_only=True):
 class LedgerEntry(Record, frozen=True, kw_only=True):
     """One line of ledger.jsonl: what happened, when, at which step, and the time it took."""
 
-    kind: str  # session | phases | evaluation | episodes | checkpoint | stop
+    kind: str  # session | phases | evaluation | episodes | checkpoint | prediction | stop
     at: str  # wall time, ISO
     session: int
     elapsed_s: float  # of the job, over all its sessions

@@ -24,16 +24,20 @@ VERSIONS = {
     "arzbench/platform": 1,
     "arzbench/calibration": 1,
     "arzbench/plan": 1,
-    "arzbench/checkpoint": 1,
+    "arzbench/checkpoint": 2,
     "arzbench/ledger": 1,
     "arzbench/job": 1,
     "arzbench/report": 1,
     "arzbench/run": 1,
     "arzbench/logs": 1,
+    "arzbench/validation": 1,
+    "arzbench/design": 1,
     "arzbench/bench": 1,
 }
 #: (schema, version) -> how to make the next version of it
-MIGRATIONS: dict[tuple[str, int], Migration] = {}
+MIGRATIONS: dict[tuple[str, int], Migration] = {
+    ("arzbench/checkpoint", 1): lambda body: body,  # what is new is optional
+}
 
 
 def digest(value: Any) -> str:

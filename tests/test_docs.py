@@ -220,7 +220,7 @@ PLAN = [
     " 24,000      24,000    29,280   1 min 02 s     74.9 s    99.1 s    100%   fits",
     "this machine varied 14% while it was measured",
     "  traffic-light train: 2,000/2,916 steps (69%), 381 steps/s, elapsed 20.7 s, deadline in 51.1 s, "
-    "predicted end in 18.5 s (P90 20.4 s), last return -57.1",
+    "predicted end in 18.5 s (P90 20.4 s), P(fits) 100%, last return -57.1",
 ]
 
 

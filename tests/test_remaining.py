@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from arzbench.costmodel import fit, remaining, spread_from
+from arzbench.costmodel import fit, spread_from
 from arzbench.records import CostModel, EnvFacts, Phase, Spread, TrainSchedule
+from arzbench.run.predictor import remaining
 from arzbench.schedule import count_training
 from tests import worlds
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from arzbench.commands.common import (
     undone,
 )
 from arzbench.commands.report import write_summary
-from arzbench.costmodel import Job
+from arzbench.costmodel import Job, centre
 from arzbench.errors import UsageError, unknown
 from arzbench.measure.host import host_info
 from arzbench.quota import ledger_path, reserved
@@ -349,6 +350,7 @@ def _tell(
                 at=clock.wall().isoformat(timespec="seconds"),
                 predicted_p50_s=predicted,
                 actual_s=outcome.elapsed_s,
+                learned=1.0 if order.plan is None else math.exp(centre(order.plan.spread)),
             )
             profiles.record_prediction(options.working, run.record.host, said_then)
     lines += outcome.notes

@@ -18,7 +18,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from arzbench.plan import MARGIN_S
 from arzbench.report.render import say
+from arzbench.run.predictor import probability_within
 from arzbench.run.progress import Progress
 from arzbench.units import format_duration
 
@@ -94,7 +96,10 @@ def _end(progress: Progress) -> str:
     end = progress.predicted_end
     if end is None:
         return "not known yet"
-    return f"in {format_duration(end.p50_s)} (P90 {format_duration(end.p90_s)})"
+    told = f"in {format_duration(end.p50_s)} (P90 {format_duration(end.p90_s)})"
+    if progress.left_s is None:
+        return told
+    return f"{told}, P(fits) {probability_within(end, progress.left_s - MARGIN_S):.0%}"
 
 
 def _deadline(progress: Progress) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from arzbench.costmodel import STARTUP, fit, seconds_per_step, startup_price
+from arzbench.costmodel import fit, phase_seconds, seconds_per_step
 from arzbench.records import (
     Calibration,
     CostModel,
@@ -69,7 +69,7 @@ def calibration_sheets(calibration: Calibration) -> list[Sheet]:
 def _phase_sheet(
     samples: WorkloadSamples, model: CostModel, schedules: Sequence[TrainSchedule], calibration: Calibration
 ) -> Sheet:
-    shares = _shares(model, schedules)
+    shares = phase_seconds(model, schedules)
     total = sum(shares.values())
     rows = []
     for phase in Phase:
@@ -117,22 +117,6 @@ def _measured(samples: WorkloadSamples, phase: Phase, variant: str) -> tuple[lis
         i for i in samples.phases if i.phase is phase and not i.warmup and i.variant in wanted
     ]
     return [v for i in items for v in i.per_unit()], sum(i.count for i in items)
-
-
-def _shares(model: CostModel, schedules: Sequence[TrainSchedule]) -> dict[Phase, float]:
-    """Predicted mean seconds per phase of the trainings of one workload, one session."""
-    seconds: dict[Phase, float] = {}
-    for schedule in schedules:
-        for item in schedule.counts:
-            price = model.get(item.phase)
-            if price is not None:
-                middle = (item.count + item.high) / 2
-                seconds[item.phase] = seconds.get(item.phase, 0.0) + middle * price.mean_s(item.size)
-    for phase in STARTUP:
-        price = startup_price(model, phase, cold=False)
-        if price is not None:
-            seconds[phase] = price.fixed_s
-    return seconds
 
 
 def _logging_sheet(samples: WorkloadSamples) -> Sheet:

@@ -19,6 +19,8 @@ from arzbench.workloads.base import AbstractTraining, Evaluation
 
 #: seconds between two looks of the display, two entries of phases, two predictions
 TICK_S, FLUSH_S, PREDICT_S = 0.2, 5.0, 1.0
+#: shares of the job's training steps at which the predicted end is kept in the ledger
+MARKS = (0.05, 0.10, 0.25, 0.50)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,6 +46,12 @@ class Session:
     worked: bool = False  # anything was done in this session
     predicted: Estimate | None = None
     next_prediction: float = -math.inf
+    next_mark: int = 0  # index into MARKS
+
+    @property
+    def done(self) -> float:
+        """The share of the job's training steps that is done."""
+        return sum(self.steps) / max(1, sum(self.budgets))
 
 
 class TrainingControl:
@@ -199,10 +207,20 @@ class TrainingControl:
         phase = Phase.BASELINE if kind == "baseline" else Phase.EVAL_STEP
         return self._guard.cost_of(phase, training.facts().eval_length()[0])
 
+    def _keep_prediction(self, left: Estimate | None) -> None:
+        """What is said at a mark goes to the ledger: it can be judged when the run has ended."""
+        session = self._session
+        passed = [mark for mark in MARKS if mark <= session.done]
+        session.next_mark = len(passed)
+        if left is not None:
+            told = {"p50_s": left.p50_s, "p90_s": left.p90_s, "p99_s": left.p99_s}
+            session.journal.write("prediction", mark=passed[-1], done=session.done, left=told)
+
     def _progress(self, training: AbstractTraining, now: float) -> Progress:
         session = self._session
         step = session.steps[self._index] = training.num_timesteps
-        if session.predict is not None and now >= session.next_prediction:
+        marked = session.next_mark < len(MARKS) and session.done >= MARKS[session.next_mark]
+        if session.predict is not None and (marked or now >= session.next_prediction):
             session.next_prediction = now + PREDICT_S
             session.observed[self._index] = merged(self._before, self.recorder.totals)
             session.predicted = session.predict(
@@ -212,6 +230,8 @@ class TrainingControl:
                     observed=tuple(session.observed),
                 )
             )
+            if marked:
+                self._keep_prediction(session.predicted)
         return Progress(
             training=self._config.name,
             index=self._index,
