@@ -60,15 +60,15 @@ def _freeway(quiet: tuple[float, float], peak: tuple[float, float]) -> DemandMod
     return DemandModel(quiet=quiet, peak=peak, share_m=(0.2, 0.4), noise=0.1)
 
 
-# The freeway carries about 1.45 veh/s, and 1.3 once its merge has broken down.
+# The freeway carries about 1.18 veh/s, and 1.06 once its merge has broken down.
 RAMP: Demands = {
-    "quiet": (_freeway((0.3, 0.6), (0.6, 0.9)), _freeway((0.03, 0.06), (0.05, 0.15))),
-    "mixed": (_freeway((0.4, 0.7), (1.10, 1.30)), _freeway((0.05, 0.10), (0.20, 0.30))),
-    "rush": (_freeway((0.6, 0.8), (1.30, 1.45)), _freeway((0.08, 0.12), (0.30, 0.45))),
+    "quiet": (_freeway((0.3, 0.5), (0.5, 0.7)), _freeway((0.03, 0.06), (0.05, 0.15))),
+    "mixed": (_freeway((0.4, 0.6), (0.85, 1.00)), _freeway((0.05, 0.10), (0.20, 0.30))),
+    "rush": (_freeway((0.5, 0.7), (0.90, 1.00)), _freeway((0.08, 0.12), (0.25, 0.35))),
 }
-# Past the lane drop it carries about 1.03 veh/s.
+# Past the lane drop it carries about 0.82 veh/s, and 0.70 from a queue.
 LANE_DROP: Demands = {
-    "quiet": (_freeway((0.2, 0.4), (0.4, 0.7)),),
-    "mixed": (_freeway((0.3, 0.5), (0.9, 1.2)),),
-    "rush": (_freeway((0.5, 0.7), (1.0, 1.3)),),
+    "quiet": (_freeway((0.2, 0.4), (0.4, 0.6)),),
+    "mixed": (_freeway((0.3, 0.5), (0.70, 0.90)),),
+    "rush": (_freeway((0.4, 0.6), (0.80, 1.00)),),
 }

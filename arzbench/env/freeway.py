@@ -7,7 +7,7 @@ import numpy as np
 from arzbench.env.base import ArzEnv
 from arzbench.env.batch import ArzBatch, Captured, Floats, Integers
 from arzbench.env.demand import LANE_DROP, RAMP, Demands
-from arzbench.physics.scenario import NUM_GHOST, PROFILE_LIMIT, State
+from arzbench.physics.scenario import NUM_GHOST, PROFILE_INV_JAM, PROFILE_LIMIT, State
 
 
 class FreewayBatch(ArzBatch):
@@ -16,6 +16,7 @@ class FreewayBatch(ArzBatch):
     actions: ClassVar[int] = 5
     settings: ClassVar[tuple[float, ...]]
     default_parameters: ClassVar[str] = "freeway"
+    bottleneck: ClassVar[tuple[float, float]] = (600.0, 700.0)  # m
 
     def __init__(self, num_envs: int = 1, **options: Any) -> None:
         """Make the batch; see `ArzBatch` for options and errors."""
@@ -25,6 +26,25 @@ class FreewayBatch(ArzBatch):
     def reset_control(self, env: int) -> None:
         """Start without control, the last setting."""
         self.setting[env] = self.actions - 1
+
+    def occupancy(self, start: float, end: float) -> Floats:
+        """Total density between two positions [m] over jam density there, shape (num_envs,)."""
+        cells = self._between(start, end)
+        density = self.state.u[:, ::2, cells].sum(axis=1)
+        share: Floats = (density * self.state.profile[:, PROFILE_INV_JAM, cells]).mean(axis=1)
+        return share
+
+    def flow(self, start: float, end: float) -> Floats:
+        """Mean flow between two positions [m], both classes [veh/s], shape (num_envs,)."""
+        p = self.scenario.parameters
+        rho_m, y_m, rho_c, y_c = self.state.u[:, :, self._between(start, end)].mean(axis=2).T
+        p_m = p.k_m * ((rho_m + p.alpha * rho_c) / p.rho_jam) ** 1.5
+        p_c = p.k_c * ((rho_m + rho_c) / p.rho_jam) ** 2
+        total: Floats = np.maximum(y_m - rho_m * p_m, 0.0) + np.maximum(y_c - rho_c * p_c, 0.0)
+        return total
+
+    def _between(self, start: float, end: float) -> slice:
+        return slice(*(NUM_GHOST + round(x / self.scenario.dx) for x in (start, end)))
 
     def control_state(self) -> Floats:
         """Last setting, one-hot."""
@@ -56,7 +76,7 @@ class RampBatch(FreewayBatch):
 class LaneDropBatch(FreewayBatch):
     """Lane drops; see `SpeedControlEnv`."""
 
-    settings: ClassVar[tuple[float, ...]] = (20 / 3.6, 30 / 3.6, 40 / 3.6, 55 / 3.6, np.inf)  # m/s
+    settings: ClassVar[tuple[float, ...]] = (10 / 3.6, 15 / 3.6, 20 / 3.6, 30 / 3.6, np.inf)  # m/s
     demands: ClassVar[Demands] = LANE_DROP
     drop: ClassVar[float] = 700.0
     zone: ClassVar[tuple[float, float]] = (200.0, 500.0)
@@ -72,9 +92,8 @@ class LaneDropBatch(FreewayBatch):
     def apply(self, actions: Integers) -> tuple[Integers, None]:
         """Set the limits of the zones."""
         p = self.scenario.parameters
-        start, end = (NUM_GHOST + round(x / self.scenario.dx) for x in self.zone)
         limits = np.minimum(np.array(self.settings)[actions], max(p.v_free_m, p.v_free_c))
-        self.state.profile[:, PROFILE_LIMIT, start:end] = limits[:, None]
+        self.state.profile[:, PROFILE_LIMIT, self._between(*self.zone)] = limits[:, None]
         self.setting = actions.copy()
         return np.zeros(self.num_envs, np.int64), None
 
@@ -87,28 +106,11 @@ class FreewayEnv(ArzEnv):
     """
 
     batch: FreewayBatch
-    bottleneck: ClassVar[tuple[float, float]] = (600.0, 700.0)  # m
 
     @property
     def settings(self) -> tuple[float, ...]:
         """Values of the actions."""
         return self.batch.settings
-
-    def occupancy(self, start: float, end: float) -> float:
-        """Total density between two positions [m] over jam density there."""
-        cells = slice(*(NUM_GHOST + round(x / self.scenario.dx) for x in (start, end)))
-        density = float(self.state.u[0, ::2, cells].sum(axis=0).mean())
-        narrowing = self.batch.narrowing[0, int(10 * start / self.scenario.length)]
-        return density * float(narrowing) / self.scenario.parameters.rho_jam
-
-    def flow(self, start: float, end: float) -> float:
-        """Mean flow between two positions [m], both classes [veh/s]."""
-        p = self.scenario.parameters
-        cells = slice(*(NUM_GHOST + round(x / self.scenario.dx) for x in (start, end)))
-        rho_m, y_m, rho_c, y_c = self.state.u[0, :, cells].mean(axis=1)
-        p_m = p.k_m * ((rho_m + p.alpha * rho_c) / p.rho_jam) ** 1.5
-        p_c = p.k_c * ((rho_m + rho_c) / p.rho_jam) ** 2
-        return float(max(y_m - rho_m * p_m, 0.0) + max(y_c - rho_c * p_c, 0.0))
 
 
 class RampMeteringEnv(FreewayEnv):
@@ -123,7 +125,8 @@ class RampMeteringEnv(FreewayEnv):
 class SpeedControlEnv(FreewayEnv):
     """The last 300 m have two lanes of three; the action limits the speed from 200 to 500 m.
 
-    The settings are 20, 30, 40 and 55 km/h and no limit.
+    The settings are 10, 15, 20 and 30 km/h and no limit. Three lanes carry less than two only
+    below 16 km/h: the limit holds traffic back, as a meter on the mainline would.
     """
 
     batch_type: ClassVar[type[ArzBatch]] = LaneDropBatch

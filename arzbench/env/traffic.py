@@ -40,6 +40,31 @@ class CrossingBatch(ArzBatch):
         self.phase = actions.copy()
         return red.ravel(), None
 
+    def vehicles_before_light(self) -> Floats:
+        """Vehicles before each stop line, origin queue included, shape (num_envs, 2)."""
+        stop = NUM_GHOST + self.scenario.stop_cell
+        on_road = self.state.u[:, ::2, NUM_GHOST:stop].sum(axis=(1, 2)) * self.scenario.dx
+        return self._by_approach(on_road + self._waiting())
+
+    def vehicles_past_light(self) -> Floats:
+        """Vehicles past each stop line, shape (num_envs, 2)."""
+        cells = slice(NUM_GHOST + self.scenario.stop_cell, self.scenario.cells.stop)
+        return self._by_approach(self.state.u[:, ::2, cells].sum(axis=(1, 2)) * self.scenario.dx)
+
+    def queues(self) -> Floats:
+        """Vehicles standing before each stop line or waiting at its origin, shape (num_envs, 2)."""
+        stop = NUM_GHOST + self.scenario.stop_cell
+        standing = self.state.standing[:, NUM_GHOST:stop].sum(axis=1) * self.scenario.dx
+        return self._by_approach(standing + self._waiting())
+
+    def _waiting(self) -> Floats:
+        total: Floats = self.state.totals[:, WAITING].sum(axis=1)
+        return total
+
+    def _by_approach(self, of_roads: Floats) -> Floats:
+        shaped: Floats = of_roads.reshape(self.num_envs, self.roads)
+        return shaped
+
     def control_state(self) -> Floats:
         """Phase, one-hot, and time since the last switch."""
         since = np.minimum(self.since_switch / SWITCH_SCALE, 1.0)
@@ -70,24 +95,3 @@ class TrafficLightEnv(ArzEnv):
     def phase(self) -> int:
         """Approach that has green."""
         return int(self.batch.phase[0])
-
-    def upstream(self) -> Floats:
-        """Vehicles before each stop line, origin queue included, shape (2,)."""
-        stop = NUM_GHOST + self.scenario.stop_cell
-        on_road = self.state.u[:, ::2, NUM_GHOST:stop].sum(axis=(1, 2)) * self.scenario.dx
-        total: Floats = on_road + self.state.totals[:, WAITING].sum(axis=1)
-        return total
-
-    def downstream(self) -> Floats:
-        """Vehicles past each stop line, shape (2,)."""
-        stop = NUM_GHOST + self.scenario.stop_cell
-        cells = self.state.u[:, ::2, stop : self.scenario.cells.stop]
-        total: Floats = cells.sum(axis=(1, 2)) * self.scenario.dx
-        return total
-
-    def queues(self) -> Floats:
-        """Vehicles standing before each stop line or waiting at its origin, shape (2,)."""
-        stop = NUM_GHOST + self.scenario.stop_cell
-        standing = self.state.standing[:, NUM_GHOST:stop].sum(axis=1) * self.scenario.dx
-        total: Floats = standing + self.state.totals[:, WAITING].sum(axis=1)
-        return total

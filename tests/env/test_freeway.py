@@ -118,7 +118,7 @@ def test_metering_keeps_the_mainline_moving() -> None:
         peak = 0.0
         for _ in range(240):
             env.step(action)
-            peak = max(peak, env.occupancy(500.0, 700.0))
+            peak = max(peak, float(env.batch.occupancy(500.0, 700.0)[0]))
         fullest.append(peak)
     assert fullest[1] < 0.9 * fullest[0]
 
@@ -152,18 +152,18 @@ def test_demand_capacity_leaves_the_ramp_what_the_mainline_does_not_use() -> Non
         speed = flow / rho  # cars only, wherever the controller looks
         env.state.u[0, 2, env.scenario.cells] = rho
         env.state.u[0, 3, env.scenario.cells] = rho * (speed + p.k_c * (rho / p.rho_jam) ** 2)
-        assert env.flow(200, 500) == pytest.approx(flow)
+        assert env.batch.flow(200, 500)[0] == pytest.approx(flow)
         assert controller.action(env) == setting
 
 
 def test_a_controller_refuses_another_environment() -> None:
     crossing = TrafficLightEnv()
     for controller in (NoControl(), DensityThreshold(), DemandCapacity(), Alinea()):
-        with pytest.raises(TypeError, match="TrafficLightEnv is not a FreewayEnv"):
+        with pytest.raises(TypeError, match="CrossingBatch is not a "):
             controller.action(crossing)
-    with pytest.raises(TypeError, match="is not a TrafficLightEnv"):
+    with pytest.raises(TypeError, match="is not a CrossingBatch"):
         CONTROLLERS["max_pressure"]().action(SpeedControlEnv())
-    with pytest.raises(TypeError, match="is not a RampMeteringEnv"):
+    with pytest.raises(TypeError, match="is not a RampBatch"):
         Alinea().action(SpeedControlEnv())
 
 

@@ -241,9 +241,13 @@ def test_the_control_matters() -> None:
 
 def test_fixed_time_is_sixty_sixty() -> None:
     controller, env = FixedTime(), TrafficLightEnv()
-    for _ in range(2):
-        controller.reset()
-        assert [controller.action(env) for _ in range(10)] == [0] * 4 + [1] * 4 + [0] * 2
+    for seed in range(2):
+        env.reset(seed=seed)
+        chosen = []
+        for _ in range(10):
+            chosen.append(controller.action(env))
+            env.step(chosen[-1])
+        assert chosen == [0] * 4 + [1] * 4 + [0] * 2
 
 
 @pytest.mark.parametrize("demands", [CROSSING, RAMP, LANE_DROP])
