@@ -18,10 +18,10 @@ from arzbench.workloads.base import TrainingState
 
 
 class TrialCheckpoints:
-    """Saves and loads through the store a run uses; one checkpoint is kept."""
+    """Saves and loads through the store a run uses; one checkpoint is kept, and written as a whole."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
-        self._store = CheckpointStore(folder, keep_last=1, clock=clock)
+        self._folder, self._clock = folder, clock
         self._created = clock.wall().isoformat()
 
     def save(self, state: TrainingState) -> int:
@@ -37,6 +37,7 @@ class TrialCheckpoints:
             versions={},
             created=self._created,
         )
+        self._store = CheckpointStore(self._folder, keep_last=1, clock=self._clock)  # shares nothing
         return self._store.save(state, header).bytes
 
     def load(self) -> tuple[TrainingState, int]:

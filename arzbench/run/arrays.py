@@ -13,6 +13,8 @@ from numpy.lib import format as npy
 from arzbench.errors import StateError
 
 Array = np.ndarray[Any, Any]
+#: shape and dtype
+Outline = tuple[tuple[int, ...], np.dtype[Any]]
 #: bool, signed, unsigned, float, complex: nothing that could hold an object
 NUMERIC = "biufc"
 MAX_MEMBERS = 100_000
@@ -37,8 +39,8 @@ def write(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
                 npy.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
-def check(file: IO[bytes], size: int) -> None:
-    """Raise a `ValueError` unless `file`, of `size` bytes, holds plain numeric arrays and no more.
+def check(file: IO[bytes], size: int) -> dict[str, Outline]:
+    """What `file`, of `size` bytes, holds: a `ValueError` unless plain numeric arrays and no more.
 
     Only headers are read: compressed members (a small file that grows without bound), members that
     share bytes, objects, and shapes that their bytes do not fill are refused before any array is made.
@@ -49,11 +51,10 @@ def check(file: IO[bytes], size: int) -> None:
             raise ValueError("too many arrays, or two of one name")
         if sum(m.file_size for m in members) > size:
             raise ValueError("arrays larger than their file")
-        for member in members:
-            _check_member(archive, member)
+        return {m.filename.removesuffix(".npy"): _check_member(archive, m) for m in members}
 
 
-def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Outline:
     name = member.filename
     if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
         raise ValueError(f"{name}: compressed")
@@ -72,6 +73,7 @@ def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
         raise ValueError(f"{name}: dtype {dtype} is not numeric")
     if any(length < 0 for length in shape) or math.prod(shape) * dtype.itemsize != member.file_size - header:
         raise ValueError(f"{name}: shape {shape} does not fit its {member.file_size - header} bytes")
+    return tuple(shape), dtype
 
 
 def read(file: IO[bytes]) -> dict[str, Array]:

@@ -1,79 +1,74 @@
-"""Checkpoints: a directory each, whole or absent, believed only when every byte is proved.
+"""The checkpoints of a run: a directory each, whole or absent.
 
-Written aside, each file fsynced, renamed to its name, and only then are older ones removed. Reading
-never unpickles, never follows a link, and never leaves the folder. See docs/reference/checkpoints.md.
+Written aside, each file fsynced, renamed to its name, and only then are older ones removed. Full segments
+of a replay buffer are hard links to those of an earlier checkpoint, so that a save writes what is new;
+the newest two never share a file, so that no single damage takes both. See docs/reference/checkpoints.md.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import re
 import shutil
-import stat
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 import msgspec
 
 from arzbench import store
 from arzbench.clock import Clock
 from arzbench.errors import StateError, UsageError
-from arzbench.records import Record
-from arzbench.run import arrays
+from arzbench.run import arrays, segments
+from arzbench.run.manifest import (
+    ARRAYS,
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    MAX_STATE_BYTES,
+    SCHEMA,
+    STATE,
+    Checkpoint,
+    Header,
+    Manifest,
+    Part,
+    UnsoundError,
+    read_manifest,
+    verify,
+)
 from arzbench.units import format_bytes
-from arzbench.workloads.base import TrainingState
+from arzbench.workloads.base import Ring, TrainingState
 
-SCHEMA = "arzbench/checkpoint"
-MANIFEST, ARRAYS, STATE = "manifest.json", "arrays.npz", "state.json"
-MAX_MANIFEST_BYTES = 1 << 20
-MAX_STATE_BYTES = 1 << 28
+__all__ = [
+    "ARRAYS",
+    "MANIFEST",
+    "MAX_MANIFEST_BYTES",
+    "MAX_STATE_BYTES",
+    "POINTS",
+    "SCHEMA",
+    "STATE",
+    "Checkpoint",
+    "CheckpointStore",
+    "Header",
+    "Manifest",
+    "Part",
+    "Saved",
+    "UnsoundError",
+    "checkpoint_paths",
+    "read_manifest",
+    "verify",
+]
+
 #: kept free on the disk beyond the checkpoint itself
 SPARE_BYTES = 1 << 20
 #: the moments of a save at which a test may cut it off
 POINTS = ("before-write", "after-write", "before-rename", "before-directory-fsync", "mid-rotation")
 _NAME = re.compile(r"step-\d{12,}-(\d{4,})")
-_CHUNK = 1 << 20
-
-
-class Header(Record, frozen=True, kw_only=True):
-    """What a run knows of the moment it saves."""
-
-    study: str  # digest
-    training: int  # index into the study's trainings
-    num_timesteps: int  # of this training
-    job_steps: int  # over all trainings
-    done: bool = False  # the training reached its budget, final evaluation included
-    elapsed_s: float  # of the job, over all its sessions
-    sessions: int
-    ledger: int  # lines of the ledger that tell of work in this state
-    versions: dict[str, str]
-    created: str  # ISO
-
-
-class Part(Record, frozen=True, kw_only=True):
-    """A file of the checkpoint."""
-
-    name: str
-    sha256: str
-    bytes: int
-
-
-class Manifest(Header, frozen=True, kw_only=True):
-    """manifest.json: the header, the parts, and a digest over all of it."""
-
-    tier: str
-    serial: int
-    parts: tuple[Part, ...]
-    digest: str = ""
-
-    def expected_digest(self) -> str:
-        """The digest of all other fields."""
-        return store.digest(msgspec.structs.replace(self, digest=""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,47 +76,41 @@ class Saved:
     """A durable checkpoint."""
 
     path: Path
-    bytes: int
+    bytes: int  # of all its parts
+    written: int  # of those that were not there yet
     seconds: float
 
 
-class UnsoundError(Exception):
-    """Why a checkpoint cannot be believed."""
-
-
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A checkpoint whose every part was proved sound."""
+class _Earlier:
+    """A checkpoint of this history whose segments may be shared."""
 
     path: Path
-    manifest: Manifest
+    total: int
+    by_stop: dict[int, Part]  # full segments: row after their last -> segment
 
-    @property
-    def bytes(self) -> int:
-        """Size of the parts."""
-        return sum(part.bytes for part in self.manifest.parts)
+    @classmethod
+    def of(cls, path: Path, manifest: Manifest) -> _Earlier:
+        spans = [(segments.span(part.name), part) for part in manifest.segments]
+        return cls(path, manifest.rows or 0, {found[1]: part for found, part in spans if found})
 
-    def load(self) -> TrainingState:
-        """The state in it.
+    def segment(self, start: int, stop: int) -> Part | None:
+        """The segment that ends before row `stop` and has all rows from `start`."""
+        part = self.by_stop.get(stop)
+        found = segments.span(part.name) if part is not None else None
+        return part if found is not None and found[0] <= start else None
 
-        Raises:
-            StateError: it was damaged after it was proved.
-        """
-        try:
-            with _open_part(self.path / ARRAYS) as file:
-                found = arrays.read(file)
-            with _open_part(self.path / STATE) as file:
-                values = json.load(file)
-        except arrays.MALFORMED as error:
-            raise StateError(f"cannot read the checkpoint {self.path}: {error}") from error
-        return TrainingState(arrays=found, values=values, tier=self.manifest.tier)
+
+#: rows of a segment, and the file that has them already
+_Planned = tuple[int, int, Part | None]
 
 
 class CheckpointStore:
     """The checkpoints of one run.
 
     `skipped` tells the unsound ones met so far, name -> reason. `at_point` is called with each of
-    `POINTS` as a save passes it, for fault injection.
+    `POINTS` as a save passes it, for fault injection. `pinned` names checkpoints that are being read
+    and must not be removed yet.
     """
 
     def __init__(
@@ -131,13 +120,17 @@ class CheckpointStore:
         clock: Clock,
         *,
         at_point: Callable[[str], None] | None = None,
+        pinned: Callable[[], Collection[str]] | None = None,
     ) -> None:
-        """`keep_last` checkpoints of each training are kept, at least one."""
+        """The last `keep_last` checkpoints of each training are kept, at least one, and the best."""
         self.folder = folder
         self.skipped: dict[str, str] = {}
         self._keep = max(1, keep_last)
         self._clock = clock
         self._at = at_point or (lambda _: None)
+        self._pinned = pinned or (lambda: ())
+        # the segments of the one before the last: what is shared is then never the newest two's
+        self._history: deque[_Earlier] = deque(maxlen=min(2, self._keep))
 
     def clean(self) -> None:
         """Remove what killed saves left aside. Only for the one run that holds the folder."""
@@ -147,18 +140,17 @@ class CheckpointStore:
             with contextlib.suppress(OSError):
                 _remove(path)
 
+    def adopt(self, found: Checkpoint | None) -> None:
+        """This session goes on from `found`, which was proved sound: its segments may be shared."""
+        if found is not None:
+            self._history.append(_Earlier.of(found.path, found.manifest))
+
     def paths(self) -> list[Path]:
         """The checkpoints by name, oldest first; sound or not."""
-        try:
-            found = [p for p in self.folder.iterdir() if _NAME.fullmatch(p.name)]
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise StateError(f"cannot read {self.folder}: {error.strerror}") from error
-        return sorted(found, key=_serial)
+        return checkpoint_paths(self.folder)
 
     def save(self, state: TrainingState, header: Header) -> Saved:
-        """Write `state` durably, then remove this training's oldest beyond the last k.
+        """Write `state` durably, then remove this training's oldest beyond the last k and the best.
 
         Raises:
             StateError: not numeric, too little space, or the folder cannot be written; the
@@ -166,14 +158,16 @@ class CheckpointStore:
         """
         began = self._clock.ticks()
         arrays.check_numeric(state.arrays)
+        arrays.check_numeric(state.ring.arrays if state.ring is not None else {})
         values = json.dumps(dict(state.values), separators=(",", ":")).encode()
-        self._check_space(state, values)
+        planned = self._plan(state.ring)
+        self._check_space(state, values, planned)
         earlier = self.paths()
         serial = _serial(earlier[-1]) + 1 if earlier else 1
         path = self.folder / f"step-{header.job_steps:012d}-{serial:04d}"
         aside = self.folder / f".{path.name}.tmp"
         try:
-            manifest = self._write(aside, state, values, header, serial)
+            manifest, written = self._write(aside, state, values, header, serial, planned)
             self._at("before-rename")
             os.rename(aside, path)
             self._at("before-directory-fsync")
@@ -184,11 +178,26 @@ class CheckpointStore:
                 f"cannot write the checkpoint {path}: {error.strerror}",
                 "free space, or choose another folder with --dir; earlier checkpoints are untouched",
             ) from error
+        self._history.append(_Earlier.of(path, manifest))
         self._rotate(manifest, earlier)
-        return Saved(path, sum(p.bytes for p in manifest.parts), self._clock.ticks() - began)
+        return Saved(path, manifest.bytes, written, self._clock.ticks() - began)
 
-    def _check_space(self, state: TrainingState, values: bytes) -> None:
+    def _plan(self, ring: Ring | None) -> list[_Planned]:
+        """The segments of `ring`, each with the one it can share."""
+        if ring is None:
+            return []
+        full = len(self._history) == self._history.maxlen
+        source = self._history[0] if full and self._history[0].total <= ring.total else None
+        return [
+            (start, stop, source.segment(start, stop) if source is not None else None)
+            for start, stop in segments.cut(ring)
+        ]
+
+    def _check_space(self, state: TrainingState, values: bytes, planned: list[_Planned]) -> None:
         needed = sum(a.nbytes for a in state.arrays.values()) + len(values) + SPARE_BYTES
+        if state.ring is not None:
+            row = sum(a[:1].nbytes for a in state.ring.arrays.values())
+            needed += row * sum(stop - start for start, stop, shared in planned if shared is None)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.folder).free
@@ -204,28 +213,65 @@ class CheckpointStore:
             )
 
     def _write(
-        self, aside: Path, state: TrainingState, values: bytes, header: Header, serial: int
-    ) -> Manifest:
+        self,
+        aside: Path,
+        state: TrainingState,
+        values: bytes,
+        header: Header,
+        serial: int,
+        planned: list[_Planned],
+    ) -> tuple[Manifest, int]:
+        """The manifest, and the bytes written now."""
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         self._at("before-write")
-        parts = (
+        parts = [
             _write_part(aside / ARRAYS, lambda file: arrays.write(file, state.arrays)),
             _write_part(aside / STATE, lambda file: file.write(values)),
-        )
+        ]
+        written = sum(part.bytes for part in parts)
+        for start, stop, shared in planned:
+            if shared is not None and self._link(shared, aside):
+                parts.append(shared)
+                continue
+            assert state.ring is not None
+            write = functools.partial(arrays.write, arrays=state.ring.rows(start, stop))
+            parts.append(_write_part(aside / segments.name_of(start, stop), write))
+            written += parts[-1].bytes
         self._at("after-write")
-        manifest = Manifest(**msgspec.structs.asdict(header), tier=state.tier, serial=serial, parts=parts)
+        manifest = Manifest(
+            **msgspec.structs.asdict(header),
+            tier=state.tier,
+            serial=serial,
+            rows=None if state.ring is None else state.ring.total,
+            parts=tuple(parts),
+        )
         manifest = msgspec.structs.replace(manifest, digest=manifest.expected_digest())
         _write_part(aside / MANIFEST, lambda file: file.write(store.encode(SCHEMA, manifest)))
         store.fsync_directory(aside)
-        return manifest
+        return manifest, written
+
+    def _link(self, part: Part, aside: Path) -> bool:
+        """Whether the segment could be linked: it may be gone, or the file system may know no links."""
+        source = self._history[0].path / part.name
+        try:
+            if source.is_symlink() or source.stat().st_size != part.bytes:
+                return False
+            os.link(source, aside / part.name)
+        except OSError:
+            return False
+        return True
 
     def _rotate(self, new: Manifest, earlier: list[Path]) -> None:
         """Unsound ones go first: they must not push out what could still be needed."""
         unsound = [p for p in earlier if p.name in self.skipped]
-        of_training = [p for p in earlier if p.name not in self.skipped and _training(p) == new.training]
-        surplus = max(0, len(of_training) + 1 - self._keep)
-        for path in unsound + of_training[:surplus]:
+        sound = [(p, _manifest(p)) for p in earlier if p.name not in self.skipped]
+        mine = [(p, m) for p, m in sound if m is not None and m.training == new.training]
+        best = None if new.is_best else next((p for p, m in reversed(mine) if m.is_best), None)
+        surplus = [p for p, _ in mine[: max(0, len(mine) + 1 - self._keep)] if p != best]
+        for path in unsound + surplus:
+            if path.name in self._pinned():
+                continue  # the next save removes it
             gone = path.with_name(f".{path.name}.tmp")  # not half a checkpoint under its own name
             with contextlib.suppress(OSError):
                 os.rename(path, gone)
@@ -259,63 +305,19 @@ class CheckpointStore:
         return None
 
 
-def read_manifest(path: Path) -> Manifest:
-    """The manifest of the checkpoint directory `path`, not yet its parts.
+def checkpoint_paths(folder: Path) -> list[Path]:
+    """What bears the name of a checkpoint in `folder`, oldest first; sound or not.
 
     Raises:
-        UnsoundError: missing, damaged, or naming files that a checkpoint does not have.
-        UsageError: written by a newer arzbench.
+        StateError: the folder cannot be read.
     """
-    if path.is_symlink() or not path.is_dir():
-        raise UnsoundError("not a directory")
     try:
-        with _open_part(path / MANIFEST) as file:
-            text = file.read(MAX_MANIFEST_BYTES + 1)
-        if len(text) > MAX_MANIFEST_BYTES:
-            raise UnsoundError(f"{MANIFEST} is too large")
-        data: Any = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise UnsoundError(f"{MANIFEST}: {_why(error)}") from error
-    version = data.get("version") if isinstance(data, dict) else None
-    if isinstance(version, int) and version > store.VERSIONS[SCHEMA]:
-        store.check_schema(data, SCHEMA, str(path))
-    try:
-        body = store.check_schema(data, SCHEMA, MANIFEST)
-        manifest: Manifest = store.convert(body, Manifest, MANIFEST)
-        proved = manifest.digest == manifest.expected_digest()
-    except (UsageError, ValueError, OverflowError) as error:
-        raise UnsoundError(f"{MANIFEST}: {_why(error)}") from error
-    if not proved:
-        raise UnsoundError(f"{MANIFEST}: its digest does not match")
-    if [part.name for part in manifest.parts] != [ARRAYS, STATE]:
-        raise UnsoundError(f"{MANIFEST}: its parts are not {ARRAYS} and {STATE}")
-    return manifest
-
-
-def verify(path: Path, manifest: Manifest) -> None:
-    """Raise `UnsoundError` unless every part is there, has its size and digest, and is harmless."""
-    for part in manifest.parts:
-        try:
-            with _open_part(path / part.name) as file:
-                _verify_part(file, part)
-        except (*arrays.MALFORMED, RecursionError) as error:
-            raise UnsoundError(f"{part.name}: {_why(error)}") from error
-
-
-def _verify_part(file: IO[bytes], part: Part) -> None:
-    size = os.fstat(file.fileno()).st_size
-    if size != part.bytes:
-        raise ValueError(f"{size} bytes, the manifest says {part.bytes}")
-    found = hashlib.sha256()
-    while chunk := file.read(_CHUNK):
-        found.update(chunk)
-    if found.hexdigest() != part.sha256:
-        raise ValueError("its sha256 does not match")
-    file.seek(0)
-    if part.name == ARRAYS:
-        arrays.check(file, size)
-    elif size > MAX_STATE_BYTES or not isinstance(json.load(file), dict):
-        raise ValueError("not a JSON object of a reasonable size")
+        found = [p for p in folder.iterdir() if _NAME.fullmatch(p.name)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StateError(f"cannot read {folder}: {error.strerror}") from error
+    return sorted(found, key=_serial)
 
 
 def _write_part(path: Path, fill: Callable[[IO[bytes]], object]) -> Part:
@@ -342,16 +344,6 @@ class _HashingFile:
         return self._file.write(data)
 
 
-@contextlib.contextmanager
-def _open_part(path: Path) -> Iterator[IO[bytes]]:
-    """`path` for reading, if it is a plain file: a link or a pipe in its place is an error."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("not a plain file")
-        yield file
-
-
 def _remove(path: Path) -> None:
     """Remove a checkpoint, or whatever stands in its place; never what a link leads to."""
     if path.is_dir() and not path.is_symlink():
@@ -360,17 +352,13 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _why(error: BaseException) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-
-
 def _serial(path: Path) -> int:
     match = _NAME.fullmatch(path.name)
     return int(match[1]) if match else 0
 
 
-def _training(path: Path) -> int | None:
+def _manifest(path: Path) -> Manifest | None:
     try:
-        return read_manifest(path).training
+        return read_manifest(path)
     except (UnsoundError, UsageError):
         return None

@@ -17,6 +17,13 @@ import numpy as np
 from arzbench.records import EnvFacts, Phase, StopReason
 from arzbench.study import TrainConfig
 
+#: how exactly the envs of a saved state come back, and what that means
+TIERS = {
+    "exact": "the envs come back as they were",
+    "replay": "open episodes are played again from their recorded random state and actions, and checked",
+    "reset": "inexact: the envs start new episodes",
+}
+
 
 class StopTraining(BaseException):
     """Raised by a `Control` to end a training at a consistent point.
@@ -51,17 +58,48 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
         return float(np.mean(self.returns)) if self.returns else float("nan")
 
 
+class Ring(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows of a ring buffer, numbered in the order they were written; a row once written stays as it is.
+
+    Row r is at index (r - `origin`) modulo the length that all `arrays` have. `total` rows were ever
+    written; the last ones are there, from `first` on.
+    """
+
+    arrays: Mapping[str, np.ndarray[Any, Any]]
+    total: int
+    origin: int = 0
+
+    @property
+    def length(self) -> int:
+        """Rows there is room for."""
+        return min((len(array) for array in self.arrays.values()), default=0)
+
+    @property
+    def first(self) -> int:
+        """The oldest row that is there."""
+        return max(self.origin, self.total - self.length)
+
+    def rows(self, start: int, stop: int) -> dict[str, np.ndarray[Any, Any]]:
+        """Rows `start` to `stop` in order, `first <= start <= stop <= total`; a view where they lie so."""
+        at = (start - self.origin) % self.length if self.length else 0
+        end = at + stop - start
+        if end <= self.length:
+            return {name: array[at:end] for name, array in self.arrays.items()}
+        return {n: np.concatenate((a[at:], a[: end - self.length])) for n, a in self.arrays.items()}
+
+
 class TrainingState(msgspec.Struct, frozen=True, kw_only=True):
     """A training at a consistent point.
 
     `arrays` are numeric NumPy arrays of any shape; `values` is JSON: None, bool, int, float, str,
-    lists and dicts with string keys. `tier` says how exactly the envs come back:
-    "exact" (their state was captured) or "reset" (they start a new episode: not bit-identical).
+    lists and dicts with string keys. `ring` is the replay buffer, where there is one: live memory, to be
+    saved before the training goes on. `tier` says how exactly the envs come back, see `TIERS`.
     """
 
     arrays: Mapping[str, np.ndarray[Any, Any]]
     values: Mapping[str, Any]
     tier: str
+    ring: Ring | None = None
 
 
 class Control(Protocol):
@@ -79,6 +117,11 @@ class Control(Protocol):
     def during_episode(self, training: AbstractTraining) -> None:
         """Between two env steps of such an episode. Stopping here drops the open episode, whose time
         was not reported yet; it is played again after resuming, finished ones are kept.
+        """
+
+    def during_update(self, training: AbstractTraining) -> None:
+        """Between two gradient steps of a long update. Stopping here undoes the update; it is made again
+        after resuming.
         """
 
     def evaluated(self, training: AbstractTraining, result: Evaluation) -> None:
@@ -115,6 +158,9 @@ class AbstractTraining(abc.ABC):
     @abc.abstractmethod
     def capture(self) -> TrainingState:
         """The state now. Legal within `Control.before_step`, and after `run` returned or stopped."""
+
+    def check_sound(self) -> None:  # noqa: B027 (nothing to look at is fine)
+        """Raise `DivergedError` if the state holds NaN or infinity and must not be saved."""
 
     @abc.abstractmethod
     def facts(self) -> EnvFacts:

@@ -15,6 +15,7 @@ import torch as th
 
 from arzbench.errors import StateError
 from arzbench.workloads import envstate
+from arzbench.workloads.base import Ring
 
 Array = np.ndarray[Any, Any]
 OPTIMIZERS = ("policy.optimizer", "actor.optimizer", "critic.optimizer", "ent_coef_optimizer")
@@ -74,7 +75,7 @@ def _sde_matrices(model: Any) -> dict[str, Array] | None:
 def capture_optimizers(model: Any) -> dict[str, Any]:
     """State and settings of every optimizer."""
     found = {}
-    for path, optimizer in _optimizers(model):
+    for path, optimizer in find_optimizers(model):
         state = optimizer.state_dict()
         found[path] = {
             "state": {str(k): {n: _plain(v) for n, v in s.items()} for k, s in state["state"].items()},
@@ -85,7 +86,7 @@ def capture_optimizers(model: Any) -> dict[str, Any]:
 
 def restore_optimizers(model: Any, saved: dict[str, Any]) -> None:
     """Write what `capture_optimizers` gave into the optimizers of `model`."""
-    mine = dict(_optimizers(model))
+    mine = dict(find_optimizers(model))
     if mine.keys() != saved.keys():
         raise StateError("the saved state has other optimizers")
     for path, optimizer in mine.items():
@@ -104,7 +105,8 @@ def restore_optimizers(model: Any, saved: dict[str, Any]) -> None:
         optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _optimizers(model: Any) -> list[tuple[str, Any]]:
+def find_optimizers(model: Any) -> list[tuple[str, Any]]:
+    """Every optimizer, with the path of its attribute."""
     found = []
     for path in OPTIMIZERS:
         owner: Any = model
@@ -115,29 +117,58 @@ def _optimizers(model: Any) -> list[tuple[str, Any]]:
     return found
 
 
-def capture_replay(buffer: Any) -> dict[str, Any] | None:
-    """The used rows of a replay buffer, and where the next one goes."""
+def replay_ring(model: Any) -> Ring | None:
+    """The replay buffer of `model`, a row per vectorised step; None for algorithms without one."""
+    buffer = getattr(model, "replay_buffer", None)
     if buffer is None:
         return None
-    rows = {path: array[: buffer.size()] for path, array in replay_arrays(buffer).items()}
-    return {"pos": buffer.pos, "full": buffer.full, "rows": rows}
+    size, pos = buffer.buffer_size, buffer.pos
+    total = model.num_timesteps // buffer.n_envs
+    if total % size != pos or (total >= size) != buffer.full:
+        total = size * buffer.full + pos  # filled by other means than steps
+    return Ring(arrays=replay_arrays(buffer), total=total)
 
 
-def restore_replay(buffer: Any, saved: dict[str, Any] | None) -> None:
-    """Write what `capture_replay` gave into an empty replay buffer of the same shape."""
+def capture_replay(buffer: Any) -> dict[str, Any] | None:
+    """What a replay buffer holds beside its rows: where the next one goes, and what is there now.
+
+    With `optimize_memory_usage` that place has the last observation already.
+    """
+    if buffer is None:
+        return None
+    edge = {path: array[buffer.pos] for path, array in replay_arrays(buffer).items()}
+    return {"pos": buffer.pos, "full": buffer.full, "edge": edge}
+
+
+def restore_replay(buffer: Any, saved: dict[str, Any] | None, ring: Ring | None) -> None:
+    """Write what `capture_replay` gave and the rows of `ring` into an empty replay buffer of the same shape.
+
+    States of format 1 have their rows in `saved`.
+    """
     if buffer is None or saved is None:
         if buffer is not saved:
             raise StateError("the saved state is of an algorithm of another kind")
         return
-    pos, full, mine = saved["pos"], saved["full"], replay_arrays(buffer)
-    if mine.keys() != saved["rows"].keys():
+    pos, full, size, mine = saved["pos"], saved["full"], buffer.buffer_size, replay_arrays(buffer)
+    if type(pos) is not int or type(full) is not bool or not 0 <= pos < size:
+        raise StateError(f"the saved replay buffer ends at {pos!r}, mine has {size} rows")
+    used = size if full else pos
+    if "rows" in saved:
+        ring = Ring(arrays=saved["rows"], total=size * full + pos)
+    if ring is None or (used and mine.keys() != ring.arrays.keys()):
         raise StateError("the saved replay buffer holds other things")
-    if type(pos) is not int or type(full) is not bool or not 0 <= pos < buffer.buffer_size:
-        raise StateError(f"the saved replay buffer ends at {pos!r}, mine has {buffer.buffer_size} rows")
-    for name, rows in saved["rows"].items():
-        if len(rows) < (buffer.buffer_size if full else pos):
-            raise StateError(f"the saved replay buffer has {len(rows)} rows of {name}, not {pos}")
-        copy_rows(mine[name], rows, f"replay buffer, {name}")
+    if ring.total % size != pos or ring.total < used or ring.total - used < ring.first:
+        raise StateError(f"the saved replay buffer lacks some of its {used} rows")
+    start = ring.total - used
+    turn = min(used, size - start % size)  # rows up to the end of the ring; the others begin it anew
+    for first, rows in (
+        (start, ring.rows(start, start + turn)),
+        (start + turn, ring.rows(start + turn, ring.total)),
+    ):
+        for name, array in rows.items():
+            copy_rows(mine[name][first % size :], array, f"replay buffer, {name}")
+    for name, value in saved.get("edge", {}).items():
+        copy_rows(mine[name][pos:], value[np.newaxis], f"replay buffer, {name}")
     buffer.pos, buffer.full = pos, full
 
 
@@ -161,13 +192,13 @@ def capture_rollout(buffer: Any, steps: int) -> dict[str, Any]:
 def restore_rollout(buffer: Any, saved: dict[str, Any]) -> None:
     """Write what `capture_rollout` gave into a fresh rollout buffer."""
     pos, mine = saved["pos"], _rollout_arrays(buffer)
-    if type(pos) is not int or not 0 <= pos < buffer.buffer_size or mine.keys() != saved["rows"].keys():
+    if type(pos) is not int or not 0 <= pos <= buffer.buffer_size or mine.keys() != saved["rows"].keys():
         raise StateError("the saved rollout does not fit this training's n_steps")
     for name, rows in saved["rows"].items():
         if len(rows) != pos:
             raise StateError(f"the saved rollout has {len(rows)} rows of {name}, not {pos}")
         copy_rows(mine[name], rows, f"rollout, {name}")
-    buffer.pos = pos
+    buffer.pos, buffer.full = pos, pos == buffer.buffer_size
 
 
 def _rollout_arrays(buffer: Any) -> dict[str, Array]:

@@ -12,11 +12,12 @@ import numpy as np
 
 from arzbench.errors import StateError
 from arzbench.workloads import codec, envstate, modelstate
-from arzbench.workloads.base import Evaluation, TrainingState
+from arzbench.workloads.base import Evaluation, Ring, TrainingState
 from arzbench.workloads.episodes import Episodes
 from arzbench.workloads.parts import STAGES, TrainingParts
 
-FORMAT = 1
+#: 1 had the replay buffer among the arrays
+FORMAT = 2
 #: what a malformed state makes NumPy, torch and Python raise
 MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, OverflowError,
              AssertionError)  # fmt: skip
@@ -35,12 +36,17 @@ def capture(training: TrainingParts) -> TrainingState:
         "groups": {name: codec.pack(group, name, arrays) for name, group in groups.items()},
     }
     tier = "reset" if groups["env"]["envs"] is None else "exact"
-    return TrainingState(arrays=arrays, values=values, tier=tier)
+    ring = modelstate.replay_ring(training.model)
+    return TrainingState(arrays=arrays, values=values, tier=tier, ring=ring)
 
 
 def fingerprint(training: TrainingParts) -> dict[str, str]:
     """The SHA-256 of each group."""
-    return {name: codec.digest(group) for name, group in _groups(training).items()}
+    groups = _groups(training)
+    if ring := modelstate.replay_ring(training.model):
+        size = training.model.replay_buffer.size()
+        groups["buffers"]["replay"] |= {"edge": None, "rows": {n: a[:size] for n, a in ring.arrays.items()}}
+    return {name: codec.digest(group) for name, group in groups.items()}
 
 
 def _groups(training: TrainingParts) -> dict[str, Any]:
@@ -98,7 +104,8 @@ def restore(training: TrainingParts, state: TrainingState) -> None:
     try:
         _check_identity(training, state)
         packed = state.values["groups"]
-        _restore(training, {name: codec.unpack(group, state.arrays) for name, group in packed.items()})
+        groups = {name: codec.unpack(group, state.arrays) for name, group in packed.items()}
+        _restore(training, groups, state.ring)
     except MALFORMED as error:
         what = f"{type(error).__name__}: {error}"[:200]
         raise StateError(f"the saved state does not fit this training ({what})") from error
@@ -106,7 +113,7 @@ def restore(training: TrainingParts, state: TrainingState) -> None:
 
 def _check_identity(training: TrainingParts, state: TrainingState) -> None:
     config, values = training.config, state.values
-    if values["format"] != FORMAT:
+    if values["format"] not in (1, FORMAT):
         raise StateError(f"the saved state is of format {values['format']!r}, this arzbench reads {FORMAT}")
     mine = {"algo": config.algo, "env": config.env, "n_envs": config.n_envs}
     other = {name: values[name] for name in mine}
@@ -114,12 +121,12 @@ def _check_identity(training: TrainingParts, state: TrainingState) -> None:
         raise StateError(f"the saved state is of another training: {other}, not {mine}")
 
 
-def _restore(training: TrainingParts, groups: dict[str, Any]) -> None:
+def _restore(training: TrainingParts, groups: dict[str, Any], ring: Ring | None) -> None:
     model, counters = training.model, groups["counters"]
     modelstate.restore_weights(model, groups["weights"])
     modelstate.restore_optimizers(model, groups["optimizer"])
     buffers = groups["buffers"]
-    modelstate.restore_replay(getattr(model, "replay_buffer", None), buffers["replay"])
+    modelstate.restore_replay(getattr(model, "replay_buffer", None), buffers["replay"], ring)
     modelstate.restore_counters(model, counters)
     begun = model._last_obs is not None
     training.noise = counters["noise"] if begun else []

@@ -70,7 +70,7 @@ def test_views_and_orders_of_memory_come_back(tmp_path: Path) -> None:
 def test_the_manifest_tells_all(tmp_path: Path) -> None:
     saved = opened(tmp_path).save(state(7), header(7, training=2, done=True))
     data = json.loads((saved.path / MANIFEST).read_bytes())
-    assert (data["schema"], data["version"], data["study"]) == ("arzbench/checkpoint", 1, "study-1")
+    assert (data["schema"], data["version"], data["study"]) == ("arzbench/checkpoint", 2, "study-1")
     assert (data["num_timesteps"], data["training"], data["done"], data["tier"]) == (7, 2, True, "exact")
     assert [p["name"] for p in data["parts"]] == [ARRAYS, STATE]
     assert saved.bytes == sum((saved.path / p["name"]).stat().st_size for p in data["parts"])
@@ -190,8 +190,8 @@ def test_all_damaged_gives_none_and_every_reason(tmp_path: Path) -> None:
 def test_a_newer_version_is_one_clear_error(tmp_path: Path) -> None:
     filled(tmp_path)
     path = tmp_path / "step-000000000003-0003" / MANIFEST
-    path.write_bytes(path.read_bytes().replace(b'"version": 1', b'"version": 2'))
-    with pytest.raises(UsageError, match="written as arzbench/checkpoint version 2") as caught:
+    path.write_bytes(path.read_bytes().replace(b'"version": 2', b'"version": 3'))
+    with pytest.raises(UsageError, match="written as arzbench/checkpoint version 3") as caught:
         newest(tmp_path)
     assert "upgrade" in caught.value.hint
 

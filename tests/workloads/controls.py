@@ -14,7 +14,7 @@ from arzbench.clock import VirtualClock
 from arzbench.measure.phases import PhaseTotals
 from arzbench.records import Phase, StopReason
 from arzbench.study import TrainConfig, make_config
-from arzbench.workloads.base import StopTraining, TrainingState
+from arzbench.workloads.base import Ring, StopTraining, TrainingState
 from arzbench.workloads.sb3 import SB3Workload
 
 SMALL = {"policy_kwargs": {"net_arch": [8]}}
@@ -68,6 +68,9 @@ class Free:
 
     def during_episode(self, training: Any) -> None:
         self.event("during")
+
+    def during_update(self, training: Any) -> None:
+        self.event("update")
 
     def evaluated(self, training: Any, result: Any) -> None:
         self.evaluations.append(result)
@@ -128,4 +131,8 @@ def through_bytes(state: TrainingState) -> TrainingState:
     with np.load(file, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     values = json.loads(json.dumps(state.values, allow_nan=False))
-    return TrainingState(arrays=arrays, values=values, tier=state.tier)
+    ring = state.ring
+    if ring is not None:
+        rows = {name: array.copy() for name, array in ring.rows(ring.first, ring.total).items()}
+        ring = Ring(arrays=rows, total=ring.total, origin=ring.first)
+    return TrainingState(arrays=arrays, values=values, tier=state.tier, ring=ring)

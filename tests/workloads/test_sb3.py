@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import msgspec
 import numpy as np
 import pytest
 import stable_baselines3 as sb3
@@ -264,10 +265,6 @@ DAMAGES = {
     "text in place of numbers": damage_arrays(WEIGHT, lambda a: np.array(["x"])),
     "weights of another shape": damage_arrays(WEIGHT, lambda a: a[:-1]),
     "a moment of another shape": damage_arrays(MOMENT, lambda a: a[:-1]),
-    "rows of another shape": damage_arrays("buffers/replay/rows/observations", lambda a: a[..., :1]),
-    "rows of another type": damage_arrays("buffers/replay/rows/rewards", lambda a: a.astype(np.float64)),
-    "too few rows": damage_arrays("buffers/replay/rows/rewards", lambda a: a[:-1]),
-    "too many rows": damage_arrays("buffers/replay/rows/rewards", lambda a: np.resize(a, (61, 2))),
     "another observation": damage_arrays("counters/last/_last_obs", lambda a: a[:1]),
     "no torch state": damage_arrays("rng/torch", lambda a: a[:10]),
     "no Python state": damage_arrays("rng/python/words", lambda a: a[:10]),
@@ -303,8 +300,28 @@ def test_a_state_that_does_not_fit_is_one_clear_error(name: str, sound: Training
     arrays, values = dict(sound.arrays), copy.deepcopy(dict(sound.values))
     DAMAGES[name](arrays, values)
     with pytest.raises(StateError) as caught:
-        start(STUDY, TrainingState(arrays=arrays, values=values, tier="exact"))
+        start(STUDY, TrainingState(arrays=arrays, values=values, tier="exact", ring=sound.ring))
     assert len(caught.value.message) < 300
+
+
+RINGS: dict[str, Any] = {
+    "another shape": lambda a: {**a, "observations": a["observations"][..., :1]},
+    "another type": lambda a: {**a, "rewards": a["rewards"].astype(np.float64)},
+    "too few": lambda a: {name: rows[:-1] for name, rows in a.items()},
+    "too few of one": lambda a: {**a, "rewards": a["rewards"][:-1]},
+    "other things": lambda a: {**a, "evil": a["rewards"]},
+    "nothing": lambda a: {},
+}
+
+
+@pytest.mark.parametrize("name", RINGS)
+def test_rows_that_do_not_fit_are_one_clear_error(name: str, sound: TrainingState) -> None:
+    assert sound.ring is not None
+    ring = msgspec.structs.replace(sound.ring, arrays=RINGS[name](sound.ring.arrays))
+    with pytest.raises(StateError, match="replay buffer"):
+        start(STUDY, msgspec.structs.replace(sound, ring=ring))
+    with pytest.raises(StateError, match="replay buffer"):
+        start(STUDY, msgspec.structs.replace(sound, ring=None))
 
 
 def test_the_state_that_was_damaged_in_so_many_ways_is_sound(sound: TrainingState) -> None:
