@@ -70,6 +70,9 @@ class _Blocks:
     def during_episode(self, training: AbstractTraining) -> None:
         return
 
+    def during_update(self, training: AbstractTraining) -> None:
+        return
+
     def evaluated(self, training: AbstractTraining, result: Evaluation) -> None:
         return
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from arzbench.records import Phase, PhaseSamples
 
 #: phases whose cost depends on whether the env's messages are on
@@ -14,23 +16,22 @@ class PhaseTotals:
     """Seconds and units per phase; constant memory however long the run is."""
 
     def __init__(self) -> None:
-        self._seconds: dict[Phase, float] = {}
-        self._units: dict[Phase, int] = {}
+        self._totals: dict[Phase, list[Any]] = {}
         self._taken: dict[Phase, tuple[float, int]] = {}
 
     def add(self, phase: Phase, seconds: float, units: int = 1) -> None:
         """`units` of `phase` took `seconds`."""
-        if phase in self._seconds:
-            self._seconds[phase] += seconds
-            self._units[phase] += units
-        else:
-            self._seconds[phase] = seconds
-            self._units[phase] = units
+        try:
+            total = self._totals[phase]
+        except KeyError:
+            total = self._totals[phase] = [0.0, 0]
+        total[0] += seconds
+        total[1] += units
 
     @property
     def totals(self) -> dict[Phase, tuple[float, int]]:
         """(seconds, units) per phase since the beginning."""
-        return {phase: (s, self._units[phase]) for phase, s in self._seconds.items()}
+        return {phase: (seconds, units) for phase, (seconds, units) in self._totals.items()}
 
     def take(self) -> dict[str, tuple[float, int]]:
         """(seconds, units) per phase since the last `take`."""

@@ -48,6 +48,9 @@ class Session:
     next_prediction: float = -math.inf
     next_mark: int = 0  # index into MARKS
 
+    def __post_init__(self) -> None:
+        self.next_mark = sum(mark <= self.done for mark in MARKS)  # those passed by earlier sessions
+
     @property
     def done(self) -> float:
         """The share of the job's training steps that is done."""
@@ -95,6 +98,9 @@ class TrainingControl:
             self._tick(training, now)
         self.changed = True
 
+    def during_update(self, training: AbstractTraining) -> None:
+        self._guard.require(0.0, "the rest of an update")
+
     def before_episode(self, training: AbstractTraining, kind: str) -> None:
         self._guard.pause()
         now = self._session.clock.now()
@@ -137,8 +143,10 @@ class TrainingControl:
 
         Raises:
             StateError: it could not be written; earlier checkpoints are untouched.
+            DivergedError: it holds NaN or infinity; nothing was written.
         """
         self._guard.pause()
+        training.check_sound()
         self.flush(training)
         session, journal = self._session, self._session.journal
         header = Header(
@@ -187,6 +195,7 @@ class TrainingControl:
         self._next_tick = now + TICK_S
         self._guard.expect_save(training.replay_size())
         if now >= self._next_flush:
+            training.check_sound()
             self.flush(training)
         self._session.display.show(self._progress(training, now))
 

@@ -29,6 +29,8 @@ MARGIN_SHARE, MARGIN_LEAST_S, MARGIN_MOST_S = 0.005, 0.1, 10.0
 #: held back for a save as long as neither a model nor a save tells what it takes; and at most this
 #: share of the quota
 UNKNOWN_SAVE_S, UNKNOWN_SAVE_SHARE = 3.0, 0.1
+#: durations kept of each kind of unit, and how many tell a P99
+RECENT, LEAST_SEEN = 512, 20
 #: weight of the newest observation in the usual cost of a unit
 _WEIGHT = 0.05
 Kind = int | str
@@ -37,13 +39,15 @@ Kind = int | str
 class _Unit:
     """What one kind of unit costs, in seconds: the prior at first, then what is observed."""
 
-    __slots__ = ("hold", "longest", "second", "seen", "usual")
+    __slots__ = ("hold", "longest", "note", "recent", "second", "seen", "usual")
 
     def __init__(self, prior_s: float) -> None:
         self.usual = prior_s
         self.longest = self.second = 0.0
         self.hold = 0.0  # what past delays make us hold back
         self.seen = 0
+        self.recent: deque[float] = deque(maxlen=RECENT)
+        self.note = self.recent.append
 
     def first_times(self, seconds: float) -> None:
         """One of the first two: a first call is often slow by itself and says little of the others."""
@@ -80,7 +84,7 @@ class Guard:
         self._config: TrainConfig | None = None
         self._units: dict[Kind, _Unit] = {}
         self._unit: _Unit | None = None
-        self._since = 0.0
+        self._since = clock.now()
         self._rows = 0
         self._unknown_save_s = min(UNKNOWN_SAVE_S, UNKNOWN_SAVE_SHARE * quota)
         self.save_s = self._unknown_save_s  # held back for one save
@@ -106,12 +110,15 @@ class Guard:
         unit = self._unit
         if unit is not None:
             took = now - self._since
+            unit.note(took)
             if unit.seen > 1:
                 unit.usual += _WEIGHT * (took - unit.usual)
+                if took > unit.second:
+                    unit.unusual(took, self._cap_s)
             else:
                 unit.first_times(took)
-            if took > unit.second and unit.seen > 1:
-                unit.unusual(took, self._cap_s)
+                if unit.seen > 1:
+                    unit.unusual(took, self._cap_s)
         unit = self._units.get(kind) or self._new_unit(kind)
         likely = SURPRISE * unit.usual
         if now + (likely if likely > unit.hold else unit.hold) > self._stop_by or self._signals.first:
@@ -124,6 +131,7 @@ class Guard:
     def pause(self) -> None:
         """What happens until the next poll belongs to no unit."""
         self._unit = None
+        self._since = self._now()
 
     def require(self, seconds: float, what: str) -> None:
         """Raise `StopTraining` if `what` would not be done in `seconds`, or a signal came."""
@@ -140,6 +148,15 @@ class Guard:
             f"{format_duration(left)} left; {what} {takes}, "
             f"saving and leaving up to {format_duration(self.save_s + self._tail_s)}",
         )
+
+    def waiting(self) -> tuple[float, float | None]:
+        """When the last poll was, and the P99 of recent units like the one that began then.
+
+        For another thread. None: it is no unit, or too few of its kind were seen.
+        """
+        since, unit = self._since, self._unit
+        times = sorted(unit.recent.copy()) if unit is not None else []
+        return since, times[int(0.99 * len(times))] if len(times) >= LEAST_SEEN else None
 
     def saved(self, seconds: float, size: int) -> None:
         """A save of `size` bytes took `seconds`."""

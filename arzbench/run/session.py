@@ -247,17 +247,19 @@ class _Run:
 
     def _drive(self, training: AbstractTraining, control: TrainingControl, index: int) -> None:
         try:
-            training.run(control)
-        except StopTraining:
-            control.flush(training)
-            if control.changed:
-                control.save(training)
-            raise
+            try:
+                training.run(control)
+            except StopTraining:
+                control.flush(training)
+                if control.changed:
+                    control.save(training)
+                raise
+            control.save(training, done=True)
         except (Exception, SystemExit):
-            control.flush(training)  # the time was spent; the state may be halfway and is not saved
+            with contextlib.suppress(StateError):  # a full disk may be the very error
+                control.flush(training)  # the time was spent; the state may be halfway and is not saved
             self._session.steps[index] = control.kept_steps
             raise
-        control.save(training, done=True)
 
     def _create(
         self, control: TrainingControl, config: TrainConfig, budget: int, found: Checkpoint | None

@@ -36,8 +36,8 @@ class UpdateRule(NamedTuple):
     episodes: bool = False  # rollouts are episodes: any step may be their last
 
     def fits(self, steps: int) -> bool:
-        """Whether a rollout can go on after `steps` steps."""
-        return steps >= 0 and (self.episodes or steps < self.steps)
+        """Whether a rollout can have `steps` steps; with all of them its update is still to come."""
+        return steps >= 0 and (self.episodes or steps <= self.steps)
 
     @classmethod
     def of(cls, config: TrainConfig) -> UpdateRule:

@@ -25,6 +25,7 @@ from stable_baselines3.common.noise import ActionNoise, NormalActionNoise, Ornst
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, TrainFrequencyUnit
+from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from arzbench.clock import Clock, SystemClock
@@ -53,6 +54,10 @@ class _Watched(BaseAlgorithm):
         self._num_timesteps_at_start = 0
         self.watch.learning_begins()
         return prepared
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        # schedules stay at their end in a training that was extended beyond its horizon
+        self._current_progress_remaining = max(0.0, 1.0 - num_timesteps / self.watch.horizon)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "watch"]
@@ -83,11 +88,15 @@ class _OffPolicy(_Watched, OffPolicyAlgorithm):
         self.watch.rollout_ended()
         return result
 
+    def finish_rollout(self) -> None:
+        """Do the update of a rollout that has all its steps, as `learn` would."""
+        steps = self.gradient_steps if self.gradient_steps >= 0 else self.watch.rollout.steps * self.n_envs
+        self.watch.rollout_ended()
+        self.train(steps, self.batch_size)
+
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
-        ticks = self.watch.meter.ticks
-        began = ticks()
-        super().train(gradient_steps, batch_size)
-        self.watch.updated(ticks() - began, gradient_steps)
+        train = super().train
+        self.watch.update(lambda: train(gradient_steps, batch_size), gradient_steps)
 
 
 class _OnPolicy(_Watched, OnPolicyAlgorithm):
@@ -98,9 +107,6 @@ class _OnPolicy(_Watched, OnPolicyAlgorithm):
 
     def _count_minibatch(self, *_: Any) -> None:
         self._minibatches += 1
-
-    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
-        super()._update_current_progress_remaining(num_timesteps, self.watch.horizon)
 
     def collect_rollouts(self, env: VecEnv, callback: Any, rollout_buffer: Any, n_rollout_steps: int) -> bool:
         if not self.watch.rollout.open:
@@ -117,11 +123,22 @@ class _OnPolicy(_Watched, OnPolicyAlgorithm):
         self.watch.rollout_ended()
         return goes_on
 
+    def finish_rollout(self) -> None:
+        """Do the update of a rollout that has all its steps, as `learn` would; advantages are not saved."""
+        assert self._last_obs is not None
+        assert self._last_episode_starts is not None
+        self.policy.set_training_mode(False)
+        with th.no_grad():
+            values = self.policy.predict_values(obs_as_tensor(self._last_obs, self.device))
+        self.rollout_buffer.compute_returns_and_advantage(values, self._last_episode_starts)
+        self.watch.rollout_ended()
+        self._update_current_progress_remaining(self.num_timesteps, 0)
+        self.train()
+
     def train(self) -> None:
-        ticks = self.watch.meter.ticks
-        began, before = ticks(), self._minibatches
-        super().train()
-        self.watch.updated(ticks() - began, self._minibatches - before)
+        before = self._minibatches
+        # target_kl may end an update early
+        self.watch.update(super().train, self.watch.rule.updates, lambda: self._minibatches - before)
 
 
 class _DQN(_OffPolicy, sb3.DQN):

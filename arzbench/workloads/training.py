@@ -13,13 +13,14 @@ from typing import Any, TextIO
 
 from arzbench.logs.periodic import PeriodicLogger
 from arzbench.records import EnvFacts, Phase
-from arzbench.study import OnPolicyConfig, TrainConfig
-from arzbench.workloads import modelstate, snapshot
-from arzbench.workloads.base import AbstractTraining, Control, TrainingState
+from arzbench.study import OffPolicyConfig, OnPolicyConfig, TrainConfig
+from arzbench.workloads import modelstate, snapshot, updates
+from arzbench.workloads.base import AbstractTraining, Control, StopTraining, TrainingState
 from arzbench.workloads.episodes import Episodes, Player, by_policy
 from arzbench.workloads.messages import Messages
 from arzbench.workloads.meter import Meter
 from arzbench.workloads.parts import MAX_LENGTHS, Rollout, TrainingParts
+from arzbench.workloads.soundness import Soundness
 
 
 class SB3Training(TrainingParts, AbstractTraining):
@@ -46,6 +47,8 @@ class SB3Training(TrainingParts, AbstractTraining):
         self._stream = stream
         self._control: Control
         self._redraw: Callable[..., None] | None = None
+        self._last_update_s = 0.0
+        self._sound = Soundness(model)
         self._messages = [Messages(env, meter) for env in envs]
         self._eval_messages = Messages(episodes.env, meter)
         self.set_logging(config.logging.mode)
@@ -114,6 +117,9 @@ class SB3Training(TrainingParts, AbstractTraining):
         """
         snapshot.restore(self, state)
 
+    def check_sound(self) -> None:
+        self._sound.check_state()
+
     def fingerprint(self) -> dict[str, str]:
         return snapshot.fingerprint(self)
 
@@ -168,6 +174,8 @@ class SB3Training(TrainingParts, AbstractTraining):
 
     def _train(self) -> None:
         self._plan_evaluation()
+        if self._awaits_update():
+            self.model.finish_rollout()
         # a rollout that was begun is finished, also beyond the budget
         left = max(self._budget - self.num_timesteps, int(self.rollout.open))
         if left > 0:
@@ -203,12 +211,13 @@ class SB3Training(TrainingParts, AbstractTraining):
         """The top of the collection loop."""
         if self._redraw is not None:
             self._redraw_noise()
-        self.meter.step_ended()
+        meter = self.meter
+        meter.step_ended()
         if self.ended or self.model.num_timesteps >= self._evaluate_at:
             self._between_steps()
         self._control.before_step(self, self._updates_ahead())
         self.rollout.steps += 1
-        self.meter.step_begins()
+        meter.step_begins()
 
     def rollout_begins(self) -> None:
         """A rollout is collected from its first step."""
@@ -239,6 +248,35 @@ class SB3Training(TrainingParts, AbstractTraining):
         """All steps of the rollout are stored."""
         self.rollout.open = False
 
+    def _awaits_update(self) -> bool:
+        """All steps of the open rollout are stored: its update was undone."""
+        rollout, config = self.rollout, self.config
+        if not rollout.open or not self.rule.episodes:
+            return rollout.open and rollout.steps >= self.rule.steps
+        assert isinstance(config, OffPolicyConfig)
+        return bool(self.model._episode_num - rollout.first_episode >= config.frequency[0])
+
+    def update(
+        self, train: Callable[[], None], gradient_steps: int, count: Callable[[], int] | None = None
+    ) -> None:
+        """Do the update that follows a rollout: `train` does `gradient_steps`, or `count()` where fewer."""
+        ticks = self.meter.ticks
+        began = ticks()
+        if gradient_steps >= updates.LONG_STEPS or self._last_update_s > updates.LONG_S:
+            try:
+                with updates.undone_if_stopped(self.model, lambda: self._control.during_update(self)):
+                    train()
+            except StopTraining:
+                self.rollout.open = True
+                raise
+        else:
+            train()
+        took = self._last_update_s = ticks() - began
+        done = gradient_steps if count is None else count()
+        self.updates += done
+        self.meter.book(Phase.UPDATE, took, done)
+        self._sound.check_losses()
+
     def _redraw_noise(self) -> None:
         """Draw gSDE noise where the whole rollout would have: the library counts from the resumption."""
         frequency, rollout = self.model.sde_sample_freq, self.rollout
@@ -248,17 +286,13 @@ class SB3Training(TrainingParts, AbstractTraining):
 
     def episode_ended(self, episode_return: float, length: int) -> None:
         """A training episode ended; the control hears of it at the next consistent point."""
+        self._sound.check_return(episode_return)
         self.lengths.append(length)
         self.ended.append((float(episode_return), length))
 
-    def updated(self, seconds: float, gradient_steps: int) -> None:
-        """The model was trained."""
-        self.updates += gradient_steps
-        self.meter.book(Phase.UPDATE, seconds, gradient_steps)
-
     def _updates_ahead(self) -> int:
         """Gradient steps that will follow the next vectorised step at once, at most."""
-        steps, rule = self.rollout.steps + 1, self.rule
+        rule, steps = self.rule, self.rollout.steps + 1
         if steps < rule.steps or self.model.num_timesteps < rule.first:
             return 0
         return steps * self.config.n_envs if rule.updates < 0 else rule.updates

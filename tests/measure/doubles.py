@@ -118,6 +118,9 @@ class Free:
     def during_episode(self, training: AbstractTraining) -> None:
         return
 
+    def during_update(self, training: AbstractTraining) -> None:
+        return
+
     def evaluated(self, training: AbstractTraining, result: Evaluation) -> None:
         return
 

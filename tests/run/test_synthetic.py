@@ -40,6 +40,9 @@ class Watch:
     def during_episode(self, training: Any) -> None:
         self._event()
 
+    def during_update(self, training: Any) -> None:
+        self._event()
+
     def evaluated(self, training: Any, result: Any) -> None:
         self.evaluations.append((result.kind, result.num_timesteps))
 

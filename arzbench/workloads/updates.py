@@ -1,0 +1,50 @@
+"""Updates that take long can be stopped between two gradient steps: what was before them comes back.
+
+A stopped update is made again from its first gradient step after resuming, with the same random numbers:
+at most one update's work is lost, and the state that is saved is one that an uninterrupted training
+passes through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from arzbench.workloads import modelstate
+from arzbench.workloads.base import StopTraining
+
+#: an update is worth a copy of the weights if the last one took longer than this, in seconds, or if it
+#: has so many gradient steps; shorter ones are waited for
+LONG_S, LONG_STEPS = 0.1, 100
+
+
+@contextlib.contextmanager
+def undone_if_stopped(model: Any, poll: Callable[[], None]) -> Iterator[None]:
+    """Call `poll` before every step of an optimizer; if it raises `StopTraining`, undo the update."""
+    optimizers = modelstate.find_optimizers(model)
+    before = copy.deepcopy(
+        {
+            "weights": modelstate.capture_weights(model),
+            "optimizers": modelstate.capture_optimizers(model),
+            "random": modelstate.capture_random(model),
+        }
+    )
+    count = model._n_updates
+    # its arrays are laid out anew by an update, in arrays of their own
+    rollout = dict(vars(model.rollout_buffer)) if hasattr(model, "rollout_buffer") else {}
+    hooks = [optimizer.register_step_pre_hook(lambda *_: poll()) for _, optimizer in optimizers]
+    try:
+        yield
+    except StopTraining:
+        modelstate.restore_weights(model, before["weights"])
+        modelstate.restore_optimizers(model, before["optimizers"])
+        modelstate.restore_random(model, before["random"])
+        model._n_updates = count
+        if rollout:
+            vars(model.rollout_buffer).update(rollout)
+        raise
+    finally:
+        for hook in hooks:
+            hook.remove()
