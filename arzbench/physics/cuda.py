@@ -1,14 +1,15 @@
-"""CUDA engine: `init` and `step` as in `cpu`, a thread block for each road, a thread for each cell.
+"""CUDA engine: `init` and `step` as in `cpu`, a thread block for each environment.
 
-A step is one launch: all substeps and stages run inside it with the road in shared memory, and
+A step is one launch: all substeps and stages run inside it with the roads in shared memory, and
 the host waits for nothing. The arithmetic is that of the CPU engine, from the same functions.
 Under `NUMBA_ENABLE_CUDASIM=1` the same kernel runs in Numba's simulator.
 
-Sums are kept in the state's own type, float32 included: a float64 sum would cost a consumer card
-more than the rest of the kernel.
+Sums are kept in the state's own type, float32 included: float64 would cost a consumer card more
+than the rest of the kernel. They are added up decision by decision, which keeps them accurate.
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,8 +18,10 @@ from numba import cuda
 from numpy.typing import NDArray
 
 from arzbench.physics import cpu
-from arzbench.physics.cuda_kernel import kernel
-from arzbench.physics.scenario import SCHEMES, Scenario, State
+from arzbench.physics.cuda_kernel import ARRIVALS, ORDERS, RATE, RED, block_threads, kernel
+from arzbench.physics.cuda_report import REPORT
+from arzbench.physics.detectors import QUEUE_HALF, SEGMENTS
+from arzbench.physics.scenario import CROSSED, LEFT, SCHEMES, Scenario, State
 
 
 def init(scenario: Scenario, roads: int) -> State:
@@ -44,7 +47,7 @@ def upload(scenario: Scenario, state: State) -> State:
 
 
 def download(state: State) -> State:
-    """Return a state of the device's as one on the host."""
+    """Return a state of the device's as one on the host; back and forth changes no bit."""
     device_state: Any = state
     return State(
         u=device_state.u.copy_to_host(),
@@ -65,19 +68,59 @@ def step(
     """Advance `state` by `scenario.decision_s` in one launch; arguments as in `cpu.step`."""
     real: Any = scenario.float_type
     roads = len(state.u)
-    arrivals = np.zeros((roads, 4), real)
-    arrivals[:, : 2 * scenario.origins] = np.reshape(demand, (roads, -1))
-    rates = np.full(roads, np.inf, real) if rate is None else rate.astype(real)
-    compiled, threads = kernel(real, scenario.n_cells, SCHEMES[scenario.scheme])
-    compiled[roads, threads](
-        state.u, state.standing, state.totals, state.counters, state.profile,
-        cuda.to_device(arrivals), cuda.to_device(red), cuda.to_device(rates), *numbers_of(scenario),
+    orders = np.zeros((roads, ORDERS), real)
+    orders[:, RED] = red
+    orders[:, RATE] = np.inf if rate is None else rate
+    orders[:, ARRIVALS : ARRIVALS + 2 * scenario.origins] = np.reshape(demand, (roads, -1))
+    seen = cuda.device_array((roads, road_size(scenario)), np.float32)
+    report = cuda.device_array((roads, REPORT), real)
+    narrowing = cuda.to_device(np.ones((roads, SEGMENTS), real))
+    launch(scenario, state, cuda.to_device(orders), narrowing, seen, report, numbers_of(scenario))
+
+
+def launch(
+    scenario: Scenario, state: State, orders: Any, narrowing: Any, seen: Any, report: Any,
+    numbers: Sequence[Any],
+) -> None:  # fmt: skip
+    """Advance all environments by a decision and write what they observe; waits for nothing.
+
+    Args:
+        scenario: What `state` was made from.
+        state: Changed in place, on the device, as all arrays here.
+        orders: ORDERS of each road of an environment, then the end of its observation, which is
+            copied to it, shape (environments, roads * ORDERS + some), of the state's type.
+        narrowing: As in `detectors.detect`, of the state's type.
+        seen: Observations, shape (environments, roads * road_size + some), float32.
+        report: ACCOUNTS and reward of the decision, shape (environments, REPORT).
+        numbers: `numbers_of` the scenario.
+    """
+    envs = len(orders)
+    roads = len(state.u) // envs
+    real: Any = scenario.float_type
+    compiled = kernel(real, scenario.n_cells, SCHEMES[scenario.scheme], roads)
+    compiled[envs, (block_threads(scenario.n_cells), roads)](
+        state.u, state.standing, state.totals, state.counters, state.profile, orders, narrowing,
+        seen, report, *numbers,
     )  # fmt: skip
 
 
+def road_size(scenario: Scenario) -> int:
+    """Numbers of a road in an observation."""
+    return 4 * SEGMENTS + 2 * scenario.origins + 1
+
+
 @lru_cache(maxsize=64)
-def numbers_of(scenario: Scenario) -> tuple[Any, ...]:
-    """The numbers the kernel needs of a scenario, in the state's type."""
+def numbers_of(
+    scenario: Scenario, *, zone: tuple[int, int] = (0, 0), by_delay: bool = True, unit: float = 1.0
+) -> tuple[Any, ...]:
+    """The numbers the kernel needs of a scenario, in the state's type.
+
+    Args:
+        scenario: Roads and scheme.
+        zone: Indices in a row of the cells that have the speed limit of the orders, [first, end).
+        by_delay: Whether the reward is the delay of the decision, or the growth of the queue.
+        unit: What the reward is divided by.
+    """
     p, real = scenario.parameters, scenario.float_type
     dt = scenario.decision_s / scenario.substeps
     decay = tuple(real(-math.expm1(-part * dt / tau)) for part in (0.5, 1.0) for tau in (p.tau_m, p.tau_c))
@@ -88,8 +131,14 @@ def numbers_of(scenario: Scenario) -> tuple[Any, ...]:
         "weno5": ((1 / 6, 1 / 6, 2 / 3), (1.0, 1 / 4, 2 / 3)),
     }[scenario.scheme]
     places = scenario.n_cells, scenario.stop_cell, scenario.ramp_cell
+    length = scenario.n_cells // SEGMENTS
+    gone = LEFT if scenario.stop_line is None else CROSSED
+    sight = (
+        gone, 2 * scenario.origins, length, real(1.0 / (max(length, 1) * p.rho_jam)), real(QUEUE_HALF),
+        int(by_delay), real(unit),
+    )  # fmt: skip
     return (
-        places, scenario.substeps, real(dt), real(scenario.dx), real(scenario.cfl),
+        places, zone, scenario.substeps, real(dt), real(scenario.dx), real(scenario.cfl),
         real(0 if p.hard else np.inf), decay, tuple(map(real, weights)), tuple(map(real, shares)),
-        scenario.constants(),
+        sight, scenario.constants(),
     )  # fmt: skip

@@ -1,250 +1,154 @@
-"""The kernel of the CUDA engine: a block for each road, a thread for each cell.
+"""The kernel of the CUDA engine: a block for each environment, a thread for each cell.
 
-The road lives in shared memory for all substeps and stages of a decision. Thread i has the cell
-of number i - 1, its two ghosts next to the road included; thread 0 has the boundaries. The
-arithmetic is in the scalar functions that the CPU engine uses.
+All roads of an environment stay in shared memory for all substeps and stages of a decision; then
+the block writes what happened and what the environment observes. Thread (i, r) has the cell of
+number i - 1 of road r, its two ghosts next to the road included; thread (0, r) has its boundaries.
 """
 
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from numba import cuda
 
-from arzbench.physics.junction import enter, merge
-from arzbench.physics.model import face_fluxes, face_speeds, relax_cell
-from arzbench.physics.reconstruction import first_order, muscl, weno5
+from arzbench.physics.cuda_cells import (
+    device,
+    faces_of,
+    fill_ghosts,
+    relax_at,
+    safe_parts,
+    set_boundaries,
+    set_flux,
+    update_cell,
+)
+from arzbench.physics.cuda_report import REPORT, book, detect, keep, queue_of, report
+from arzbench.physics.detectors import SEGMENTS
 from arzbench.physics.scenario import (
     ARRIVED,
     CFL_EXCEEDED,
-    CROSSED,
+    COUNTERS,
     DELAY,
     FIELDS,
-    LEFT,
-    LIMITED,
-    NEGATIVE,
     NUM_GHOST,
-    OVERFULL,
-    PROFILE_C_C,
-    PROFILE_C_M,
-    PROFILE_INV_JAM,
-    PROFILE_JAM,
     PROFILE_LIMIT,
+    PROFILE_ROWS,
     QUEUE_C,
     QUEUE_M,
     RAMP_C,
     RAMP_M,
     REFINED,
-    SCHEMES,
     STANDING,
-    STOPS,
+    TOTALS,
 )
 
-_MUSCL, _WENO5 = SCHEMES["muscl"], SCHEMES["weno5"]
-_RHO_M, _Y_M, _RHO_C, _Y_C = range(FIELDS)
-_WARP = 32
+WARP = 32
+# With the most registers a thread can have, a block of so many can start on every GPU.
+MAX_THREADS = 256
+MAX_SHARED = 48 * 1024  # bytes that every GPU has without being asked
 
-device = cuda.jit(device=True)
+# Columns of a road's orders for a decision, all of the state's type: substeps for which its stop
+# line is closed, the on-ramp's rate [veh/s], the speed limit of the zone [m/s], arrivals [veh/s].
+RED, RATE, LIMIT, ARRIVALS = range(4)
+ORDERS = ARRIVALS + 4
 
-
-@device
-def _class_faces(e: Any, rho: int, q: Any, top: Any, w_free: Any, w_max: Any, scheme: int, k: Any) -> Any:
-    """Reconstruction of the class in rows `rho` and `rho + 1` of e, in cell q."""
-    y = rho + 1
-    if scheme == _WENO5:
-        return weno5(
-            e[rho, q - 2], e[rho, q - 1], e[rho, q], e[rho, q + 1], e[rho, q + 2],
-            e[y, q - 2], e[y, q - 1], e[y, q], e[y, q + 1], e[y, q + 2], top, w_free, w_max, k,
-        )  # fmt: skip
-    if scheme == _MUSCL:
-        return muscl(
-            e[rho, q - 1], e[rho, q], e[rho, q + 1], e[y, q - 1], e[y, q], e[y, q + 1], w_free, w_max, k
-        )
-    return first_order(e[rho, q], e[y, q], w_free, w_max, k)
-
-
-@device
-def _faces(e: Any, road: Any, right: Any, i: Any, q: Any, scheme: int, slack: Any, k: Any) -> Any:
-    """Face states of cell q: the right one goes to `right[:, i]`, the left one is returned."""
-    top = road[PROFILE_JAM, q] + slack
-    m = _class_faces(e, _RHO_M, q, top, k.v_free_m, k.w_max_m, scheme, k)
-    c = _class_faces(e, _RHO_C, q, top, k.v_free_c, k.w_max_c, scheme, k)
-    c_m, c_c = road[PROFILE_C_M, q], road[PROFILE_C_C, q]
-    v_m, v_c, lam = face_speeds(m[2], m[3], c[2], c[3], c_m, c_c, k)
-    right[0, i], right[1, i], right[2, i] = m[2], m[3], v_m
-    right[3, i], right[4, i], right[5, i] = c[2], c[3], v_c
-    right[6, i] = lam
-    v_m, v_c, lam = face_speeds(m[0], m[1], c[0], c[1], c_m, c_c, k)
-    return m[0], v_m, c[0], v_c, lam
-
-
-@device
-def _flux(
-    e: Any, road: Any, right: Any, flux: Any, i: Any, q: Any, ours: Any, dxdt: Any, slack: Any, k: Any
-) -> Any:
-    """Fluxes at the left face of cell q, to `flux[:, i - 1]`; returns (what limits cut, speed)."""
-    j = i - 1
-    theirs = (
-        right[0, j], right[1, j], right[2, j], right[3, j], right[4, j], right[5, j], right[6, j],
-    )  # fmt: skip
-    donor = e[_RHO_M, q - 1], e[_Y_M, q - 1], e[_RHO_C, q - 1], e[_Y_C, q - 1]
-    receiver = e[_RHO_M, q], e[_RHO_C, q], road[PROFILE_JAM, q]
-    f_m, y_m, f_c, y_c, cut, speed = face_fluxes(theirs, ours, donor, receiver, dxdt, slack, k)
-    flux[_RHO_M, j], flux[_Y_M, j], flux[_RHO_C, j], flux[_Y_C, j] = f_m, y_m, f_c, y_c
-    return cut, speed
-
-
-@device
-def _cell(e: Any, road: Any, q: Any) -> Any:
-    return (
-        e[_RHO_M, q], e[_RHO_C, q], road[PROFILE_C_M, q], road[PROFILE_C_C, q],
-        road[PROFILE_JAM, q], road[PROFILE_INV_JAM, q], road[PROFILE_LIMIT, q],
-    )  # fmt: skip
-
-
-@device
-def _boundaries(
-    e: Any, road: Any, flux: Any, ramp_flux: Any, total: Any, wish: Any, places: Any, closed: Any,
-    rate: Any, duration: Any, dxdt: Any, slack: Any, k: Any,
-) -> None:  # fmt: skip
-    """Entry, stop line and on-ramp, with their vehicles booked; one thread does this."""
-    n, stop, ramp = places
-    f = enter(_cell(e, road, NUM_GHOST), wish[0], wish[1], dxdt, slack, k)
-    for field in range(FIELDS):
-        flux[field, 0] = f[field]
-        if closed:
-            flux[field, stop] = k.zero
-    if ramp >= 0:
-        main = flux[_RHO_M, ramp], flux[_Y_M, ramp], flux[_RHO_C, ramp], flux[_Y_C, ramp]
-        g = merge(_cell(e, road, NUM_GHOST + ramp), main, wish[2], wish[3], rate, dxdt, slack, k)
-        for field in range(FIELDS):
-            flux[field, ramp] = g[field]
-            ramp_flux[field] = g[FIELDS + field]
-        total[RAMP_M] -= duration * ramp_flux[_RHO_M]
-        total[RAMP_C] -= duration * ramp_flux[_RHO_C]
-    total[QUEUE_M] -= duration * flux[_RHO_M, 0]
-    total[QUEUE_C] -= duration * flux[_RHO_C, 0]
-    if stop >= 0:
-        total[CROSSED] += duration * (flux[_RHO_M, stop] + flux[_RHO_C, stop])
-    total[LEFT] += duration * (flux[_RHO_M, n] + flux[_RHO_C, n])
-
-
-@device
-def _update(
-    e: Any, flux: Any, ramp_flux: Any, base: Any, i: Any, q: Any, ramp: Any, share: Any, dtdx: Any, k: Any
-) -> None:
-    """One stage for cell q, whose number is i - 1."""
-    j = i - 1
-    for field in range(FIELDS):
-        gain = dtdx * (flux[field, j] - flux[field, j + 1])
-        new = base[field] + share * ((e[field, q] - base[field]) + gain)
-        if j == ramp:
-            new += (share * dtdx) * ramp_flux[field]
-        e[field, q] = new
-
-
-@device
-def _fill_ghosts(e: Any, i: Any, n: Any) -> None:
-    if i < NUM_GHOST:
-        for field in range(FIELDS):
-            e[field, i] = e[field, NUM_GHOST]
-            e[field, NUM_GHOST + n + i] = e[field, NUM_GHOST + n - 1]
+# Rows of a road's `right`: face states of a stage; between the stages, sums over the threads.
+_FACE_ROWS = 7
+_SUMS = 6
+_COUNTED = len(COUNTERS)  # a shape must be a constant to the compiler
 
 
 @device
 def _substep(
-    e: Any, right: Any, flux: Any, ramp_flux: Any, road: Any, total: Any, count: Any, wish: Any,
-    places: Any, closed: Any, rate: Any, scheme: int, weights: Any, shares: Any, dt: Any, dx: Any,
-    slack: Any, k: Any,
+    arrays: Any, i: Any, places: Any, closed: Any, rate: Any, scheme: int, weights: Any, shares: Any,
+    dt: Any, dx: Any, slack: Any, k: Any,
 ) -> Any:  # fmt: skip
     """Transport over dt; returns at how many of this thread's faces a limit acted."""
-    i = cuda.threadIdx.x
+    e, right, flux, ramp_flux, road, total, count, wish, fast = arrays
     n, _, ramp = places
     q = i + NUM_GHOST - 1
     dtdx, dxdt = dt / dx, dx / dt
     inside = i >= 1 and i <= n
     base = (k.zero, k.zero, k.zero, k.zero)
     if inside:
-        base = (e[_RHO_M, q], e[_Y_M, q], e[_RHO_C, q], e[_Y_C, q])
+        base = (e[0, q], e[1, q], e[2, q], e[3, q])
     hits = k.zero
     for stage in range(1 + scheme):
-        _fill_ghosts(e, i, n)
+        fill_ghosts(e, road, i, n, k)
         cuda.syncthreads()
         ours = (k.zero, k.zero, k.zero, k.zero, k.zero)
         if i <= n + 1:
-            ours = _faces(e, road, right, i, q, scheme, slack, k)
+            ours = faces_of(e, road, right, i, q, scheme, slack, k)
         cuda.syncthreads()
-        cut, speed = k.zero, k.zero
         if i >= 1 and i <= n + 1:
-            cut, speed = _flux(e, road, right, flux, i, q, ours, dxdt, slack, k)
-        if cut > k.v_min:
-            hits += k.one
-        fast = cuda.syncthreads_or(1 if speed * dtdx > k.over else 0)
+            cut, speed = set_flux(e, road, right, flux, i, q, ours, dxdt, slack, k)
+            if cut > k.v_min:
+                hits += k.one
+            if speed * dtdx > k.over:
+                fast[0] = 1  # whoever writes it, writes the same
+        cuda.syncthreads()
         if i == 0:
-            if fast:
-                count[CFL_EXCEEDED] += 1
+            count[CFL_EXCEEDED] += fast[0]
+            fast[0] = 0
             duration = weights[stage] * dt
-            _boundaries(e, road, flux, ramp_flux, total, wish, places, closed, rate, duration, dxdt, slack, k)
+            set_boundaries(
+                e, road, flux, ramp_flux, total, wish, places, closed, rate, duration, dxdt, slack, k
+            )
         cuda.syncthreads()
         if inside:
-            _update(e, flux, ramp_flux, base, i, q, ramp, shares[stage], dtdx, k)
+            update_cell(e, flux, ramp_flux, base, i, q, ramp, shares[stage], dtdx, k)
         cuda.syncthreads()
     return hits
 
 
 @device
-def _parts(e: Any, road: Any, scratch: Any, n: Any, dt: Any, dx: Any, cfl: Any, k: Any) -> Any:
-    """Parts a substep must be divided into to keep `cfl` with the speeds there are now."""
-    i = cuda.threadIdx.x
-    if i >= 1 and i <= n:
-        q = i + NUM_GHOST - 1
-        m = first_order(e[_RHO_M, q], e[_Y_M, q], k.v_free_m, k.w_max_m, k)
-        c = first_order(e[_RHO_C, q], e[_Y_C, q], k.v_free_c, k.w_max_c, k)
-        v_m, v_c, lam = face_speeds(m[0], m[1], c[0], c[1], road[PROFILE_C_M, q], road[PROFILE_C_C, q], k)
-        scratch[i] = max(max(v_m, v_c), -lam)
-    cuda.syncthreads()
-    top = k.zero
-    for j in range(1, n + 1):
-        top = max(top, scratch[j])
-    cuda.syncthreads()
-    number = top * dt / dx
-    parts = k.one
-    while parts * cfl < number:
-        parts += k.one
-    return parts
+def _begin(total: Any, wish: Any, order: Any, dt: Any) -> None:
+    """Flows that wish to enter: who waits at an origin could, together with who arrives."""
+    for origin in range(4):
+        wish[origin] = total[QUEUE_M + origin] / dt + order[ARRIVALS + origin]
 
 
 @device
-def _arrive(total: Any, arrivals: Any, dt: Any) -> None:
+def _arrive(total: Any, order: Any, dt: Any) -> None:
     for origin in range(4):
-        total[QUEUE_M + origin] += arrivals[origin] * dt
-        total[ARRIVED] += arrivals[origin] * dt
+        total[QUEUE_M + origin] += order[ARRIVALS + origin] * dt
+        total[ARRIVED] += order[ARRIVALS + origin] * dt
+
+
+@device
+def _most(parts: Any, right: Any, r: Any, i: Any, roads: int, k: Any) -> Any:
+    """Largest number of parts of all roads: they pass the block's barriers together."""
+    if i == 0:
+        right[r, 0, 0] = parts
+    cuda.syncthreads()
+    most = k.one
+    for other in range(roads):
+        most = max(most, right[other, 0, 0])
+    cuda.syncthreads()
+    return most
 
 
 @device
 def _transport(
-    shared: Any, road: Any, total: Any, count: Any, arrivals: Any, places: Any, closed: Any,
-    rate: Any, scheme: int, weights: Any, shares: Any, dt: Any, dx: Any, cfl: Any, slack: Any, k: Any,
+    arrays: Any, right: Any, order: Any, where: Any, places: Any, closed: Any, scheme: int,
+    weights: Any, shares: Any, dt: Any, dx: Any, cfl: Any, slack: Any, k: Any,
 ) -> Any:  # fmt: skip
     """Transport over dt, divided into parts where a soft set needs it; returns limited faces."""
-    e, right, flux, ramp_flux, sums = shared
-    i = cuda.threadIdx.x
-    parts = k.one
+    e, own, _, _, road, total, count, wish, _ = arrays
+    i, r, roads = where
+    n = places[0]
+    parts, most = k.one, k.one
     if slack > k.zero:
-        parts = _parts(e, road, sums[0], places[0], dt, dx, cfl, k)
+        parts = safe_parts(e, road, own[0], i, n, dt, dx, cfl, k)
+        most = _most(parts, right, r, i, roads, k)
     part, done, hits = dt / parts, k.zero, k.zero
-    while done < parts:
-        wish = (
-            total[QUEUE_M] / part + arrivals[0], total[QUEUE_C] / part + arrivals[1],
-            total[RAMP_M] / part + arrivals[2], total[RAMP_C] / part + arrivals[3],
-        )  # fmt: skip
-        cuda.syncthreads()
-        hits += _substep(
-            e, right, flux, ramp_flux, road, total, count, wish, places, closed, rate, scheme,
-            weights, shares, part, dx, slack, k,
-        )  # fmt: skip
-        if i == 0:
-            _arrive(total, arrivals, part)
-        cuda.syncthreads()
+    while done < most:
+        # A road that needs fewer parts than another idles: its threads become those past its end.
+        me = i if done < parts else n + 2
+        if me == 0:
+            _begin(total, wish, order, part)
+        hits += _substep(arrays, me, places, closed, order[RATE], scheme, weights, shares, part, dx, slack, k)
+        if me == 0:
+            _arrive(total, order, part)
         done += k.one
     if i == 0 and parts > k.one:
         count[REFINED] += 1
@@ -252,84 +156,146 @@ def _transport(
 
 
 @device
-def _relax(e: Any, road: Any, before: Any, q: Any, decay_m: Any, decay_c: Any, k: Any) -> Any:
-    """Relax cell q; returns (standing, newly standing, time lost, negative, overfull)."""
-    y_m, y_c, slow, newly, late, bad, over = relax_cell(
-        e[_RHO_M, q], e[_Y_M, q], e[_RHO_C, q], e[_Y_C, q], before, road[PROFILE_C_M, q],
-        road[PROFILE_C_C, q], road[PROFILE_INV_JAM, q], road[PROFILE_LIMIT, q], decay_m, decay_c, k,
-    )  # fmt: skip
-    e[_Y_M, q], e[_Y_C, q] = y_m, y_c
-    return slow, newly, late, bad, over
+def _load(
+    arrays: Any, order: Any, i: Any, row: Any, n: Any, width: int, zone: Any, u: Any, totals: Any,
+    profile: Any, k: Any,
+) -> None:  # fmt: skip
+    """Bring a road into shared memory; what is summed up starts at zero, what is a level goes on."""
+    e, _, _, _, road, total, count, _, fast = arrays
+    if i < width:
+        for field in range(FIELDS):
+            e[field, i] = u[row, field, i]
+        for line in range(PROFILE_ROWS):
+            road[line, i] = profile[row, line, i]
+        if i >= zone[0] and i < zone[1]:
+            road[PROFILE_LIMIT, i] = order[LIMIT]
+    if i < TOTALS:
+        total[i] = totals[row, i] if i <= RAMP_C or i == STANDING else k.zero
+    if i < len(COUNTERS):
+        count[i] = 0
+    if i == 0:
+        fast[0] = 0
 
 
 @device
-def _sum_up(sums: Any, total: Any, count: Any, threads: Any, dx: Any, k: Any) -> None:
-    """Add up what the threads measured: standing, newly standing, time lost, then counts."""
-    stood, newly, late, bad, over, hits = k.zero, k.zero, k.zero, k.zero, k.zero, k.zero
-    for j in range(threads):
-        stood += sums[0, j]
-        newly += sums[1, j]
-        late += sums[2, j]
-        bad += sums[3, j]
-        over += sums[4, j]
-        hits += sums[5, j]
-    total[STANDING] = stood * dx
-    total[STOPS] += newly * dx
-    total[DELAY] += late * dx
-    count[NEGATIVE] += int(bad)
-    count[OVERFULL] += int(over)
-    count[LIMITED] += int(hits)
+def _run(
+    arrays: Any, right: Any, order: Any, standing: Any, where: Any, places: Any, substeps: Any,
+    scheme: int, weights: Any, shares: Any, dt: Any, dx: Any, cfl: Any, slack: Any, decay: Any, k: Any,
+) -> Any:  # fmt: skip
+    """One decision of a road; returns what this thread's cell adds to the sums."""
+    e, _, _, _, road, total, _, _, _ = arrays
+    i = where[0]
+    q = i + NUM_GHOST - 1
+    inside = i >= 1 and i <= places[0]
+    red = int(order[RED])
+    slow, newly, late, bad, over, hits = k.zero, k.zero, k.zero, k.zero, k.zero, k.zero
+    if inside:
+        slow, newly, _, _, _ = relax_at(e, road, standing[q], q, decay[0], decay[1], k)
+    for s in range(substeps):
+        cuda.syncthreads()
+        hits += _transport(
+            arrays, right, order, where, places, s < red, scheme, weights, shares, dt, dx, cfl, slack, k
+        )
+        last = 0 if s == substeps - 1 else 2
+        if inside:
+            slow, more, lost, wrong, full = relax_at(e, road, slow, q, decay[last], decay[last + 1], k)
+            newly, late, bad, over = newly + more, late + lost * dt, bad + wrong, over + full
+        if i == 0:
+            total[DELAY] += dt * (total[QUEUE_M] + total[QUEUE_C] + total[RAMP_M] + total[RAMP_C])
+    if inside:
+        standing[q] = slow
+    return slow, newly, late, bad, over, hits
+
+
+@device
+def _add_up(sums: Any, i: Any, threads: int, ours: Any, k: Any) -> None:
+    """Leave the sums over a road's threads in `sums[:, 0]`, always added in the same order."""
+    cuda.syncthreads()
+    for row in range(_SUMS):
+        sums[row, i] = ours[row]
+    cuda.syncthreads()
+    if i < _SUMS:
+        added = k.zero
+        for j in range(threads):
+            added += sums[i, j]
+        sums[i, 0] = added
+    cuda.syncthreads()
+
+
+def block_threads(n: int) -> int:
+    """Threads of a road of n cells: whole warps, a thread for each cell and ghost."""
+    return -(-(n + 2 * NUM_GHOST) // WARP) * WARP
+
+
+def shared_bytes(real: Any, n: int, roads: int) -> int:
+    """Shared memory of a block."""
+    cells = (FIELDS + PROFILE_ROWS) * (n + 2 * NUM_GHOST) + _FACE_ROWS * block_threads(n) + FIELDS * (n + 1)
+    numbers = cells + FIELDS + TOTALS + 4 + ORDERS + REPORT
+    return roads * (numbers * np.dtype(real).itemsize + 8 * (len(COUNTERS) + 1))
 
 
 @lru_cache(maxsize=32)
-def kernel(real: Any, n: int, scheme: int) -> tuple[Any, int]:
-    """Return the kernel for a type, a number of cells and a scheme, and its threads in a block."""
-    width, cells, faces = n + 2 * NUM_GHOST, n + 2, n + 1  # shapes must be constants to the compiler
-    threads = -(-width // _WARP) * _WARP
+def kernel(real: Any, n: int, scheme: int, roads: int) -> Any:
+    """Return the kernel for a type, cells of a road, a scheme, and roads of an environment.
+
+    It is launched with as many blocks as environments and `(block_threads(n), roads)` threads.
+
+    Raises:
+        ValueError: If the roads do not fit a block.
+    """
+    width, faces, threads = n + 2 * NUM_GHOST, n + 1, block_threads(n)
+    if roads * threads > MAX_THREADS or shared_bytes(real, n, roads) > MAX_SHARED:
+        raise ValueError(
+            f"n_cells={n} with {roads} road(s) an environment does not fit a block of {MAX_THREADS} "
+            f"threads and {MAX_SHARED} bytes of shared memory; use fewer cells, or the CPU"
+        )
 
     @cuda.jit
     def advance(
-        u: Any, standing: Any, totals: Any, counts: Any, profile: Any, demand: Any, red: Any,
-        rates: Any, places: Any, substeps: Any, dt: Any, dx: Any, cfl: Any, slack: Any, decay: Any,
-        weights: Any, shares: Any, k: Any,
+        u: Any, standing: Any, totals: Any, counts: Any, profile: Any, orders: Any, narrowing: Any,
+        seen: Any, rows: Any, places: Any, zone: Any, substeps: Any, dt: Any, dx: Any, cfl: Any,
+        slack: Any, decay: Any, weights: Any, shares: Any, sight: Any, k: Any,
     ) -> None:  # fmt: skip
-        e = cuda.shared.array((FIELDS, width), real)
-        right = cuda.shared.array((7, cells), real)
-        flux = cuda.shared.array((FIELDS, faces), real)
-        ramp_flux = cuda.shared.array(FIELDS, real)
-        sums = cuda.shared.array((6, threads), real)
-        b, i = cuda.blockIdx.x, cuda.threadIdx.x
-        q = i + NUM_GHOST - 1
-        inside = i >= 1 and i <= n
-        road, total, count = profile[b], totals[b], counts[b]
-        if i < width:
-            for field in range(FIELDS):
-                e[field, i] = u[b, field, i]
+        all_e = cuda.shared.array((roads, FIELDS, width), real)
+        right = cuda.shared.array((roads, _FACE_ROWS, threads), real)
+        all_flux = cuda.shared.array((roads, FIELDS, faces), real)
+        all_ramp = cuda.shared.array((roads, FIELDS), real)
+        all_road = cuda.shared.array((roads, PROFILE_ROWS, width), real)
+        all_total = cuda.shared.array((roads, TOTALS), real)
+        all_count = cuda.shared.array((roads, _COUNTED), np.int64)
+        all_wish = cuda.shared.array((roads, 4), real)
+        all_fast = cuda.shared.array((roads, 1), np.int64)
+        all_order = cuda.shared.array((roads, ORDERS), real)
+        account = cuda.shared.array((roads, REPORT), real)
+        b, i, r = cuda.blockIdx.x, cuda.threadIdx.x, cuda.threadIdx.y
+        row, order, total, count = b * roads + r, all_order[r], all_total[r], all_count[r]
+        arrays = (
+            all_e[r], right[r], all_flux[r], all_ramp[r], all_road[r], total, count, all_wish[r], all_fast[r],
+        )  # fmt: skip
+        if i < ORDERS:
+            order[i] = orders[b, r * ORDERS + i]
         cuda.syncthreads()
-        slow, newly, late, bad, over, hits = k.zero, k.zero, k.zero, k.zero, k.zero, k.zero
-        if inside:
-            slow, newly, _, _, _ = _relax(e, road, standing[b, q], q, decay[0], decay[1], k)
-        for s in range(substeps):
-            cuda.syncthreads()
-            hits += _transport(
-                (e, right, flux, ramp_flux, sums), road, total, count, demand[b], places, s < red[b],
-                rates[b], scheme, weights, shares, dt, dx, cfl, slack, k,
-            )  # fmt: skip
-            last = 0 if s == substeps - 1 else 2
-            if inside:
-                slow, more, lost, wrong, full = _relax(e, road, slow, q, decay[last], decay[last + 1], k)
-                newly, late, bad, over = newly + more, late + lost * dt, bad + wrong, over + full
-            if i == 0:
-                total[DELAY] += dt * (total[QUEUE_M] + total[QUEUE_C] + total[RAMP_M] + total[RAMP_C])
-        if inside:
-            standing[b, q] = slow
-            for field in range(FIELDS):
-                u[b, field, q] = e[field, q]
-        cuda.syncthreads()
-        sums[0, i], sums[1, i], sums[2, i] = slow, newly, late
-        sums[3, i], sums[4, i], sums[5, i] = bad, over, hits
+        _load(arrays, order, i, row, n, width, zone, u, totals, profile, k)
         cuda.syncthreads()
         if i == 0:
-            _sum_up(sums, total, count, threads, dx, k)
+            account[r, REPORT - 1] = queue_of(total)
+        ours = _run(
+            arrays, right, order, standing[row], (i, r, roads), places, substeps, scheme, weights,
+            shares, dt, dx, cfl, slack, decay, k,
+        )  # fmt: skip
+        if i >= 1 and i <= n:
+            for field in range(FIELDS):
+                u[row, field, i + NUM_GHOST - 1] = all_e[r, field, i + NUM_GHOST - 1]
+        _add_up(right[r], i, threads, ours, k)
+        if i == 0:
+            book(right[r], total, count, account[r], sight[0], dx)
+        cuda.syncthreads()
+        keep(total, count, totals[row], counts[row], i)
+        size = 4 * SEGMENTS + sight[1] + 1
+        detect(all_e[r], total, narrowing[row], seen[b], r * size, i, sight, k)
+        if r == 0 and i < orders.shape[1] - roads * ORDERS:
+            seen[b, roads * size + i] = orders[b, roads * ORDERS + i]
+        if r == 0 and i == 0:
+            report(account, rows[b], sight[5], sight[6], roads, k)
 
-    return advance, threads
+    return advance
