@@ -34,8 +34,8 @@ PROBE_STEPS = 40
 MAX_PROBE_BYTES = 64_000_000
 #: transitions of the small checkpoint that tells how large one can be written
 FEW_ROWS = 256
-#: DQN's exploration rate while measuring: mostly greedy, as most of a real run is
-EXPLORATION = 0.3
+#: DQN's exploration rate while measuring is the mean of the real run's, within these bounds
+LEAST_RANDOM, MOST_RANDOM = 0.05, 0.5
 #: what the cache of compiled code did in a process
 COLD, WARM, UNUSED = "cold", "warm", "unused"
 MODES = ("off", "periodic", "every")
@@ -93,7 +93,8 @@ def short_config(job: BurstJob) -> TrainConfig:
         start = min(config.learning_starts, max(2 * config.rollout_steps, 32))
         changes["learning_starts"] = start
     if isinstance(config, DQN):
-        changes |= {"exploration_initial_eps": EXPLORATION, "exploration_final_eps": EXPLORATION}
+        epsilon = _mean_exploration(config)
+        changes |= {"exploration_initial_eps": epsilon, "exploration_final_eps": epsilon}
     rollout_steps = config.rollout_steps
     if isinstance(config, OnPolicyConfig) and job.rollout is not None:
         changes["n_steps"] = job.rollout
@@ -101,6 +102,15 @@ def short_config(job: BurstJob) -> TrainConfig:
     rollouts = max(2, math.ceil((start + job.steps) / rollout_steps))
     changes["total_timesteps"] = rollouts * rollout_steps
     return msgspec.structs.replace(config, **changes)
+
+
+def _mean_exploration(config: DQN) -> float:
+    """What a step costs beside the policy depends on how often an action is drawn instead."""
+    ramp = min(1.0, config.exploration_fraction) / 2
+    mean = config.exploration_final_eps + ramp * (
+        config.exploration_initial_eps - config.exploration_final_eps
+    )
+    return min(max(mean, LEAST_RANDOM), MOST_RANDOM)
 
 
 class BurstControl:

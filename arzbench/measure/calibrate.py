@@ -36,9 +36,11 @@ from arzbench.study import PPO, OnPolicyConfig, Study, TrainConfig
 from arzbench.units import format_duration
 
 #: seconds of training measured in each repetition where the steps asked for take less
-BURST_S = 2.0
+BURST_S = 4.0
 #: seconds of evaluation measured in each repetition, at least one episode
-EVAL_S = 0.6
+EVAL_S = 1.0
+#: share of the time allowed that is planned for: a process may take longer than the one before
+PLANNED = 0.9
 #: a repetition that takes longer is broken
 TIMEOUT_S = 1800.0
 
@@ -119,6 +121,7 @@ def _measure_workload(
     share: tuple[float, float],
 ) -> list[BurstResult]:
     bursts: list[BurstResult] = []
+    around_s = 0.0
     began = clock.now()
     with tempfile.TemporaryDirectory(dir=folder, prefix=".calibrate-") as name:
         for repetition in range(repetitions):
@@ -128,9 +131,11 @@ def _measure_workload(
                 label = f"{config.name}, process {repetition + 1}/{repetitions}: {what}"
                 progress(label, share[0] + share[1] * whole)
 
-            left = max_s - (clock.now() - began)
-            job = _next_job(config, bursts, repetition, repetitions, steps, left, name, clock)
+            started = clock.now()
+            left = PLANNED * max_s - (started - began)
+            job = _next_job(config, bursts, repetition, repetitions, steps, left, around_s, name, clock)
             bursts.append(_run_worker(job, worker, Path(name), clock, tell))
+            around_s = clock.now() - started - _training_s(bursts[-1])
     return bursts
 
 
@@ -141,6 +146,7 @@ def _next_job(
     repetitions: int,
     steps: int,
     left_s: float,
+    around_s: float,
     folder: str,
     clock: Clock,
 ) -> BurstJob:
@@ -150,8 +156,7 @@ def _next_job(
     eval_episodes = 1
     if bursts:
         step_s, update_s, eval_s = _pace(config, bursts)
-        fixed_s = _fixed_s(bursts)
-        allowed = max(0.2, min(BURST_S, left_s / (repetitions - repetition) - fixed_s))
+        allowed = max(0.2, min(BURST_S, left_s / (repetitions - repetition) - around_s))
         cycle = step_s + update_s
         wanted = max(wanted, math.ceil(allowed / cycle))
         if isinstance(config, OnPolicyConfig) and 2 * config.rollout_steps * cycle <= 2 * allowed:
@@ -208,11 +213,11 @@ def _pace(config: TrainConfig, bursts: Sequence[BurstResult]) -> tuple[float, fl
     )
 
 
-def _fixed_s(bursts: Sequence[BurstResult]) -> float:
-    """Seconds of a process that do not depend on how much it measures."""
-    phases = bursts[-1].phases
-    kinds = (Phase.IMPORT, Phase.BUILD, Phase.CHECKPOINT, Phase.RESTORE, Phase.TEARDOWN)
-    return sum(_seconds(phases, p) for p in kinds)
+def _training_s(burst: BurstResult) -> float:
+    """Seconds of a process that grow with the steps it measures, and compiling, which the next does not."""
+    own = [p for p in burst.phases if ":" not in p.variant]  # messages by sink are trainings of their own
+    kinds = (*PER_STEP, Phase.UPDATE, Phase.JIT)
+    return sum(_seconds(own, p) for p in kinds)
 
 
 def _seconds(phases: Sequence[PhaseSamples], phase: Phase) -> float:

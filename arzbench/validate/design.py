@@ -157,7 +157,7 @@ def study_of(pair: Pair, timesteps: int, seed: int) -> Study:
         config,
         name=pair.name,
         evaluation=msgspec.structs.replace(
-            config.evaluation, eval_freq=max(1, math.ceil(calls / EVALUATIONS)), n_eval_episodes=3
+            config.evaluation, eval_freq=max(1, calls // EVALUATIONS), n_eval_episodes=3
         ),
         checkpoint=msgspec.structs.replace(
             config.checkpoint, checkpoint_freq=max(1, math.ceil(calls / SAVES))
