@@ -219,11 +219,12 @@ class TrainingControl:
     def _keep_prediction(self, left: Estimate | None) -> None:
         """What is said at a mark goes to the ledger: it can be judged when the run has ended."""
         session = self._session
-        passed = [mark for mark in MARKS if mark <= session.done]
-        session.next_mark = len(passed)
+        passed = [mark for mark in MARKS[session.next_mark :] if mark <= session.done]
+        session.next_mark += len(passed)
         if left is not None:
             told = {"p50_s": left.p50_s, "p90_s": left.p90_s, "p99_s": left.p99_s}
-            session.journal.write("prediction", mark=passed[-1], done=session.done, left=told)
+            for mark in passed:
+                session.journal.write("prediction", mark=mark, done=session.done, left=told)
 
     def _progress(self, training: AbstractTraining, now: float) -> Progress:
         session = self._session
