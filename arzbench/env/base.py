@@ -50,6 +50,7 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         dtype: str = "float64",
         demand: str = "mixed",
         reward: str = "delay",
+        device: str = "cpu",
         render_mode: str | None = None,
     ) -> None:
         """Make the environment; `reset` starts it.
@@ -60,16 +61,19 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
             dtype: `float64` or `float32`.
             demand: `quiet`, `mixed` or `rush`.
             reward: `delay` or `queue_change`.
+            device: Where the roads are computed: `cpu`, `cuda`, or `auto` for the GPU if there is one.
             render_mode: None, or `rgb_array` for a space-time plot of density.
 
         Raises:
-            ValueError: If a name is unknown; the message lists the valid ones.
+            ValueError: If a name is unknown, or there is no such device here; the message lists the
+                valid ones.
         """
         if render_mode is not None:
             pick("render_mode", render_mode, dict.fromkeys(self.metadata["render_modes"]))
         self.batch = self.batch_type(
-            parameters=parameters, scheme=scheme, dtype=dtype, demand=demand, reward=reward
-        )
+            parameters=parameters, scheme=scheme, dtype=dtype, demand=demand, reward=reward,
+            device=device,
+        )  # fmt: skip
         self.render_mode = render_mode
         self.message_log: MessageLog | None = None
         self.history = np.zeros((DECISIONS, self.batch.roads, self.scenario.n_cells), np.float32)

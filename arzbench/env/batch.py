@@ -5,13 +5,14 @@ one, the vector environments are batches of many, so that all give the same numb
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from arzbench.env import DECISIONS
 from arzbench.env.demand import CROSSING, DemandModel, Demands
+from arzbench.env.device import choose
 from arzbench.physics import cpu
 from arzbench.physics.detectors import ACCOUNTS, SEGMENTS, account, detect, sight_of
 from arzbench.physics.parameters import PARAMETER_SETS
@@ -19,9 +20,13 @@ from arzbench.physics.scenario import (
     DTYPES,
     PROFILE_INV_JAM,
     SCHEMES,
+    FloatArray,
     Scenario,
     State,
 )
+
+if TYPE_CHECKING:
+    from arzbench.env.gpu import RoadsOnGpu
 
 Observations: TypeAlias = NDArray[np.float32]
 Floats: TypeAlias = NDArray[np.float64]
@@ -49,7 +54,8 @@ class ArzBatch(ABC):
 
     Attributes:
         observation_size: Length of one environment's observation.
-        state: Roads of all environments, those of one beside each other.
+        device: `cpu` or `cuda`, where the roads are computed.
+        profile: Profile of the roads; see `State`.
         demand: Demand of each episode [veh/s], shape (num_envs, DECISIONS, roads, origins, 2).
         time: Decisions taken in each episode, shape (num_envs,).
     """
@@ -70,15 +76,28 @@ class ArzBatch(ABC):
         demand: str = "mixed",
         reward: str = "delay",
         threads: int = 1,
+        device: str = "cpu",
     ) -> None:
         """Make the batch; `reset_env` starts each environment.
 
+        Args:
+            num_envs: Environments in the batch.
+            parameters: These and the next four are those of `ArzEnv`.
+            scheme: Scheme.
+            dtype: Type of the state.
+            demand: Demand.
+            reward: Reward.
+            threads: Threads of the CPU engine.
+            device: `cpu`, `cuda`, or `auto`: the GPU if there is one.
+
         Raises:
-            ValueError: If a name is unknown; the message lists the valid ones.
+            ValueError: If a name is unknown, or there is no such device here; the message lists the
+                valid ones.
         """
         pick("scheme", scheme, SCHEMES)
         pick("dtype", dtype, DTYPES)
         pick("reward", reward, dict.fromkeys(REWARDS))
+        self.device = choose(device)
         self.num_envs = num_envs
         self.threads = threads
         self.reward_name = reward
@@ -89,19 +108,42 @@ class ArzBatch(ABC):
             **self.layout,
         )
         self.demand_models: tuple[DemandModel, ...] = pick("demand", demand, self.demands)
-        self.state = self.new_state()
+        self._state = self.new_state()
+        self.profile = self._state.profile  # the host's on every device
         shape = (num_envs, DECISIONS, self.roads, self.scenario.origins, 2)
         self.demand = np.zeros(shape)
         self.time = np.zeros(num_envs, np.int64)
         self._every = np.arange(num_envs)
         # Jam density over that of each segment: more than 1 past a lane drop.
-        inverse = self.state.profile[:, PROFILE_INV_JAM, self.scenario.cells].astype(np.float64)
+        inverse = self.profile[:, PROFILE_INV_JAM, self.scenario.cells].astype(np.float64)
         self.narrowing = inverse.reshape(len(inverse), SEGMENTS, -1).mean(axis=2)
         self.narrowing *= self.scenario.parameters.rho_jam
         self._sight = sight_of(self.scenario.parameters)
         queues = 2 * self.scenario.origins + 1
         control: int = self.control_state().shape[1]
         self.observation_size = self.roads * (4 * SEGMENTS + queues) + control + 1
+        self._gpu = self._take_to_gpu(control + 1) if self.device == "cuda" else None
+
+    def _take_to_gpu(self, tail: int) -> "RoadsOnGpu":
+        from arzbench.env.gpu import RoadsOnGpu  # loads CUDA
+
+        by_delay = self.reward_name == "delay"
+        return RoadsOnGpu(
+            self.scenario, self._state, self.narrowing, roads=self.roads, tail=tail,
+            zone=self.limited_cells(), by_delay=by_delay, unit=-DELAY_SCALE if by_delay else -QUEUE_SCALE,
+        )  # fmt: skip
+
+    @property
+    def state(self) -> State:
+        """Roads of all environments, those of one beside each other.
+
+        On a GPU they are brought to the host when this is read, and taken back by the next step.
+        """
+        return self._state if self._gpu is None else self._gpu.host()
+
+    def limited_cells(self) -> tuple[int, int]:
+        """Indices in a row of the cells whose speed limit `apply` sets in `profile`, [first, end)."""
+        return 0, 0
 
     @abstractmethod
     def control_state(self) -> Floats:
@@ -155,18 +197,26 @@ class ArzBatch(ABC):
     def step(self, actions: Integers) -> tuple[Floats, dict[str, Floats]]:
         """Simulate 15 s; return rewards and infos, each of shape (num_envs,)."""
         self.check(actions)
-        before = self.state.totals.copy()
         arrivals = self.demand[self._every, np.minimum(self.time, DECISIONS - 1)]
         red, rate = self.apply(actions)
-        cpu.step(
-            self.scenario, self.state, arrivals.reshape(len(before), -1, 2), red, rate,
-            threads=self.threads,
-        )  # fmt: skip
         self.time += 1
+        arrivals = arrivals.reshape(len(self.profile), -1, 2)
+        if self._gpu is not None:
+            self._write_tail(self._gpu.tail)
+            rows = self._gpu.step(arrivals, red, rate).T
+            return rows[-1], dict(zip(ACCOUNTS, rows, strict=False))
+        before = self.state.totals.copy()
+        cpu.step(self.scenario, self.state, arrivals, red, rate, threads=self.threads)
         info, queue = self.measure(before)
         if self.reward_name == "delay":
             return info["delay"] / -DELAY_SCALE, info
         return (info["queue"] - queue) / -QUEUE_SCALE, info
+
+    def _write_tail(self, out: FloatArray) -> None:
+        """Write the end of the observations: the control's state and the share of the episode gone."""
+        control = self.control_state()
+        out[:, -1 - control.shape[1] : -1] = control
+        out[:, -1] = np.minimum(self.time / DECISIONS, 1.0)
 
     def measure(self, before: Floats) -> tuple[dict[str, Floats], Floats]:
         """Infos of the step that led from totals `before` to now, and the queues before it."""
@@ -176,6 +226,8 @@ class ArzBatch(ABC):
 
     def observe(self) -> Observations:
         """Return the observations of the present state, shape (num_envs, observation_size)."""
+        if self._gpu is not None and (seen := self._gpu.observed()) is not None:
+            return seen
         scenario = self.scenario
         out: Observations = np.empty((self.num_envs, self.observation_size), np.float32)
         detect(
@@ -183,7 +235,5 @@ class ArzBatch(ABC):
             scenario.parameters.rho_jam, self._sight, scenario.cells.start, scenario.n_cells,
             self.roads, 2 * scenario.origins, out,
         )  # fmt: skip
-        control = self.control_state()
-        out[:, -1 - control.shape[1] : -1] = control
-        out[:, -1] = np.minimum(self.time / DECISIONS, 1.0)
+        self._write_tail(out)
         return out

@@ -89,11 +89,16 @@ class LaneDropBatch(FreewayBatch):
         state.profile[:] = self.scenario.profile(jam=jam)
         return state
 
+    def limited_cells(self) -> tuple[int, int]:
+        """Those of the zone."""
+        zone = self._between(*self.zone)
+        return zone.start, zone.stop
+
     def apply(self, actions: Integers) -> tuple[Integers, None]:
         """Set the limits of the zones."""
         p = self.scenario.parameters
         limits = np.minimum(np.array(self.settings)[actions], max(p.v_free_m, p.v_free_c))
-        self.state.profile[:, PROFILE_LIMIT, self._between(*self.zone)] = limits[:, None]
+        self.profile[:, PROFILE_LIMIT, self._between(*self.zone)] = limits[:, None]
         self.setting = actions.copy()
         return np.zeros(self.num_envs, np.int64), None
 

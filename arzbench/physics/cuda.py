@@ -72,10 +72,16 @@ def step(
     orders[:, RED] = red
     orders[:, RATE] = np.inf if rate is None else rate
     orders[:, ARRIVALS : ARRIVALS + 2 * scenario.origins] = np.reshape(demand, (roads, -1))
+    launch(scenario, state, cuda.to_device(orders), *_unread(scenario, roads), numbers_of(scenario))
+
+
+@lru_cache(maxsize=8)
+def _unread(scenario: Scenario, roads: int) -> tuple[Any, Any, Any]:
+    """Narrowing, and arrays for the observations and reports of roads that nobody observes."""
+    real: Any = scenario.float_type
     seen = cuda.device_array((roads, road_size(scenario)), np.float32)
-    report = cuda.device_array((roads, REPORT), real)
     narrowing = cuda.to_device(np.ones((roads, SEGMENTS), real))
-    launch(scenario, state, cuda.to_device(orders), narrowing, seen, report, numbers_of(scenario))
+    return narrowing, seen, cuda.device_array((roads, REPORT), real)
 
 
 def launch(

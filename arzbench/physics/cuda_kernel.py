@@ -222,6 +222,26 @@ def _add_up(sums: Any, i: Any, threads: int, ours: Any, k: Any) -> None:
     cuda.syncthreads()
 
 
+@device
+def _report(
+    arrays: Any, account: Any, where: Any, totals: Any, counts: Any, narrowing: Any, orders: Any,
+    seen: Any, row: Any, dx: Any, sight: Any, k: Any,
+) -> None:  # fmt: skip
+    """Write what happened in a decision, and what the environment observes after it."""
+    e, sums, _, _, _, total, count, _, _ = arrays
+    i, r, roads = where
+    if i == 0:
+        book(sums, total, count, account[r], sight[0], dx)
+    cuda.syncthreads()
+    keep(total, count, totals, counts, i)
+    size = 4 * SEGMENTS + sight[1] + 1
+    detect(e, total, narrowing, seen, r * size, i, sight, k)
+    if r == 0 and i < len(orders) - roads * ORDERS:
+        seen[roads * size + i] = orders[roads * ORDERS + i]
+    if r == 0 and i == 0:
+        report(account, row, sight[5], sight[6], roads, k)
+
+
 def block_threads(n: int) -> int:
     """Threads of a road of n cells: whole warps, a thread for each cell and ghost."""
     return -(-(n + 2 * NUM_GHOST) // WARP) * WARP
@@ -287,15 +307,9 @@ def kernel(real: Any, n: int, scheme: int, roads: int) -> Any:
             for field in range(FIELDS):
                 u[row, field, i + NUM_GHOST - 1] = all_e[r, field, i + NUM_GHOST - 1]
         _add_up(right[r], i, threads, ours, k)
-        if i == 0:
-            book(right[r], total, count, account[r], sight[0], dx)
-        cuda.syncthreads()
-        keep(total, count, totals[row], counts[row], i)
-        size = 4 * SEGMENTS + sight[1] + 1
-        detect(all_e[r], total, narrowing[row], seen[b], r * size, i, sight, k)
-        if r == 0 and i < orders.shape[1] - roads * ORDERS:
-            seen[b, roads * size + i] = orders[b, roads * ORDERS + i]
-        if r == 0 and i == 0:
-            report(account, rows[b], sight[5], sight[6], roads, k)
+        _report(
+            arrays, account, (i, r, roads), totals[row], counts[row], narrowing[row], orders[b],
+            seen[b], rows[b], dx, sight, k,
+        )  # fmt: skip
 
     return advance
