@@ -15,6 +15,8 @@ from arzbench.plan import make_plan
 from arzbench.profiles import find_platform, load_calibration
 from arzbench.records import Calibration, Phase, Plan, Platform, Verdict
 from arzbench.study import DQN, PPO, Study, load_study
+from arzbench.validate.records import Validation
+from arzbench.validate.scores import overruns
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 LOADERS: dict[str, Callable[[Path], Any]] = {
@@ -22,6 +24,7 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     "platform": lambda path: find_platform(path.parent, path.name),
     "calibration": load_calibration,
     "plan": lambda path: store.load(path, "arzbench/plan", Plan, "plan"),
+    "validation": lambda path: store.load(path, "arzbench/validation", Validation, "validation"),
 }
 
 
@@ -86,3 +89,10 @@ def test_plan_1_follows_from_calibration_1() -> None:
     assert again.study == old.study
     assert again.rows[-1].estimate.p50_s == pytest.approx(old.rows[-1].estimate.p50_s, rel=0.01)
     assert [o.key for o in again.options] == [o.key for o in old.options]
+
+
+def test_the_first_validation_still_says_what_it_said() -> None:
+    validation = LOADERS["validation"](golden("validation", 1))
+    assert [r.wall_s for r in validation.runs] == [31.0, 33.5]
+    assert overruns(validation.runs) == [validation.runs[1]]
+    assert validation.runs[0].marks[0].left_p50_s == 28.0

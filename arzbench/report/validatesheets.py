@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from arzbench.report.sheets import Sheet, host_line
 from arzbench.units import format_duration
@@ -31,15 +31,11 @@ def validation_lines(validation: Validation) -> list[str]:
         )
     idle = "an idle machine" if validation.load <= 0.5 else "not an idle machine: the figures say little"
     lines.append(f"load before it began: {validation.load:.1f} ({idle})")
-    sources = sorted({r.spread for r in runs})
-    lines.append(f"width of the intervals from: {sources[0]}" if len(sources) == 1 else _range_of(sources))
+    if runs:
+        first, last = runs[0].spread, runs[-1].spread
+        later = "" if first == last else f"; at the end: {last}"
+        lines.append(f"width of the intervals from: {first}{later}")
     return lines
-
-
-def _range_of(sources: Sequence[str]) -> str:
-    return (
-        f"width of the intervals from: {sources[-1]} at first, the record of finished runs as it grew later"
-    )
 
 
 def validation_sheets(validation: Validation) -> list[Sheet]:
