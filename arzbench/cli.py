@@ -19,20 +19,26 @@ from arzbench.errors import ArzbenchError, ExitCode, tell, unknown
 from arzbench.options import (
     AlgoOption,
     ConfidenceOption,
+    AutoBudgetOption,
     DeviceOption,
     DirOption,
     EnvOption,
     ExpiredOption,
     ForeignOption,
+    ExtendOption,
     FromOption,
     JsonOption,
     PlatformOption,
+    LogPeriodOption,
+    PlanFileOption,
     QuickOption,
     QuotaOption,
     RecordOption,
     SetOption,
+    SessionsOption,
     StudyOption,
     optional_count,
+    TimestepsOption,
     parse_count,
     parse_folder,
     parse_probability,
@@ -164,15 +170,11 @@ def run(
     env: EnvOption = None,
     algo: AlgoOption = None,
     changes: SetOption = None,
-    auto_budget: Annotated[
-        bool, typer.Option("--auto-budget", help="Plan now, and train what fits the quota.")
-    ] = False,
-    plan_file: Annotated[
-        Path | None, typer.Option("--plan", metavar="FILE", help="Carry out this plan file.")
-    ] = None,
-    timesteps: Annotated[
-        str | None, typer.Option("--timesteps", metavar="N", help="Train this many steps, planned or not.")
-    ] = None,
+    auto_budget: AutoBudgetOption = False,
+    plan_file: PlanFileOption = None,
+    timesteps: TimestepsOption = None,
+    extend: ExtendOption = False,
+    max_sessions: SessionsOption = None,
     option: Annotated[str, typer.Option("--option", metavar="A|B|C", help="Which option of the plan.")] = "B",
     quota: QuotaOption = None,
     platform: PlatformOption = None,
@@ -183,15 +185,13 @@ def run(
     device: DeviceOption = None,
     run_id: Annotated[str | None, typer.Option("--run", metavar="ID", help="Continue this run.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew even if a run can be resumed.")] = False,
-    log_period: Annotated[
-        str | None,
-        typer.Option("--log-period", metavar="N|every|off|auto", help="How often messages are written."),
-    ] = None,
+    log_period: LogPeriodOption = None,
     folder: DirOption = Path(),
 ) -> None:
     """Train: checkpointed, resumed by itself when started again, landed before the deadline."""
     from arzbench.commands.common import Prices
-    from arzbench.commands.run import RunOptions, run_run
+    from arzbench.commands.order import RunOptions
+    from arzbench.commands.run import run_run
 
     if log_period is not None:
         from arzbench.commands.logperiod import logging_changes
@@ -207,6 +207,8 @@ def run(
         plan_file=plan_file,
         timesteps=optional_count("--timesteps", timesteps),
         option=option,
+        extend=extend,
+        max_sessions=optional_count("--max-sessions", max_sessions),
         quota=quota,
         platform=platform,
         confidence=parse_probability("--confidence", confidence),

@@ -16,6 +16,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     WILL_NOT_FIT = 3
     MORE_TO_DO = 4
+    SESSIONS_USED = 5
 
 
 class ArzbenchError(Exception):
@@ -43,6 +44,12 @@ class WillNotFitError(ArzbenchError):
 
 class DivergedError(ArzbenchError):
     """A training's loss, weights, observations or rewards are no longer finite numbers."""
+
+
+class SessionsUsedError(ArzbenchError):
+    """A run has had as many sessions as it may."""
+
+    exit_code = ExitCode.SESSIONS_USED
 
 
 class StateError(ArzbenchError):

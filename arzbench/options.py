@@ -53,6 +53,26 @@ ExpiredOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
+AutoBudgetOption = Annotated[
+    bool, typer.Option("--auto-budget", help="Plan now, and train what fits the quota.")
+]
+PlanFileOption = Annotated[
+    Path | None, typer.Option("--plan", metavar="FILE", help="Carry out this plan file.")
+]
+TimestepsOption = Annotated[
+    str | None, typer.Option("--timesteps", metavar="N", help="Train this many steps, planned or not.")
+]
+LogPeriodOption = Annotated[
+    str | None,
+    typer.Option("--log-period", metavar="N|every|off|auto", help="How often messages are written."),
+]
+ExtendOption = Annotated[
+    bool, typer.Option("--extend", help="Let --timesteps be more than before; schedules keep their horizon.")
+]
+SessionsOption = Annotated[
+    str | None, typer.Option("--max-sessions", metavar="N", help="Sessions this run may have in all.")
+]
+
 QuickOption = Annotated[bool, typer.Option("--quick", help="Fewer and shorter rounds, one batch size.")]
 RecordOption = Annotated[
     Path | None, typer.Option("--output", metavar="FILE", help="Keep the raw record here as JSON.")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 import shlex
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -13,83 +14,30 @@ from rich.console import Console
 from arzbench import profiles, runs, store
 from arzbench.clock import Clock, SystemClock, process_start
 from arzbench.commands.common import (
-    Limits,
-    Prices,
     find_limits,
     on_device,
-    plan_now,
     require_training_stack,
     undone,
 )
+from arzbench.commands.order import Order, RunOptions, decide, last_budgets
 from arzbench.commands.report import write_summary
-from arzbench.costmodel import Job, centre
-from arzbench.errors import UsageError, unknown
+from arzbench.costmodel import centre
+from arzbench.errors import UsageError
 from arzbench.measure.host import host_info
 from arzbench.quota import ledger_path, reserved
-from arzbench.records import Estimate, Plan, Platform, RunRecord, StopReason
+from arzbench.records import Platform, RunRecord, StopReason
 from arzbench.report.live import RunDisplay
 from arzbench.report.render import make_console, say
 from arzbench.report.sheets import study_line
 from arzbench.run.predictor import predictor
 from arzbench.run.session import RunOutcome, RunRequest, run_job
-from arzbench.schedule import budgets_for, count_training
-from arzbench.settings import change_study, choose_study
 from arzbench.study import Study
 from arzbench.units import format_duration
 
 #: where the env's own messages go, beside the ledger
 MESSAGES = "messages.log"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """The command line of `arzbench run`."""
-
-    working: Path
-    study: str | None
-    env: str | None
-    algo: str | None
-    changes: tuple[str, ...]
-    auto_budget: bool
-    plan_file: Path | None
-    timesteps: int | None
-    option: str
-    quota: str | None
-    platform: str | None
-    confidence: float
-    prices: Prices
-    device: str | None
-    run_id: str | None
-    fresh: bool
-
-    def check(self) -> None:
-        """Raise a `UsageError` where flags contradict each other or say too little."""
-        given = [self.auto_budget, self.plan_file is not None, self.timesteps is not None]
-        if sum(given) > 1:
-            raise UsageError("--auto-budget, --plan and --timesteps exclude each other", "give one of them")
-        if not any(given) and self.run_id is None:
-            raise UsageError(
-                "how much to train was not said",
-                "--auto-budget (what fits the quota), --plan FILE, --timesteps N, or --run ID to continue",
-            )
-        if self.run_id is not None and self.fresh:
-            raise UsageError("--run continues a run and --fresh starts anew", "give one of them")
-        if self.device is not None and self.study is None and self.env is None:
-            raise UsageError(
-                "--device changes a study, and none is named", "add --study NAME, or --env and --algo"
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What is to be trained, how far, and the prices known."""
-
-    study: Study
-    budgets: tuple[int, ...]
-    why: str
-    plan: Plan | None  # None: not calibrated, prices are learned on the way
-    predicted: Estimate | None
-    quota_s: float | None
+#: seconds without a step that are reported, where steps are not known to take long
+STALL_S = 30.0
 
 
 def run_run(options: RunOptions) -> int:
@@ -100,7 +48,7 @@ def run_run(options: RunOptions) -> int:
     require_training_stack()
     earlier = runs.find(options.working, options.run_id) if options.run_id is not None else None
     limits = find_limits(options.working, options.quota, options.platform, clock)
-    order = _order(options, clock, earlier, limits)
+    order = decide(options, clock, earlier, limits)
     on_device(order.study, None)
     run, order, resumed = _begin_or_resume(options, clock, order, earlier)
     console = make_console()
@@ -113,139 +61,38 @@ def run_run(options: RunOptions) -> int:
     return int(outcome.exit_code)
 
 
-def _order(options: RunOptions, clock: Clock, earlier: runs.Run | None, limits: Limits) -> Order:
-    quota_s, place = limits.seconds, limits.platform
-    if options.plan_file is not None:
-        plan = store.load(options.plan_file, "arzbench/plan", Plan, "plan", "make one: arzbench plan")
-        return _from_plan(plan, options.option, quota_s if quota_s is not None else plan.quota_s)
-    study = earlier.record.study if earlier is not None else _asked_study(options)
-    if options.auto_budget:
-        plan = _planned(options, clock, study, quota_s, place)
-        return _from_plan(plan, options.option, quota_s)
-    if study is None:
-        study = _newest_study(options)
-    if options.timesteps is not None:
-        budgets, why = _share(study, options.timesteps), f"--timesteps {options.timesteps:,}"
-    else:
-        assert earlier is not None
-        budgets, why = earlier.record.budgets, earlier.record.why
-    plan_or_none = _planned_if_calibrated(options, clock, study, place)
-    predicted = None if plan_or_none is None else _predicted(plan_or_none, study, budgets)
-    return Order(
-        study=study, budgets=budgets, why=why, plan=plan_or_none, predicted=predicted, quota_s=quota_s
-    )
-
-
-def _predicted(plan: Plan, study: Study, budgets: tuple[int, ...]) -> Estimate:
-    """The wall time of `budgets`, which no option of the plan is for."""
-    models = {m.workload: m for m in plan.models}
-    parts = []
-    for config, budget in zip(study.trainings, budgets, strict=True):
-        if budget:
-            model = models[config.workload_digest()]
-            schedule = count_training(config, model.facts, budget=budget, state_bytes=model.state_bytes)
-            parts.append((model, schedule))
-    return Job(parts, plan.spread, cold=plan.platform.fresh_machine).estimate()
-
-
-def _asked_study(options: RunOptions) -> Study | None:
-    study = choose_study(
-        options.working,
-        study=options.study,
-        env=options.env,
-        algo=options.algo,
-        changes=options.changes,
-        timesteps=options.timesteps,
-    )
-    return study if study is None else on_device(study, options.device)
-
-
-def _newest_study(options: RunOptions) -> Study:
-    """The study of the newest calibration, as `plan` takes it."""
-    found = profiles.newest_calibration(options.working, host_info(), None, allow_foreign=True)[1].study
-    return change_study(found, options.changes)
-
-
-def _planned(
-    options: RunOptions, clock: Clock, study: Study | None, quota_s: float | None, place: Platform
-) -> Plan:
-    return plan_now(
-        options.working,
-        study,
-        clock,
-        quota_s=quota_s,
-        platform=place,
-        confidence=options.confidence,
-        prices=options.prices,
-        flags="",
-        changes=options.changes,
-    )[0]
-
-
-def _planned_if_calibrated(options: RunOptions, clock: Clock, study: Study, place: Platform) -> Plan | None:
-    """Prices for the guard and the predicted end, where there are any."""
-    try:
-        return _planned(options, clock, study, None, place)
-    except UsageError:
-        return None
-
-
-def _from_plan(plan: Plan, key: str, quota_s: float | None) -> Order:
-    by_key = {o.key: o for o in plan.options}
-    option = by_key.get(key.upper())
-    if option is None and plan.quota_s is None:
-        option = plan.options[0]  # without a quota there is one way: the whole study
-    if option is None:
-        raise unknown("option", key, by_key, "in this plan")
-    why = f"option {option.key}, {option.title}"
-    return Order(
-        study=plan.study,
-        budgets=option.budgets,
-        why=why,
-        plan=plan,
-        predicted=option.estimate,
-        quota_s=quota_s,
-    )
-
-
-def _share(study: Study, timesteps: int) -> tuple[int, ...]:
-    """`timesteps` shared among the trainings in the study's proportions, in whole rollouts."""
-    total = study.total_timesteps
-    if timesteps > total:
-        raise UsageError(
-            f"--timesteps {timesteps:,} is more than the study's {total:,}, where its schedules end",
-            "raise its horizon: --set total_timesteps=N",
-        )
-    if timesteps == total:
-        return tuple(t.total_timesteps for t in study.trainings)
-    budgets = budgets_for(study, timesteps / total)
-    if not any(budgets):
-        least = max(t.rollout_steps for t in study.trainings)
-        raise UsageError(f"--timesteps {timesteps} is less than one rollout", f"at least --timesteps {least}")
-    return budgets
-
-
 def _begin_or_resume(
     options: RunOptions, clock: Clock, order: Order, earlier: runs.Run | None
 ) -> tuple[runs.Run, Order, bool]:
     """The unfinished run of this study with its own budget, or a new run."""
     identity = store.digest(order.study)
-    found = earlier or (None if options.fresh else runs.unfinished(options.working, identity))
+    found = earlier or (None if options.fresh else _to_resume(options, identity))
+    if found is None and options.extend:
+        raise UsageError(
+            "no run of this study can be extended", "name the run: --run ID --timesteps N --extend"
+        )
     if found is None:
         _check(clock, order.study)
         return _begin(options, clock, order, identity), order, False
     if found.record.study_digest != identity:
         raise UsageError(f"run {found.record.id} is of another study", "leave out --run to begin a new one")
+    before = last_budgets(found)
     if options.timesteps is None:
-        order = Order(
-            study=order.study,
-            budgets=found.record.budgets,
-            why=found.record.why,
-            plan=order.plan,
-            predicted=found.record.predicted,
-            quota_s=order.quota_s,
+        order = replace(order, budgets=before, why=found.record.why, predicted=found.record.predicted)
+    elif not options.extend and any(map(operator.gt, order.budgets, before)):
+        raise UsageError(
+            f"{order.why} is more than the {sum(before):,} steps of run {found.record.id}",
+            "--extend lets its budget grow, its schedules keep their horizon\n--fresh begins a new run",
         )
     return found, order, True
+
+
+def _to_resume(options: RunOptions, identity: str) -> runs.Run | None:
+    """The newest run of the study: an unfinished one, or one to be extended."""
+    if not options.extend:
+        return runs.unfinished(options.working, identity)
+    of_study = (r for r in runs.newest_first(options.working) if r.record.study_digest == identity)
+    return next(of_study, None)
 
 
 def _check(clock: Clock, study: Study) -> None:
@@ -286,7 +133,7 @@ def _announce(console: Console, run: runs.Run, order: Order, *, resumed: bool) -
         f"budget: {sum(order.budgets):,} steps ({order.why}), {quota}",
     ]
     if order.plan is None:
-        lines.append("not calibrated: no prediction until prices are learned (arzbench calibrate)")
+        lines.append(f"no prediction until prices are learned: {order.unpriced}")
     for line in lines:
         say(console, line)
 
@@ -318,6 +165,8 @@ def _carry_out(
         run_folder=run.folder,
         checkpoint_folder=runs.checkpoints_folder(options.working, run.record.id),
         session_start=started,
+        max_sessions=options.max_sessions,
+        stall_s=STALL_S,
         predict=predictor(order.plan, order.study, order.budgets),
     )
     logged = any(t.logging.mode != "off" for t in order.study.trainings)
@@ -355,21 +204,29 @@ def _tell(
             profiles.record_prediction(options.working, run.record.host, said_then)
     lines += outcome.notes
     lines.append(f"report: {write_summary(run, run.summary())}")
+    if not ended and outcome.sessions_left == 0:
+        lines.append(f"all {outcome.session} sessions are used; {outcome.session + 1} let it go on:")
     if not ended:
-        lines.append(f"next: {_again(options, run, order)}")
+        lines.append(f"next: {_again(options, run, order, outcome)}")
     for line in lines:
         say(console, line)
 
 
-def _again(options: RunOptions, run: runs.Run, order: Order) -> str:
+def _again(options: RunOptions, run: runs.Run, order: Order, outcome: RunOutcome) -> str:
     """The command that continues this run."""
     words = ["arzbench", "run", "--run", run.record.id]
     quota = options.quota
     if quota is None and options.platform is None and order.quota_s is not None:
         quota = f"{order.quota_s:.0f}s"  # the plan file's
-    for flag, value in (("--quota", quota), ("--platform", options.platform)):
+    sessions = options.max_sessions
+    if sessions is not None:
+        sessions = max(sessions, outcome.session + 1)
+    for flag, value in (
+        ("--quota", quota),
+        ("--platform", options.platform),
+        ("--max-sessions", sessions),
+        ("--dir", None if options.working == Path() else options.working),
+    ):
         if value is not None:
-            words += [flag, value]
-    if options.working != Path():
-        words += ["--dir", str(options.working)]
+            words += [flag, str(value)]
     return shlex.join(words)

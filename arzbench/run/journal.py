@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ class Journal:
         checkpoint only.
         """
         self._ledger = Ledger(path)
+        self._lock = threading.Lock()  # a stall is told from another thread
         self._clock = clock
         self._session_start = session_start
         entries = self._ledger.entries
@@ -72,18 +74,19 @@ class Journal:
 
     def write(self, kind: str, phases: Mapping[str, tuple[float, int]] | None = None, **data: Any) -> None:
         """Append an entry."""
-        self._ledger.append(
-            LedgerEntry(
-                kind=kind,
-                at=self._clock.wall().isoformat(timespec="milliseconds"),
-                session=self.session,
-                elapsed_s=round(self.elapsed_s, 6),
-                training=self.training,
-                step=self.step,
-                phases={p: (round(s, 9), u) for p, (s, u) in (phases or {}).items()},
-                data=data,
+        with self._lock:
+            self._ledger.append(
+                LedgerEntry(
+                    kind=kind,
+                    at=self._clock.wall().isoformat(timespec="milliseconds"),
+                    session=self.session,
+                    elapsed_s=round(self.elapsed_s, 6),
+                    training=self.training,
+                    step=self.step,
+                    phases={p: (round(s, 9), u) for p, (s, u) in (phases or {}).items()},
+                    data=data,
+                )
             )
-        )
 
     def sync(self) -> None:
         """Make it durable."""

@@ -13,7 +13,7 @@ from arzbench.records import LedgerEntry, Phase
 
 FILE = "ledger.jsonl"
 #: kinds of entries that stand whatever state a later session went on from
-FACTS = ("session", "checkpoint", "stop")
+FACTS = ("session", "checkpoint", "stop", "stall")
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ import msgspec
 
 from arzbench import store
 from arzbench.clock import Clock
-from arzbench.errors import ArzbenchError, ExitCode, StateError, UsageError
+from arzbench.errors import ArzbenchError, ExitCode, SessionsUsedError, StateError, UsageError
 from arzbench.measure.host import host_info
 from arzbench.records import CostModel, Phase, Plan, StopReason
 from arzbench.run import ledger
@@ -24,6 +24,7 @@ from arzbench.run.journal import Journal
 from arzbench.run.lock import only_run
 from arzbench.run.progress import Display, Predict, Progress, RunState
 from arzbench.run.signals import Signals
+from arzbench.run.stall import StallWatcher
 from arzbench.study import Study, TrainConfig
 from arzbench.workloads.base import AbstractTraining, AbstractWorkload, StopTraining
 
@@ -51,6 +52,8 @@ class RunRequest:
     checkpoint_folder: Path  # checkpoints and exported models
     session_start: float  # clock.now() when the quota began: at the start of the process
     fresh: bool = False  # earlier states are moved aside
+    max_sessions: int | None = None  # of the run in all
+    stall_s: float | None = None  # without a step until it is reported; None: never
     leave_s: float = 0.3  # from the return of `run_job` to the end of the process
     predict: Predict | None = None
 
@@ -68,12 +71,14 @@ class RunOutcome:
     slack_s: float | None  # left of the quota; None without one
     checkpoint: Path | None  # the newest
     notes: tuple[str, ...] = ()
-    next_command: str = ""  # filled by the caller
+    sessions_left: int | None = None  # that the run may still have; None without a limit
 
     @property
     def exit_code(self) -> ExitCode:
         """What the process tells the shell."""
-        return EXIT_CODES[self.reason]
+        code = EXIT_CODES[self.reason]
+        used_up = code is ExitCode.MORE_TO_DO and self.sessions_left == 0
+        return ExitCode.SESSIONS_USED if used_up else code
 
 
 def run_job(request: RunRequest, workload: AbstractWorkload, clock: Clock, display: Display) -> RunOutcome:
@@ -102,7 +107,9 @@ def run_job(request: RunRequest, workload: AbstractWorkload, clock: Clock, displ
         for config in _to_check(request, resume):
             workload.check(config)
         session = _open_session(request, resume, versions, signals, clock, display)
-        return _Run(request, workload, resume, session).run()
+        watched = (session.guard, session.journal, request.run_folder, clock, request.stall_s)
+        with StallWatcher(*watched):
+            return _Run(request, workload, resume, session, signals).run()
 
 
 def _to_check(request: RunRequest, resume: ResumePoint) -> list[TrainConfig]:
@@ -125,6 +132,11 @@ def _open_session(
     newest = resume.newest
     manifest = None if newest is None else newest.manifest
     journal = Journal(request.run_folder / ledger.FILE, manifest, start, clock)
+    if request.max_sessions is not None and journal.session > request.max_sessions:
+        raise SessionsUsedError(
+            f"run {request.run_id} has had its {request.max_sessions} sessions",
+            f"one more: --max-sessions {journal.session}",
+        )
     for seconds, size in journal.saves:
         guard.saved(seconds, size)
     return Session(
@@ -149,12 +161,18 @@ class _Run:
     """The trainings of a study, in order."""
 
     def __init__(
-        self, request: RunRequest, workload: AbstractWorkload, resume: ResumePoint, session: Session
+        self,
+        request: RunRequest,
+        workload: AbstractWorkload,
+        resume: ResumePoint,
+        session: Session,
+        signals: Signals,
     ) -> None:
         self._request = request
         self._workload = workload
         self._resume = resume
         self._session = session
+        self._signals = signals
         self._notes: list[str] = []
         self._compiled = False
 
@@ -229,13 +247,15 @@ class _Run:
         guard.begin(config, self._model(config))
         guard.require(guard.cost_of(Phase.BUILD), f"building {config.name}")
         if not self._compiled:
-            self._compile(config)
+            with self._signals.at_once():
+                self._compile(config)
         checkpoints = CheckpointStore(
             self._request.checkpoint_folder, config.checkpoint.keep_last, session.clock
         )
         checkpoints.skipped.update(self._resume.skipped)
         control = TrainingControl(session, index, checkpoints)
-        training = self._create(control, config, budget, found)
+        with self._signals.at_once():
+            training = self._create(control, config, budget, found)
         control.start(training)
         if not done:
             self._drive(training, control, index)
@@ -290,7 +310,7 @@ class _Run:
 
     def _end(self, reason: StopReason, detail: str) -> RunOutcome:
         session, journal = self._session, self._session.journal
-        now = session.clock.now()
+        now, most = session.clock.now(), self._request.max_sessions
         slack = None if session.quota_s is None else session.guard.deadline - now
         outcome = RunOutcome(
             reason=reason,
@@ -302,6 +322,7 @@ class _Run:
             slack_s=slack,
             checkpoint=session.checkpoint,
             notes=tuple(self._notes),
+            sessions_left=None if most is None else most - journal.session,
         )
         journal.write(
             "stop",

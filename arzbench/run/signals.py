@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
+
+from arzbench.records import StopReason
+from arzbench.workloads.base import StopTraining
 
 HONOURED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -20,6 +25,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.first: str | None = None
+        self._at_once = False
         self.later = 0
         self._before: dict[signal.Signals, Any] = {}
 
@@ -35,15 +41,28 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within, a signal raises `StopTraining` where it finds the program: nothing is there to be saved."""
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if self.first is None:
             self.first = name
-            said = f"{name}: saving at the next consistent point, then stopping\n"
+            done = "nothing new to save" if self._at_once else "saving at the next consistent point"
+            said = f"{name}: {done}, then stopping\n"
         else:
             self.later += 1
             said = f"{name}: already stopping, a save is never cut short\n"
         os.write(2, said.encode())  # print is not safe within a handler
+        if self._at_once:
+            self._at_once = False
+            raise StopTraining(StopReason.SIGNAL, self.told)
 
     @property
     def told(self) -> str:
