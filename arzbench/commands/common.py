@@ -12,7 +12,7 @@ from pathlib import Path
 from arzbench import store
 from arzbench.clock import Clock, boot_time
 from arzbench.errors import UsageError, unknown
-from arzbench.measure.host import gpu_name, host_info
+from arzbench.measure.host import devices, gpu_name, host_info, host_of
 from arzbench.plan import LOCAL, make_plan
 from arzbench.profiles import expired, find_platform, named_calibration, newest_calibration, past_ratios
 from arzbench.quota import Surroundings, ask_system, detect, ledger_path, session_left, week
@@ -38,11 +38,31 @@ def on_device(study: Study, device: str | None) -> Study:
             raise unknown("device", device, DEVICES)
         study = change_study(study, [f'device="{device}"'])
     for config in study.trainings:
-        if config.device not in DEVICES:
-            raise unknown("device", config.device, DEVICES, f"in training {config.name!r}")
-        if config.device == "cuda" and gpu_name() is None:
-            raise UsageError("device 'cuda': no NVIDIA GPU was found on this machine", "use --device cpu")
+        asked_for = devices(config)
+        for asked in asked_for:
+            if asked not in DEVICES:
+                raise unknown("device", asked, DEVICES, f"in training {config.name!r}")
+        if "cuda" in asked_for:
+            require_gpu()
+        if "cuda" in asked_for[1:]:
+            require_numba_cuda()
     return study
+
+
+def require_gpu() -> None:
+    """Raise a `UsageError` unless an NVIDIA GPU is found."""
+    if gpu_name() is None:
+        message = "device 'cuda': no NVIDIA GPU was found on this machine"
+        raise UsageError(message, "use --device cpu (or auto)")
+
+
+def require_numba_cuda() -> None:
+    """Raise a `UsageError` unless what runs the traffic model on a GPU is installed."""
+    if importlib.util.find_spec("numba_cuda") is None:
+        raise UsageError(
+            "device 'cuda': the traffic model needs numba-cuda there, and it is not installed",
+            'pip install "arzbench[cuda]"\nor leave the env on the CPU: --set env_kwargs.device=cpu',
+        )
 
 
 def require_training_stack() -> None:
@@ -146,7 +166,7 @@ def plan_now(
     changes: Sequence[str] = (),
 ) -> tuple[Plan, Path, Calibration]:
     """A plan by `prices`; without a study, the calibration's own under `changes`."""
-    host = host_info(*_device_of(study))
+    host = _host_for(study)
     path, calibration = prices.find(working, host, study, clock)
     if study is None:
         study = change_study(calibration.study, changes)
@@ -155,7 +175,7 @@ def plan_now(
                 "--set changes a study, and none is named: the calibrated one was not measured so",
                 "add --study NAME, or --env and --algo, as in arzbench calibrate",
             )
-        host = host_info(*_device_of(study))
+        host = _host_for(study)
     plan = make_plan(
         study,
         calibration,
@@ -172,9 +192,8 @@ def plan_now(
     return plan, path, calibration
 
 
-def _device_of(study: Study | None) -> tuple[str, int]:
-    first = study.trainings[0] if study is not None else None
-    return (first.device, first.torch_threads) if first is not None else ("cpu", 1)
+def _host_for(study: Study | None) -> HostInfo:
+    return host_info() if study is None else host_of(study.trainings[0])
 
 
 def save_plan_path(working: Path, plan: Plan) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from arzbench.errors import UsageError
 from arzbench.logs.periodic import AUTO_SHARE, parse_period
-from arzbench.measure.host import host_info
+from arzbench.measure.host import host_of
 from arzbench.profiles import newest_calibration
 from arzbench.report.logsheets import auto_period
 from arzbench.settings import choose_study
@@ -52,8 +52,7 @@ def _measured(
     chosen = choose_study(working, study=study, env=env, algo=algo, changes=changes)
     assert chosen is not None
     first = chosen.trainings[0]
-    host = host_info(first.device, first.torch_threads)
-    _, calibration = newest_calibration(working, host, chosen, allow_foreign=False)
+    _, calibration = newest_calibration(working, host_of(first), chosen, allow_foreign=False)
     samples = calibration.find(first.workload_digest())
     assert samples is not None
     if not any(":" in item.variant for item in samples.phases):

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from arzbench.records import HostInfo
+from arzbench.study import OWN_ENVS, TrainConfig
 
 
 def host_info(device: str = "cpu", torch_threads: int = 1) -> HostInfo:
@@ -25,6 +26,19 @@ def host_info(device: str = "cpu", torch_threads: int = 1) -> HostInfo:
         device=(gpu_name() or "cpu") if device in ("cuda", "auto") else "cpu",
         torch_threads=torch_threads,
     )
+
+
+def host_of(config: TrainConfig) -> HostInfo:
+    """This host, for a training: with its GPU if the net or the env's roads may be there."""
+    device = "cpu" if set(devices(config)) == {"cpu"} else "auto"
+    return host_info(device, config.torch_threads)
+
+
+def devices(config: TrainConfig) -> tuple[str, ...]:
+    """Devices a training asks for: its net's, and in an env of this package that of the roads."""
+    if not config.env.rpartition(":")[2].startswith(OWN_ENVS):
+        return (config.device,)
+    return config.device, str(config.env_kwargs.get("device", config.device))
 
 
 def gpu_name() -> str | None:

@@ -31,7 +31,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from arzbench.clock import Clock, SystemClock
 from arzbench.errors import StateError, UsageError, unknown
 from arzbench.records import Phase
-from arzbench.study import TrainConfig
+from arzbench.study import OWN_ENVS, TrainConfig
 from arzbench.workloads.base import AbstractWorkload, Recorder, TrainingState
 from arzbench.workloads.episodes import Episodes, Player, controlled, randomly
 from arzbench.workloads.meter import Meter
@@ -189,7 +189,7 @@ class SB3Workload(AbstractWorkload):
 
     def load(self) -> dict[str, str]:
         register_plugins()
-        names = ("torch", "stable_baselines3", "gymnasium", "numpy", "numba")
+        names = ("torch", "stable_baselines3", "gymnasium", "numpy", "numba", "numba-cuda")
         found = {}
         for name in names:
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -281,6 +281,8 @@ def make_env(config: TrainConfig) -> gymnasium.Env[Any, Any]:
         some = near or [n for n in gymnasium.registry if n.startswith(("arzbench/", "CartPole-"))]
         raise unknown("env", name, some, "any env registered with Gymnasium will do, also module:Name-v0")
     arguments: dict[str, Any] = dict(config.env_kwargs)
+    if name.startswith(OWN_ENVS):
+        arguments.setdefault("device", config.device)
     try:
         return gymnasium.make(config.env, **arguments)
     except Exception as error:
