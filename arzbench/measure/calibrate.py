@@ -22,7 +22,7 @@ import msgspec
 from arzbench.clock import Clock
 from arzbench.errors import ArzbenchError, StateError, UsageError
 from arzbench.measure.burst import COLD, WARM, BurstJob, BurstResult
-from arzbench.measure.host import host_info
+from arzbench.measure.host import host_of
 from arzbench.measure.phases import PER_STEP
 from arzbench.records import (
     Calibration,
@@ -40,7 +40,7 @@ BURST_S = 4.0
 #: seconds of evaluation measured in each repetition, at least one episode
 EVAL_S = 1.0
 #: share of the time allowed that is planned for: a process may take longer than the one before
-PLANNED = 0.9
+PLANNED = 0.85
 #: a repetition that takes longer is broken
 TIMEOUT_S = 1800.0
 
@@ -88,7 +88,7 @@ def calibrate(
     return Calibration(
         id=f"{study.name}-{created:%Y%m%dT%H%M%SZ}",
         created=created.isoformat(timespec="seconds"),
-        host=host_info(first.device, first.torch_threads),
+        host=host_of(first),
         study=study,
         versions=versions,
         steps=steps,

@@ -135,7 +135,7 @@ def probability_within(left: Estimate, seconds: float) -> float:
     """How likely what is left, log-normal by its P50 and P90, ends within `seconds`."""
     if seconds <= 0:
         return 0.0
-    if left.p50_s <= 0:
-        return 1.0
+    if left.p50_s <= 0 or left.p90_s <= left.p50_s:
+        return float(seconds >= left.p50_s)
     sigma = math.log(left.p90_s / left.p50_s) / 1.2816
     return 0.5 * math.erfc(-math.log(seconds / left.p50_s) / sigma / math.sqrt(2))

@@ -59,4 +59,6 @@ def test_the_probability_of_ending_in_time_is_that_of_the_estimate() -> None:
     for seconds, probability in ((100.0, 0.5), (120.0, 0.9), (139.3, 0.99)):
         assert probability_within(left, seconds) == pytest.approx(probability, abs=0.002)
     assert probability_within(left, 0.0) == 0.0
+    certain = Estimate(p50_s=5.0, p90_s=5.0, p99_s=5.0)
+    assert (probability_within(certain, 4.9), probability_within(certain, 5.0)) == (0.0, 1.0)
     assert probability_within(Estimate(p50_s=0.0, p90_s=0.0, p99_s=0.0), 1.0) == 1.0
