@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from arzbench import profiles, quota
@@ -62,6 +63,40 @@ def test_a_package_that_is_missing_is_said_with_the_fix(monkeypatch: pytest.Monk
     ]
     assert [(f.missing, f.found) for f in found] == [(True, "not installed")]
     assert 'pip install "arzbench[train]"' in found[0].fix
+
+
+@pytest.mark.parametrize(
+    ("device", "version", "found", "missing"),
+    [
+        ("cpu", None, "not installed; only a GPU needs it", False),
+        ("cpu", "0.30.0", "0.30.0", False),
+        ("Tesla T4", None, "not installed", True),
+        ("Tesla T4", "0.30.0", "0.30.0", False),
+    ],
+)
+def test_numba_cuda_is_missing_only_beside_a_gpu(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    version: str | None,
+    found: str,
+    missing: bool,
+) -> None:
+    here, versions = msgspec.structs.replace(host_info(), device=device), importlib.metadata.version
+
+    def lookup(name: str) -> str:
+        if name != "numba-cuda":
+            return versions(name)
+        if version is None:
+            raise importlib.metadata.PackageNotFoundError
+        return version
+
+    monkeypatch.setattr(doctor, "host_info", lambda _: here)
+    monkeypatch.setattr(importlib.metadata, "version", lookup)
+    told = findings(tmp_path)
+    assert told["GPU"]["found"] == (device if device != "cpu" else "none (by nvidia-smi)")
+    assert (told["numba-cuda"]["found"], told["numba-cuda"]["missing"]) == (found, missing)
+    assert ('pip install "arzbench[cuda]"' in told["numba-cuda"]["fix"]) == missing
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

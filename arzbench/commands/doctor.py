@@ -75,8 +75,10 @@ def examine(working: Path, clock: Clock, *, with_torch: bool) -> Iterator[Findin
     yield Finding(what="arzbench", found=f"{__version__}, Python {host.python}")
     yield Finding(what="host", found=host_line(host))
     yield _threads(host)
-    yield Finding(what="GPU", found=host.device if host.device != "cpu" else "none (by nvidia-smi)")
+    gpu = host.device if host.device != "cpu" else None
+    yield Finding(what="GPU", found=gpu or "none (by nvidia-smi)")
     yield from (_package(name, need) for name, need in PACKAGES.items())
+    yield _numba_cuda(gpu)
     if with_torch:
         yield _torch()
     yield from (_folder(working / name) for name in ("profiles", "reports", "checkpoints"))
@@ -96,6 +98,17 @@ def _package(name: str, need: str) -> Finding:
     except importlib.metadata.PackageNotFoundError:
         fix = f'{need} need it: pip install "arzbench[train]"'
         return Finding(what=name, found="not installed", missing=True, fix=fix)
+
+
+def _numba_cuda(gpu: str | None) -> Finding:
+    """What takes the traffic model to a GPU: missing only where there is one."""
+    finding = _package("numba-cuda", "")
+    if not finding.missing:
+        return finding
+    if gpu is None:
+        return Finding(what="numba-cuda", found="not installed; only a GPU needs it")
+    fix = f'the traffic model needs it on the {gpu}: pip install "arzbench[cuda]"'
+    return Finding(what="numba-cuda", found="not installed", missing=True, fix=fix)
 
 
 def _torch() -> Finding:
