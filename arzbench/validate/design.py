@@ -34,6 +34,8 @@ LEAST_S, MOST_S = 20.0, 120.0
 FACTORS = (1.0, 1.15, 0.9, 1.05, 0.95, 1.1)
 #: what a calibration, the two trials beside it, and a run's start and bookkeeping take, roughly
 CALIBRATE_S, TRIAL_S, AROUND_S = 45.0, 14.0, 2.0
+#: of a quick validation: less, and starting the processes leaves no time to measure
+QUICK_CALIBRATE_S = 30.0
 #: runs of each pair as long as they can be of a reasonable length
 USUAL_RUNS = 6
 #: training steps a calibration is told of before its study is sized by it
@@ -66,11 +68,11 @@ def make_design(
     """
     if quick and planned_s is None:
         beside = _share(4, neighbour)
-        return _design(pairs, 4 - beside, beside, 12.0, 20.0, None, seed)
+        return _design(pairs, 4 - beside, beside, 12.0, QUICK_CALIBRATE_S, None, seed)
     if planned_s is None:
         beside = _share(USUAL_RUNS, neighbour)
         return _design(pairs, USUAL_RUNS - beside, beside, 40.0, None, None, seed)
-    calibrate_s = 20.0 if quick else None
+    calibrate_s = QUICK_CALIBRATE_S if quick else None
     for runs in (USUAL_RUNS, 4, 2):
         beside = _share(runs, neighbour)
         target = _target(len(pairs), runs, beside, calibrate_s, planned_s)
