@@ -23,7 +23,7 @@ from arzbench.commands.order import Order, RunOptions, decide, last_budgets
 from arzbench.commands.report import write_summary
 from arzbench.costmodel import centre
 from arzbench.errors import UsageError
-from arzbench.measure.host import host_info
+from arzbench.measure.host import host_of
 from arzbench.quota import ledger_path, reserved
 from arzbench.records import Platform, RunRecord, StopReason
 from arzbench.report.live import RunDisplay
@@ -121,7 +121,7 @@ def _begin(options: RunOptions, clock: Clock, order: Order, identity: str) -> ru
         why=order.why,
         quota_s=order.quota_s,
         predicted=order.predicted,
-        host=host_info(first.device, first.torch_threads),
+        host=host_of(first),
     )
     return runs.begin(options.working, record)
 

@@ -13,7 +13,7 @@ import msgspec
 from arzbench import store
 from arzbench.clock import Clock
 from arzbench.errors import ArzbenchError, ExitCode, SessionsUsedError, StateError, UsageError
-from arzbench.measure.host import host_info
+from arzbench.measure.host import host_of
 from arzbench.records import CostModel, Phase, Plan, StopReason
 from arzbench.run import ledger
 from arzbench.run.checkpoint import Checkpoint, CheckpointStore
@@ -205,7 +205,7 @@ class _Run:
     def _begin(self) -> None:
         request, journal, newest = self._request, self._session.journal, self._resume.newest
         first = request.study.trainings[0]
-        host = host_info(first.device, first.torch_threads)
+        host = host_of(first)
         versions = self._session.versions
         plan_file = request.run_folder / "plan.json"
         if request.plan is not None and not plan_file.exists():
