@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from arzbench import __version__
+from arzbench.cli_compare import compare
 from arzbench.cli_validate import validate
 from arzbench.errors import ArzbenchError, ExitCode, tell, unknown
 from arzbench.options import (
@@ -349,6 +350,7 @@ def quota(
     run_quota(working=parse_folder(folder), platform=platform, used=used, as_json=as_json)
 
 
+app.command()(compare)
 app.command()(validate)
 
 

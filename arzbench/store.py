@@ -33,6 +33,7 @@ VERSIONS = {
     "arzbench/validation": 1,
     "arzbench/design": 1,
     "arzbench/bench": 1,
+    "arzbench/comparison": 1,
 }
 #: (schema, version) -> how to make the next version of it
 MIGRATIONS: dict[tuple[str, int], Migration] = {

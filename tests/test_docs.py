@@ -16,6 +16,7 @@ from arzbench import records, store, study
 from arzbench.bench import record as bench
 from arzbench.cli import app
 from arzbench.errors import ExitCode
+from arzbench.report import contest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
@@ -140,6 +141,7 @@ WRITTEN = [
     records.Platform, records.Plan, records.CostModel, records.Coefficient, records.Spread, records.Estimate,
     records.TrainSchedule, records.PhaseCount, records.TableRow, records.PlanOption, records.RunRecord,
     records.LedgerEntry, bench.Bench, bench.Peak, bench.Speed, bench.Through,
+    contest.Comparison, contest.PolicyResult, contest.Difference,
 ]  # fmt: skip
 
 

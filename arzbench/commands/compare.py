@@ -1,117 +1,167 @@
-"""`arzbench plan --platform a,b,c`: the same study and prices under the limits of each."""
+"""`arzbench compare`."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from arzbench import store
-from arzbench.clock import Clock
-from arzbench.commands.common import AUTO, Prices, plan_now
-from arzbench.errors import UsageError, WillNotFitError
-from arzbench.plan import whole_estimate
-from arzbench.profiles import find_platform
-from arzbench.records import Plan, Platform
+from arzbench import runs, store
+from arzbench.clock import SystemClock
+from arzbench.commands.common import ensure_file, require_training_stack
+from arzbench.errors import UsageError, unknown
+from arzbench.logs.plot import require_matplotlib
+from arzbench.report.contest import Comparison, PolicyResult, compare, comparison_sheets, plot_comparison
 from arzbench.report.render import make_console, say, show
-from arzbench.report.sheets import Sheet
-from arzbench.study import Study
-from arzbench.units import format_duration, parse_duration
+from arzbench.run.checkpoint import CheckpointStore
+from arzbench.run.job import model_file
+from arzbench.settings import change_study, choose_study
+from arzbench.study import AnyConfig, Study
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """What is asked of every platform."""
+class CompareOptions:
+    """The command line of `arzbench compare`."""
 
     working: Path
-    study: Study | None
-    changes: Sequence[str]
-    quota: str | None
-    platforms: Sequence[str]
-    confidence: float
-    prices: Prices
+    run_id: str | None
+    study: str | None
+    model: Path | None
+    env: str | None
+    algo: str | None
+    changes: tuple[str, ...]
+    training: str | None
+    seeds: int
+    plot: Path | None
+    as_json: bool
+
+    def check(self) -> None:
+        """Raise a `UsageError` where flags contradict each other or say too little."""
+        named = self.study is not None or self.env is not None or self.algo is not None
+        if self.run_id is not None and (named or self.model is not None):
+            raise UsageError("--run names models and their env by itself", "leave out the other flags")
+        if self.model is not None and not named:
+            raise UsageError(
+                f"--model {self.model} does not say on which env", "add --study NAME, or --env ID --algo NAME"
+            )
+        if self.model is None and (self.env is not None or self.algo is not None):
+            raise UsageError("--env and --algo are of a model, and none is named", "add --model FILE.zip")
+        if self.plot is not None:
+            require_matplotlib()
+            ensure_file(self.plot, "--plot")
 
 
-def compare(asked: Comparison, clock: Clock, *, as_json: bool) -> None:
-    """Show one line a platform; with `as_json`, all plans as a JSON array.
-
-    Raises:
-        UsageError: an unknown platform, or nothing that prices can come from.
-    """
-    if asked.quota == AUTO:
-        raise UsageError("--quota auto is of one platform, the one here", "leave it out: each has its limit")
-    plans = [(place, _plan(asked, place, clock)) for place in _platforms(asked)]
-    made = [plan for _, plan in plans if plan is not None]
-    if as_json:
-        texts = [store.encode("arzbench/plan", plan).strip() for plan in made]
-        sys.stdout.buffer.write(b"[" + b",".join(texts) + b"]\n")
+def run_compare(options: CompareOptions) -> None:
+    """Play, compare, show."""
+    options.check()
+    require_training_stack()
+    comparison = _comparison(options)
+    if options.plot is not None:
+        plot_comparison(comparison, options.plot)
+    if options.as_json:
+        sys.stdout.buffer.write(store.encode("arzbench/comparison", comparison))
         return
     console = make_console()
-    if made:
-        first = made[0]
-        say(console, f"study {first.study.name}: {first.study.total_timesteps:,} training steps")
-        say(console, f"prices: {first.calibration_path}")
-        say(console, "the limits are each platform's; the prices were measured on "
-            f"{first.host.name} ({first.host.device}) alone")  # fmt: skip
-    show(console, [_sheet(plans)])
+    say(console, f"{comparison.env} {comparison.env_kwargs or ''}: {comparison.source}")
+    show(console, comparison_sheets(comparison))
+    if options.plot is not None:
+        say(console, f"figure: {options.plot}")
 
 
-def _platforms(asked: Comparison) -> list[Platform]:
-    return [find_platform(asked.working, name) for name in dict.fromkeys(asked.platforms)]
+def _comparison(options: CompareOptions) -> Comparison:
+    run, study = _asked(options)
+    chosen = _chosen(study, options.training)
+    first = study.trainings[chosen[0]]
+    from arzbench.workloads.contest import Contest
+
+    contest = Contest(first, options.seeds, threads=len(os.sched_getaffinity(0)))
+    models = list(_models(options, run, study, chosen))
+    errors = make_console(stderr=True)
+    played = []
+    with errors.status("") as status:
+        for name in contest.baselines:
+            status.update(f"{options.seeds} episodes under {name}")
+            played.append(_result(name, "baseline", contest.play_baseline(name)))
+        for name, model in models:
+            status.update(f"{options.seeds} episodes under {name}")
+            played.append(_result(name, "trained", contest.play_model(model)))
+    source = f"run {run.record.id}" if run is not None else f"model {options.model}"
+    return compare(first.env, first.env_kwargs, source, contest.seeds, played)
 
 
-def _plan(asked: Comparison, place: Platform, clock: Clock) -> Plan | None:
-    """None where not one rollout fits. A quota longer than a session counts as one session."""
-    limits = [s for s in (place.session_s, asked.quota and parse_duration(asked.quota)) if s]
-    try:
-        return plan_now(
-            asked.working,
-            asked.study,
-            clock,
-            quota_s=min(limits, default=None),
-            platform=place,
-            confidence=asked.confidence,
-            prices=asked.prices,
-            flags="",
-            changes=asked.changes,
-        )[0]
-    except WillNotFitError:
-        return None
+def _result(name: str, kind: str, values: dict[str, Any]) -> PolicyResult:
+    return PolicyResult(name=name, kind=kind, values={m: tuple(v.tolist()) for m, v in values.items()})
 
 
-def _sheet(plans: Sequence[tuple[Platform, Plan | None]]) -> Sheet:
-    return Sheet(
-        title="the whole study on each platform",
-        columns=(
-            "platform",
-            "session",
-            "a week",
-            "P50",
-            "P90",
-            "P99",
-            "P(fits)",
-            "",
-            "safe steps",
-            "sessions",
-        ),
-        align="lrrrrrrlrr",
-        rows=tuple(_cells(place, plan) for place, plan in plans),
-        notes=("safe: training steps that fit a session; sessions: of the whole study, resuming included",),
+def _asked(options: CompareOptions) -> tuple[runs.Run | None, Study]:
+    """The run whose models are meant (None: a model by its file) and the study they are of."""
+    study = choose_study(
+        options.working, study=options.study, env=options.env, algo=options.algo, changes=options.changes
     )
+    if options.model is not None:
+        assert study is not None
+        return None, study
+    if study is None:
+        run = runs.find(options.working, options.run_id)
+    else:
+        digest = store.digest(
+            choose_study(options.working, study=options.study, env=None, algo=None, changes=())
+        )
+        of_study = [r for r in runs.newest_first(options.working) if r.record.study_digest == digest]
+        if not of_study:
+            raise UsageError(
+                f"no run of the study {study.name!r} in {runs.reports_folder(options.working)}",
+                f"train it: arzbench run --study {options.study} --timesteps {study.total_timesteps}",
+            )
+        run = of_study[0]
+    return run, change_study(run.record.study, options.changes)
 
 
-def _cells(place: Platform, plan: Plan | None) -> tuple[str, ...]:
-    weekly = "-" if place.weekly_s is None else format_duration(place.weekly_s)
-    if plan is None:
-        limit = "-" if place.session_s is None else format_duration(place.session_s)
-        return (place.name, limit, weekly, "-", "-", "-", "0%", "too short", "0", "-")
-    limit = "-" if plan.quota_s is None else format_duration(plan.quota_s)
-    estimate, whole = whole_estimate(plan), plan.rows[-1]
-    times = [format_duration(s) for s in (estimate.p50_s, estimate.p90_s, estimate.p99_s)]
-    chance = "-" if whole.probability is None else f"{whole.probability:.0%}"
-    verdict = "-" if whole.verdict is None else whole.verdict.value
-    safe = "-" if plan.safe_timesteps is None else f"{plan.safe_timesteps:,}"
-    entire = [o for o in plan.options if o.budgets == tuple(t.total_timesteps for t in plan.study.trainings)]
-    sessions = str(entire[-1].sessions) if entire else "-"
-    return (place.name, limit, weekly, *times, chance, verdict, safe, sessions)
+def _chosen(study: Study, name: str | None) -> list[int]:
+    """Indices of the trainings compared: all, or the one called `name`."""
+    names = [t.name for t in study.trainings]
+    if name is not None:
+        if name not in names:
+            raise unknown("training", name, names)
+        return [names.index(name)]
+    first = study.trainings[0]
+    if any((t.env, t.env_kwargs) != (first.env, first.env_kwargs) for t in study.trainings):
+        raise UsageError("the trainings are not of one env", f"--training NAME, one of {', '.join(names)}")
+    return list(range(len(names)))
+
+
+def _models(
+    options: CompareOptions, run: runs.Run | None, study: Study, chosen: list[int]
+) -> Iterator[tuple[str, Any]]:
+    from arzbench.workloads.contest import load_model
+
+    if run is None:
+        assert options.model is not None
+        if not options.model.is_file():
+            raise UsageError(f"no such file: {options.model}", "a .zip of a trained model")
+        yield options.model.stem, load_model(study.trainings[chosen[0]], options.model)
+        return
+    for index in chosen:
+        config = study.trainings[index]
+        yield config.name, _trained(options.working, run, index, config)
+
+
+def _trained(working: Path, run: runs.Run, index: int, config: AnyConfig) -> Any:
+    """The exported model, or what the newest checkpoint holds of it."""
+    from arzbench.workloads.contest import load_model, restore_model
+
+    folder = runs.checkpoints_folder(working, run.record.id)
+    exported = folder / model_file(run.record.study, index)
+    if exported.exists() and not config.vec_normalize:
+        return load_model(config, exported)
+    clock = SystemClock()
+    found = CheckpointStore(folder, keep_last=1, clock=clock).newest(run.record.study_digest, index)
+    if found is None:
+        raise UsageError(
+            f"run {run.record.id} has no model of {config.name!r} yet",
+            f"go on with it: arzbench run --run {run.record.id}",
+        )
+    return restore_model(config, found.load(), clock)

@@ -19,7 +19,7 @@ from arzbench.commands.common import (
     save_plan_path,
     undone,
 )
-from arzbench.commands.compare import Comparison, compare
+from arzbench.commands.platforms import PlatformsAsked, compare_platforms
 from arzbench.errors import UsageError
 from arzbench.profiles import names, of_machine
 from arzbench.records import Plan
@@ -57,7 +57,7 @@ def run_plan(
     if platform is not None and "," in platform:
         if output is not None:
             raise UsageError("--output keeps one plan, and several platforms are compared", "name one")
-        asked = Comparison(
+        asked = PlatformsAsked(
             working=working,
             study=chosen,
             changes=changes,
@@ -66,7 +66,7 @@ def run_plan(
             confidence=confidence,
             prices=prices,
         )
-        compare(asked, clock, as_json=as_json)
+        compare_platforms(asked, clock, as_json=as_json)
         return
     limits = find_limits(working, quota, platform, clock)
     plan, _, calibration = plan_now(
