@@ -5,13 +5,14 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 
-.PHONY: help demo test lint check-cuda ci
+.PHONY: help demo test lint check-cuda torture ci
 
 help:
 	@echo "make demo         the road end to end on a small budget: calibrate, plan, run, resume, report"
 	@echo "make test         all tests"
 	@echo "make lint         style, types, import contracts"
 	@echo "make check-cuda   compile the CUDA kernels, without a GPU"
+	@echo "make torture      1,200 kills of real trainings, resumed and compared bit for bit (a quarter of an hour)"
 	@echo "make ci           lint, check-cuda and test, as a merge must pass them"
 
 demo: .venv/.ready
@@ -30,6 +31,9 @@ lint: .venv/.ready
 # an environment of its own because numba-cuda replaces Numba's CUDA in every process.
 check-cuda: .venv-cuda/.ready
 	@.venv-cuda/bin/python -m pytest -q tests/physics/test_cuda.py -k compile
+
+torture: .venv/.ready
+	@$(BIN)/python scripts/torture.py $(ARGS)
 
 ci:
 	@.ci/run

@@ -67,7 +67,9 @@ __all__ = [
 #: kept free on the disk beyond the checkpoint itself
 SPARE_BYTES = 1 << 20
 #: the moments of a save at which a test may cut it off
-POINTS = ("before-write", "after-write", "before-rename", "before-directory-fsync", "mid-rotation")
+POINTS = (
+    "before-write", "after-segment", "after-write", "before-rename", "before-directory-fsync", "mid-rotation",
+)  # fmt: skip
 _NAME = re.compile(r"step-\d{12,}-(\d{4,})")
 
 
@@ -233,11 +235,12 @@ class CheckpointStore:
         for start, stop, shared in planned:
             if shared is not None and self._link(shared, aside):
                 parts.append(shared)
-                continue
-            assert state.ring is not None
-            write = functools.partial(arrays.write, arrays=state.ring.rows(start, stop))
-            parts.append(_write_part(aside / segments.name_of(start, stop), write))
-            written += parts[-1].bytes
+            else:
+                assert state.ring is not None
+                write = functools.partial(arrays.write, arrays=state.ring.rows(start, stop))
+                parts.append(_write_part(aside / segments.name_of(start, stop), write))
+                written += parts[-1].bytes
+            self._at("after-segment")
         self._at("after-write")
         manifest = Manifest(
             **msgspec.structs.asdict(header),

@@ -1,6 +1,10 @@
-"""Killed within a save: the newest sound state is never older than the last save that returned."""
+"""Killed: the newest sound state is never older than the last save that returned, and leads to the same end.
+
+Here a few kills of each kind; `make torture` does hundreds.
+"""
 
 import contextlib
+import json
 import random
 import signal
 import subprocess
@@ -12,6 +16,7 @@ import pytest
 
 from arzbench.clock import VirtualClock
 from arzbench.run.checkpoint import POINTS, CheckpointStore
+from tests.run.saving import expected
 from tests.run.states import ROOT
 
 PROGRAM = ROOT / "tests" / "run" / "saving.py"
@@ -35,7 +40,13 @@ def check(folder: Path, returned: int) -> int:
     state = found.load()
     step = state.values["step"]
     assert found.manifest.num_timesteps == step
-    np.testing.assert_array_equal(state.arrays["weights"], np.full(200_000, step))
+    whole = expected(step)
+    np.testing.assert_array_equal(state.arrays["weights"], whole.arrays["weights"])
+    assert state.ring is not None
+    assert whole.ring is not None
+    assert state.ring.total == whole.ring.total
+    span = (whole.ring.first, whole.ring.total)
+    np.testing.assert_array_equal(state.ring.rows(*span)["rows"], whole.ring.rows(*span)["rows"])
     assert step in (returned, returned + 1)
     return int(step)
 
@@ -66,3 +77,20 @@ def test_kills_at_any_moment(tmp_path: Path) -> None:
         assert process.returncode == -signal.SIGKILL
         assert int(said[0]) == reached + 1
         reached = check(tmp_path, int(said[-1]))
+
+
+@pytest.mark.timeout(900)  # it trains, on a machine that may be busy
+def test_killed_trainings_end_bit_identical(tmp_path: Path) -> None:
+    """Real ones, one of them the command, killed at random moments, at every point, and within saves."""
+    program = [sys.executable, str(ROOT / "scripts" / "torture.py")]
+    few = ["--trainings", "4", "--commands", "1", "--points", "1", "--saves", "10"]
+    done = subprocess.run([*program, *few, "--out", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads((tmp_path / "summary.json").read_text())
+    assert told["killed trainings that ended bit-identical"] == "4 of 4"
+    assert told["kills within a save, saving at every step"] >= 10
+    assert told["unreadable states after them"] == 0
+    assert told["newest sound state older than the last completed save"] == 0
+    cases = [json.loads(line) for line in (tmp_path / "cases.jsonl").read_text().splitlines()[1:]]
+    assert {c["case"].split("/")[1] for c in cases if c["case"].startswith("points/")} == set(POINTS)
+    assert sum(len(case["kills"]) for case in cases) > 20
