@@ -135,6 +135,7 @@ class AbstractTraining(abc.ABC):
     """One training in progress."""
 
     config: TrainConfig
+    resumed: str = ""  # the tier (of `TIERS`) of the resumption that took place; none: begun anew
 
     @property
     @abc.abstractmethod

@@ -1,7 +1,8 @@
 """The state of a Gymnasium env inside its wrappers, as plain values and back.
 
 Exact where every part is known: an env that has `get_state` and `set_state`, or one of `CLASSIC`, in
-the wrappers of `WRAPPERS`. Anything else may hide state, so it is not captured at all.
+the wrappers of `WRAPPERS`. Anything else may hide state, so it is not captured at all: its open episode
+can be played again (`openepisodes`).
 """
 
 from __future__ import annotations
@@ -44,9 +45,7 @@ def capture_env(env: Any) -> dict[str, Any]:
     own = base.get_state() if hasattr(base, "get_state") else _read(base, CLASSIC[type(base).__name__])
     return {
         "own": own,
-        "wrappers": [
-            {"kind": type(w).__name__, **_read(w, WRAPPERS[type(w).__name__])} for w in _wrappers(env)
-        ],
+        "wrappers": [capture_wrapper(wrapper) for wrapper in _wrappers(env)],
         "random": generator_state(getattr(base, "_np_random", None)),
         "spaces": [
             generator_state(getattr(space, "_np_random", None))
@@ -68,7 +67,7 @@ def restore_env(env: Any, saved: dict[str, Any]) -> None:
     if [type(w).__name__ for w in wrappers] != [w["kind"] for w in saved["wrappers"]]:
         raise StateError("the saved state is of an env in other wrappers")
     for wrapper, values in zip(wrappers, saved["wrappers"], strict=True):
-        _write(wrapper, WRAPPERS[type(wrapper).__name__], values)
+        restore_wrapper(wrapper, values)
         if type(wrapper).__name__ == "PassiveEnvChecker":
             # it has nothing left to check, and no earlier step to compare with
             wrapper.checked_reset = wrapper.checked_step = wrapper.checked_data_reuse = True
@@ -79,6 +78,17 @@ def restore_env(env: Any, saved: dict[str, Any]) -> None:
     base._np_random = make_generator(saved["random"])
     for space, state in zip((base.action_space, base.observation_space), saved["spaces"], strict=True):
         space._np_random = make_generator(state)
+
+
+def capture_wrapper(wrapper: Any) -> dict[str, Any]:
+    """The state of one of `WRAPPERS`."""
+    kind = type(wrapper).__name__
+    return {"kind": kind, **_read(wrapper, WRAPPERS[kind])}
+
+
+def restore_wrapper(wrapper: Any, saved: dict[str, Any]) -> None:
+    """Put a wrapper into the captured state."""
+    _write(wrapper, WRAPPERS[type(wrapper).__name__], saved)
 
 
 def generator_state(generator: np.random.Generator | None) -> dict[str, Any] | None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from arzbench.study import PPO, OffPolicyConfig, OnPolicyConfig, TrainConfig
-from arzbench.workloads import modelstate
+from arzbench.workloads import envstate, modelstate
 from arzbench.workloads.episodes import Episodes
+from arzbench.workloads.openepisodes import OpenEpisodes
 
 #: episode lengths remembered
 MAX_LENGTHS = 1000
@@ -72,3 +73,6 @@ class TrainingParts:
         # put back when `run` begins: until then anything may draw numbers or reset noise
         self.random: dict[str, Any] | None = modelstate.capture_random(model)
         self.noise: list[Any] = []
+        #: what it takes to play open episodes again, where the envs cannot be captured
+        self.open_episodes = None if all(map(envstate.capturable, envs)) else OpenEpisodes(model.env, envs)
+        self.resumed = ""  # the tier of the resumption that took place

@@ -35,7 +35,8 @@ def capture(training: TrainingParts) -> TrainingState:
         "n_envs": training.config.n_envs,
         "groups": {name: codec.pack(group, name, arrays) for name, group in groups.items()},
     }
-    tier = "reset" if groups["env"]["envs"] is None else "exact"
+    played, kept = groups["env"]["open"], groups["env"]["envs"]
+    tier = "exact" if kept is not None else "reset" if played is None else "replay"
     ring = modelstate.replay_ring(training.model)
     return TrainingState(arrays=arrays, values=values, tier=tier, ring=ring)
 
@@ -56,7 +57,7 @@ def _groups(training: TrainingParts) -> dict[str, Any]:
     counters = modelstate.capture_counters(model)
     if training.noise:
         counters["noise"] = training.noise
-    exact = all(envstate.capturable(env) for env in training.envs)
+    episodes = training.open_episodes
     return {
         "weights": modelstate.capture_weights(model),
         "optimizer": modelstate.capture_optimizers(model),
@@ -74,7 +75,9 @@ def _groups(training: TrainingParts) -> dict[str, Any]:
             "seen": np.array(training.lengths, np.int64),
         },
         "env": {
-            "envs": [envstate.capture_env(env) for env in training.envs] if exact else None,
+            "envs": None if episodes else [envstate.capture_env(env) for env in training.envs],
+            "open": None if episodes is None else episodes.capture(),
+            "unreproducible": episodes is not None and episodes.unreproducible,
             "normalization": modelstate.capture_normalization(model.get_vec_normalize_env()),
         },
         "evaluations": _results(training.episodes),
@@ -137,7 +140,7 @@ def _restore(training: TrainingParts, groups: dict[str, Any], ring: Ring | None)
         modelstate.restore_rollout(model.rollout_buffer, buffers["rollout"])
     _restore_results(training, groups["evaluations"])
     modelstate.restore_normalization(model.get_vec_normalize_env(), groups["env"]["normalization"])
-    _restore_envs(training, groups["env"]["envs"], begun)
+    _restore_envs(training, groups["env"], begun)
     modelstate.restore_random(model, groups["rng"])  # proves that it can be; `run` does it again
     training.random = copy.deepcopy(groups["rng"])
 
@@ -173,11 +176,20 @@ def _restore_results(training: TrainingParts, saved: dict[str, Any]) -> None:
     training.episodes.lengths = [int(n) for n in open_lengths]
 
 
-def _restore_envs(training: TrainingParts, saved: list[Any] | None, begun: bool) -> None:
-    if saved is not None:
-        for env, state in zip(training.envs, saved, strict=True):
+def _restore_envs(training: TrainingParts, saved: dict[str, Any], begun: bool) -> None:
+    episodes, played = training.open_episodes, saved.get("open")
+    if saved["envs"] is not None:
+        training.resumed = "exact"
+        for env, state in zip(training.envs, saved["envs"], strict=True):
             envstate.restore_env(env, state)
-    elif begun:
+        return
+    if episodes is not None:
+        episodes.unreproducible = bool(saved.get("unreproducible"))
+        if played is not None and episodes.restore(played):
+            training.resumed = "replay"
+            return
+    training.resumed = "reset"
+    if begun:
         _start_new_episodes(training)
 
 

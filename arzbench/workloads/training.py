@@ -115,7 +115,9 @@ class SB3Training(TrainingParts, AbstractTraining):
         Raises:
             StateError: `state` is incomplete or belongs to another training.
         """
+        self.set_logging("off")  # envs may be stepped
         snapshot.restore(self, state)
+        self.set_logging(self.config.logging.mode)
 
     def check_sound(self) -> None:
         self._sound.check_state()

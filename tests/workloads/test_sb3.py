@@ -14,7 +14,7 @@ import torch as th
 from arzbench.errors import StateError, UsageError
 from arzbench.records import Phase
 from arzbench.study import TrainConfig
-from arzbench.workloads import envstate
+from arzbench.workloads import envstate, openepisodes
 from arzbench.workloads.base import StopTraining, TrainingState
 from arzbench.workloads.sb3 import MODELS, SB3Workload
 from tests.workloads.controls import Free, Log, StopAt, config, start, through_bytes, tidy  # noqa: F401
@@ -182,9 +182,12 @@ def stopped_state(study: TrainConfig, at: int) -> TrainingState:
 
 @pytest.mark.parametrize("table", [{"n_envs": 2}, {"n_envs": 2, "vec_normalize": True}])
 @pytest.mark.parametrize("algo", ["dqn", "ppo"])
-def test_an_env_that_hides_its_state_begins_anew_and_says_so(algo: str, table: dict[str, Any]) -> None:
+def test_an_env_that_hides_its_state_begins_anew_and_says_so(
+    algo: str, table: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = OFF if algo == "dqn" else {"n_steps": 8, "batch_size": 8, "total_timesteps": 40}
     study = config(algo, env="arztest/Drift-v0", **own, **table)
+    monkeypatch.setattr(openepisodes, "MAX_STEPS", 0)
     state = stopped_state(study, 13)
     assert state.tier == "reset"
     resumed, _ = start(study, state)
