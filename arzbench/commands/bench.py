@@ -7,9 +7,14 @@ from pathlib import Path
 
 from arzbench import store
 from arzbench.clock import SystemClock
-from arzbench.commands.common import DEVICES, ensure_file, require_training_stack
+from arzbench.commands.common import (
+    DEVICES,
+    ensure_file,
+    require_gpu,
+    require_numba_cuda,
+    require_training_stack,
+)
 from arzbench.errors import UsageError, unknown
-from arzbench.measure.host import gpu_name
 from arzbench.report.benchsheets import bench_sheets
 from arzbench.report.render import make_console, say, show
 from arzbench.report.sheets import host_line
@@ -24,17 +29,21 @@ def run_bench(*, device: str, quick: bool, output: Path | None, as_json: bool) -
     """
     if device not in DEVICES:
         raise unknown("device", device, DEVICES)
-    gpu = gpu_name() if device != "cpu" else None
-    if device == "cuda" and gpu is None:
-        raise UsageError("device 'cuda': no NVIDIA GPU was found on this machine", "use --device cpu")
+    if device == "cuda":
+        require_gpu()
+        require_numba_cuda()
     require_training_stack()
     if output is not None:
         ensure_file(output, "--output")
     console, errors = make_console(), make_console(stderr=True)
     from arzbench.bench.measure import measure
+    from arzbench.env.device import choose
 
+    try:
+        chosen = choose(device)
+    except ValueError as error:  # a GPU that Numba cannot use
+        raise UsageError(str(error), "see what is here: arzbench doctor") from error
     with errors.status("") as status:
-        chosen = "cuda" if gpu is not None else "cpu"
         bench = measure(SystemClock(), device=chosen, quick=quick, progress=status.update)
     if output is not None:
         store.save(output, "arzbench/bench", bench)
