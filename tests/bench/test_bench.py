@@ -170,7 +170,7 @@ def test_the_command_prints_json_alone(tmp_path: Path) -> None:
 def test_bad_requests_are_told_before_anything_is_measured(
     arguments: str, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("arzbench.commands.bench.gpu_name", lambda: None)
+    monkeypatch.setattr("arzbench.commands.common.gpu_name", lambda: None)
     told = call(arguments, tmp_path)
     assert told.code == 2
     for part in said:
