@@ -27,14 +27,11 @@ def _cell(u: Any, road: Any, stride: Any, q: Any) -> Any:
 
 
 @inner
-def set_entry(
-    u: Any, flux: Any, road: Any, wish_m: Any, wish_c: Any, stride: Any, q: Any, dxdt: Any,
-    slack: Any, k: Any,
-) -> None:  # fmt: skip
-    """Set the fluxes into the first cell, q."""
-    f = enter(_cell(u, road, stride, q), wish_m, wish_c, dxdt, slack, k)
-    for field in range(FIELDS):
-        store(flux, field * stride + q, f[field])
+def entering(
+    u: Any, road: Any, wish_m: Any, wish_c: Any, stride: Any, q: Any, dxdt: Any, slack: Any, k: Any
+) -> Any:
+    """Fluxes into the first cell, q."""
+    return enter(_cell(u, road, stride, q), wish_m, wish_c, dxdt, slack, k)
 
 
 @inner

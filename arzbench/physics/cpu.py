@@ -15,18 +15,20 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from arzbench.physics.boundary import add_to_cell, set_entry, set_exit, set_merge
+from arzbench.physics.boundary import add_to_cell, entering, set_exit, set_merge
 from arzbench.physics.cache import source_tag
 from arzbench.physics.cells import (
-    clear_ghosts,
+    FACE_ROWS,
     fill_ghosts,
     fluxes,
     inner,
+    reconstruct,
     source,
+    speeds,
     top_speed,
     update,
 )
-from arzbench.physics.memory import load, store
+from arzbench.physics.memory import borrow, load, store
 from arzbench.physics.model import FASTMATH
 from arzbench.physics.scenario import (
     ARRIVED,
@@ -48,10 +50,12 @@ from arzbench.physics.scenario import (
     SCHEMES,
     STANDING,
     STOPS,
+    TILE,
     TOTALS,
     Scenario,
     State,
 )
+from arzbench.physics.simd import cast, flush_denormals
 
 # Schemes by the number of their Runge-Kutta stages less one.
 _RK2, _RK3 = SCHEMES["muscl"], SCHEMES["weno5"]
@@ -71,20 +75,25 @@ def _book(total: Any, flux: Any, stop: Any, stride: Any, n: Any, duration: Any) 
 
 @inner
 def _stage(
-    now: Any, u: Any, target: Any, flux: Any, road: Any, total: Any, count: Any, wish: Any,
+    now: Any, u: Any, target: Any, faces: Any, flux: Any, road: Any, total: Any, count: Any, wish: Any,
     places: Any, closed: Any, rate: Any, scheme: Any, weight: Any, share: Any, dt: Any, dx: Any,
     slack: Any, k: Any,
 ) -> None:  # fmt: skip
     """One Runge-Kutta stage, from `now` to `target`, with its fluxes booked."""
     stride, n, stop, ramp = places
-    dtdx, dxdt = k.one * (dt / dx), k.one * (dx / dt)
+    dtdx, dxdt = cast(dt / dx, k.one), cast(dx / dt, k.one)
     fill_ghosts(now, stride, n)
     set_exit(now, road, stride, n, k)
-    limited, speed = fluxes(now, flux, road, stride, n, scheme, dxdt, slack, k)
+    # Long chains of dependent operations, begun early so that they end while the cells are worked on.
+    entry = entering(now, road, wish[0], wish[1], stride, NUM_GHOST, dxdt, slack, k)
+    reconstruct(now, faces, road, stride, n, scheme, slack, k)
+    speeds(faces, road, stride, n, k)
+    limited, speed = fluxes(now, faces, flux, road, stride, n, dxdt, slack, k)
     count[LIMITED] += int(limited)
     if speed * dtdx > k.over:
         count[CFL_EXCEEDED] += 1
-    set_entry(now, flux, road, wish[0], wish[1], stride, NUM_GHOST, dxdt, slack, k)
+    for field in range(FIELDS):
+        store(flux, field * stride + NUM_GHOST, entry[field])
     if closed:
         for field in range(FIELDS):
             store(flux, field * stride + NUM_GHOST + stop, k.zero)
@@ -109,32 +118,37 @@ def _substep(
     """Transport over dt: one Runge-Kutta step of u, and the vehicles it let in and out.
 
     SSP-RK3 and SSP-RK2 of Shu & Osher, JCP 77 (1988) 439, or Euler. A stage has a share of its
-    own increment and a weight of its fluxes in the whole step, and never writes what it reads.
+    own increment and a weight of its fluxes in the whole step; the last one writes u.
     """
     size = FIELDS * places[0]
-    first, second, flux = work[:size], work[size : 2 * size], work[2 * size :]
+    first, second, flux, faces = (
+        work[:size],
+        work[size : 2 * size],
+        work[2 * size : 3 * size],
+        work[3 * size :],
+    )
     # Who waits at an origin could enter within this substep, together with who arrives.
     wish = (
-        k.one * (total[QUEUE_M] / dt + demand[0]), k.one * (total[QUEUE_C] / dt + demand[1]),
-        k.one * (total[RAMP_M] / dt + demand[2]), k.one * (total[RAMP_C] / dt + demand[3]),
+        cast(total[QUEUE_M] / dt + demand[0], k.one), cast(total[QUEUE_C] / dt + demand[1], k.one),
+        cast(total[RAMP_M] / dt + demand[2], k.one), cast(total[RAMP_C] / dt + demand[3], k.one),
     )  # fmt: skip
     for stage in range(1 + scheme):
         now, target, share, weight = u, first, k.one, 1.0
+        if scheme == stage:
+            target = u
         if scheme == _RK2:
             weight = 0.5
         elif scheme == _RK3:
             weight = 2 / 3 if stage == 2 else 1 / 6
         if stage == 1:
-            now, target, share = first, second, (k.half if scheme == _RK2 else k.half * k.half)
+            now, share = first, (k.half if scheme == _RK2 else k.half * k.half)
+            target = u if scheme == stage else second
         elif stage == 2:
             now, share = second, k.two * k.third
         _stage(
-            now, u, target, flux, road, total, count, wish, places, closed, rate, scheme, weight,
+            now, u, target, faces, flux, road, total, count, wish, places, closed, rate, scheme, weight,
             share, dt, dx, slack, k,
         )  # fmt: skip
-    result = second if scheme == _RK2 else first
-    for i in range(size):
-        store(u, i, load(result, i))
     for origin in range(4):
         total[QUEUE_M + origin] += demand[origin] * dt
     total[ARRIVED] += (demand[0] + demand[1] + demand[2] + demand[3]) * dt
@@ -162,7 +176,6 @@ def _road_step(
                 u, work, road, total, count, demand, places, s < red, rate, scheme, dt / parts,
                 dx, slack, k,
             )  # fmt: skip
-        clear_ghosts(u, stride, n, k)
         last = 0 if s == substeps - 1 else 2
         late, stood, newly, bad, over = source(u, road, standing, stride, n, decay[last], decay[last + 1], k)
         waiting = total[QUEUE_M] + total[QUEUE_C] + total[RAMP_M] + total[RAMP_C]
@@ -182,23 +195,34 @@ def _compile(tag: int) -> Any:
         rate: Any, places: Any, scheme: Any, substeps: Any, dt: Any, dx: Any, cfl: Any,
         slack: Any, decay: Any, k: Any,
     ) -> int:  # fmt: skip
-        work = np.zeros(3 * FIELDS * places[0], u.dtype)
+        mode = flush_denormals(np.int64(-1))
+        work = np.zeros((3 * FIELDS + FACE_ROWS) * places[0] + TILE, u.dtype)
+        fields, slow, sums, counts, roads = (
+            borrow(u),
+            borrow(standing),
+            borrow(total),
+            borrow(count),
+            borrow(road),
+        )
+        scratch = borrow(work)
         ramp = demand.shape[1] - 1
         for b in range(u.shape[0]):
             arrivals = (
                 demand[b, 0, 0], demand[b, 0, 1], ramp * demand[b, ramp, 0], ramp * demand[b, ramp, 1],
             )  # fmt: skip
             _road_step(
-                u[b], standing[b], total[b], count[b], road[b], work, arrivals, places, red[b],
-                k.one * rate[b], scheme, substeps, dt, dx, cfl, slack, decay, k,
+                fields[b], slow[b], sums[b], counts[b], roads[b], scratch, arrivals, places, red[b],
+                cast(rate[b], k.one), scheme, substeps, dt, dx, cfl, slack, decay, k,
             )  # fmt: skip
+        work[0] = 0  # it had to live until here
+        flush_denormals(mode)
         return tag
 
     return advance
 
 
 advance = _compile(
-    source_tag("boundary", "cells", "junction", "model", "reconstruction", "memory", "scenario")
+    source_tag("boundary", "cells", "junction", "model", "reconstruction", "memory", "scenario", "simd")
 )
 
 

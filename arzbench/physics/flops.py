@@ -97,9 +97,9 @@ def stage_operations(scheme: str) -> Counter[str]:
     faces = []
     for w_free, w_max in ((k.v_free_m, k.w_max_m), (k.v_free_c, k.w_max_c)):
         if scheme == "weno5":
-            faces.append(weno5(*rho, *y, jam, w_free, w_max, k))
+            faces.append(weno5(*(*rho, *y, jam, w_free, w_max, k)))
         elif scheme == "muscl":
-            faces.append(muscl(*rho[1:4], *y[1:4], w_free, w_max, k))
+            faces.append(muscl(*(*rho[1:4], *y[1:4], w_free, w_max, k)))
         else:
             faces.append(first_order(rho[2], y[2], w_free, w_max, k))
     m, c = faces
@@ -119,6 +119,7 @@ def source_operations() -> Counter[str]:
     tally: Counter[str] = Counter()
     p = PARAMETER_SETS["default"]
     k = Constants(*map(float, constants(p)))
-    cell = _numbers((0.05, 0.5, 0.06, 0.4, 0.0, p.k_m / p.rho_jam**1.5, p.k_c / p.rho_jam**2), tally)
-    relax_cell(*cell, *_numbers((1 / p.rho_jam, k.v_free_m), tally), 0.1, 0.05, k)
+    jam = p.rho_jam
+    cell = (0.05, 0.5, 0.06, 0.4, 0.0, p.k_m / jam**1.5, p.k_c / jam**2, 1 / jam, k.v_free_m)
+    relax_cell(*(*_numbers(cell, tally), 0.1, 0.05, k))
     return tally

@@ -1,14 +1,11 @@
-"""Raw loads, stores and stack scratch for compiled CPU loops.
+"""Raw loads and stores of single numbers, and arrays without an owner, for compiled CPU loops.
 
-Numba's own indexing wraps negative indices, and that select keeps LLVM from vectorising a
-stencil; and two arrays passed in may overlap as far as LLVM knows, while an array on the
-stack cannot overlap anything. Nothing here checks bounds: callers own that.
+Nothing here checks bounds nor wraps a negative index: callers own that.
 """
 
 from typing import Any
 
-from llvmlite import ir
-from numba import carray, types
+from numba import types
 from numba.extending import intrinsic
 
 
@@ -37,20 +34,17 @@ def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
 
 
 @intrinsic
-def stack_pointer(typing_context: Any, size: Any, like: Any) -> Any:
-    """Pointer to `size` (a literal) elements of `like`'s type on this function's stack, not set."""
-    if not isinstance(size, types.IntegerLiteral):
-        return None
-    length = size.literal_value
+def borrow(typing_context: Any, array: Any) -> Any:
+    """The same array without its owner; the caller keeps that alive.
+
+    What is done with it then counts no references: that is an atomic operation on each call and
+    slice, and each one waits for all stores before it.
+    """
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        element = context.get_data_type(like)
-        with builder.goto_entry_block():  # Numba's own alloca_once would also zero it on each call
-            pointer = builder.alloca(ir.ArrayType(element, length))
-        pointer.align = 64
-        return builder.bitcast(pointer, element.as_pointer())
+        view = context.make_array(signature.args[0])(context, builder, arguments[0])
+        for name in ("meminfo", "parent"):
+            setattr(view, name, getattr(view, name).type(None))
+        return view._getvalue()
 
-    return types.CPointer(like)(size, like), codegen
-
-
-__all__ = ["carray", "load", "stack_pointer", "store"]
+    return array(array), codegen

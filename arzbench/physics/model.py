@@ -21,6 +21,7 @@ from dataclasses import fields
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
+from numba import types
 from numba.extending import overload, register_jitable
 
 from arzbench.physics.parameters import KMH, Parameters
@@ -37,7 +38,7 @@ STANDING_SPEED = 5 * KMH  # m/s, slower counts as standing in a queue
 class Constants(NamedTuple):
     """`Parameters` and the numbers of the schemes, all of one floating type.
 
-    `zero` .. `three_halves` are literals; `beta_s` = 13/3 and `weno_eps` belong to WENO5; `w_max_i`
+    `zero` .. `nine_halves` are literals; `beta_s` = 13/3 and `weno_eps` belong to WENO5; `w_max_i`
     bounds a reconstructed w_i; `x_crit_i` is the occupancy of largest equilibrium flow; `rho_min`
     is the density under which a class counts as absent; `keep` and `over` are one minus and one
     plus a few rounding errors.
@@ -52,6 +53,7 @@ class Constants(NamedTuple):
     three: Real
     six: Real
     three_halves: Real
+    nine_halves: Real
     beta_s: Real
     weno_eps: Real
     rho_min: Real
@@ -90,7 +92,7 @@ def constants(parameters: Parameters, dtype: Any = np.float64) -> Constants:
     eps = float(np.finfo(dtype).eps)
     values = {
         "zero": 0, "third": 1 / 3, "sixth": 1 / 6, "half": 0.5, "one": 1, "two": 2, "three": 3,
-        "six": 6, "three_halves": 1.5, "beta_s": 13 / 3,
+        "six": 6, "three_halves": 1.5, "nine_halves": 4.5, "beta_s": 13 / 3,
         "weno_eps": 1e-6 * (p.rho_jam * p.v_free_m) ** 2,
         "rho_min": 1e-9, "v_min": 1e-6, "keep": 1 - 16 * eps, "over": 1 + 64 * eps,
         "x_crit_m": x[flow_m.argmax()], "x_crit_c": x[flow_c.argmax()],
@@ -124,24 +126,29 @@ def root(a: Real) -> Real:
     return np.sqrt(a)
 
 
+def _numbers(*kinds: Any) -> bool:
+    return all(isinstance(kind, types.Number) for kind in kinds)
+
+
+# Of numbers; packs of them have their own in `simd`.
 @overload(least, jit_options=_JIT, strict=False)
 def _least(a: Real, b: Real) -> Any:
-    return lambda a, b: a if a < b else b
+    return (lambda a, b: a if a < b else b) if _numbers(a, b) else None
 
 
 @overload(greatest, jit_options=_JIT, strict=False)
 def _greatest(a: Real, b: Real) -> Any:
-    return lambda a, b: a if a > b else b
+    return (lambda a, b: a if a > b else b) if _numbers(a, b) else None
 
 
 @overload(choose, jit_options=_JIT, strict=False)
 def _choose(condition: Any, a: Real, b: Real) -> Any:
-    return lambda condition, a, b: a if condition else b
+    return (lambda condition, a, b: a if condition else b) if isinstance(condition, types.Boolean) else None
 
 
 @overload(root, jit_options=_JIT, strict=False)
 def _root(a: Real) -> Any:
-    return lambda a: math.sqrt(a)
+    return (lambda a: math.sqrt(a)) if _numbers(a) else None
 
 
 def scalar(function: Function) -> Function:
@@ -191,12 +198,9 @@ def face_speeds(
     v_c = greatest(excess, k.zero)
     a = k.three_halves * (slope_m * rho_m)
     b = choose(excess > -k.stuck, k.two * (slope_c * rho_c), k.zero)
-    x = v_m - a
     z = v_c - b
-    gap = x - z
-    ab = a * b
-    four_alpha_ab = k.two * (k.two * (k.alpha * ab))
-    lam = k.half * ((x + z) - root(gap * gap + four_alpha_ab))
+    half_gap = k.half * ((v_m - a) - z)
+    lam = (z + half_gap) - root(half_gap * half_gap + k.alpha * (a * b))
     return v_m, v_c, lam
 
 

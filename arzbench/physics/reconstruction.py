@@ -19,20 +19,77 @@ from arzbench.physics.model import (
 
 
 @scalar
-def _curvatures(a: Real, b: Real, c: Real, d: Real, e: Real, k: Constants) -> tuple[Real, ...]:
-    """First and second differences of five averages, and four times the smoothness indicators."""
+def _differences(a: Real, b: Real, c: Real, d: Real, e: Real, k: Constants) -> tuple[Real, ...]:
+    """Of five averages: the two first differences at the middle one, the three second ones, and
+    twice the slope of each of WENO's three parabolas there.
+    """
+    d1 = b - a
     d2 = c - b
     d3 = d - c
-    s1 = d2 - (b - a)
-    s2 = d3 - d2
-    s3 = (e - d) - d3
-    t1 = s1 + k.two * d2
-    t2 = d2 + d3
-    t3 = s3 - k.two * d3
-    b1 = k.beta_s * (s1 * s1) + t1 * t1
-    b2 = k.beta_s * (s2 * s2) + t2 * t2
-    b3 = k.beta_s * (s3 * s3) + t3 * t3
-    return d2, d3, s1, s2, s3, b1, b2, b3
+    d4 = e - d
+    return d2, d3, d2 - d1, d3 - d2, d4 - d3, k.three * d2 - d1, d2 + d3, k.three * d3 - d4
+
+
+@scalar
+def _smoothness(s: Real, t: Real, r: Real, u: Real, scale: Real, k: Constants) -> Real:
+    """Four times the smoothness indicator of rho's and y's parabola, summed: `s`, `r` are their second
+    differences, `t`, `u` twice their slopes.
+    """
+    curved = (scale * s) * s + r * r
+    steep = (scale * t) * t + (u * u + k.weno_eps)
+    return k.beta_s * curved + steep
+
+
+@scalar
+def weno5_values(
+    rho_a: Real, rho_b: Real, rho: Real, rho_d: Real, rho_e: Real,
+    y_a: Real, y_b: Real, y: Real, y_d: Real, y_e: Real, w_free: Real, k: Constants,
+) -> tuple[Real, Real, Real, Real]:  # fmt: skip
+    """(rho_left, y_left, rho_right, y_right), unbounded, of fifth order.
+
+    WENO-Z: Jiang & Shu, JCP 126 (1996) 202; Borges et al., JCP 227 (2008) 3191.
+
+    Weights `d_j (1 + tau/beta_j)` from the sum of the two fields' indicators (rho scaled by the
+    free speed). All fractions are put over common denominators: two divisions for the class
+    at both faces, where the divider would else be what bounds the speed of the whole model.
+    With v_j the weights before they are divided by their sum, the right face's value is
+    `c + d2/2 + (v1 s1 + (v2 + 9/2 v3) s2 - 3/2 v3 s3) / (3 sum)`; the left's is its mirror image.
+    """
+    d2, d3, s1, s2, s3, t1, t2, t3 = _differences(rho_a, rho_b, rho, rho_d, rho_e, k)
+    g2, g3, r1, r2, r3, u1, u2, u3 = _differences(y_a, y_b, y, y_d, y_e, k)
+    scale = w_free * w_free
+    b1 = _smoothness(s1, t1, r1, u1, scale, k)
+    b2 = _smoothness(s2, t2, r2, u2, scale, k)
+    b3 = _smoothness(s3, t3, r3, u3, scale, k)
+    tau = abs(b1 - b3)
+    v1 = (b1 + tau) * (b2 * b3)
+    v2 = k.six * ((b2 + tau) * (b1 * b3))
+    v3 = (b3 + tau) * (b1 * b2)
+    sum_r = k.three * v3 + (v1 + v2)
+    sum_l = k.three * v1 + (v2 + v3)
+    inv = k.third / (sum_r * sum_l)
+    inv_r, inv_l = sum_l * inv, sum_r * inv
+    mid_r, mid_l = k.nine_halves * v3 + v2, k.nine_halves * v1 + v2
+    far_r, far_l = k.three_halves * v3, k.three_halves * v1
+    bend_r = mid_r * s2 + (v1 * s1 - far_r * s3)
+    bend_l = mid_l * s2 + (v3 * s3 - far_l * s1)
+    turn_r = mid_r * r2 + (v1 * r1 - far_r * r3)
+    turn_l = mid_l * r2 + (v3 * r3 - far_l * r1)
+    rho_r, y_r = bend_r * inv_r + (rho + k.half * d2), turn_r * inv_r + (y + k.half * g2)
+    rho_l, y_l = bend_l * inv_l + (rho - k.half * d3), turn_l * inv_l + (y - k.half * g3)
+    return rho_l, y_l, rho_r, y_r
+
+
+@scalar
+def bounded(
+    rho_l: Real, y_l: Real, rho_r: Real, y_r: Real, rho: Real, y: Real,
+    rho_max: Real, w_free: Real, w_max: Real, k: Constants,
+) -> tuple[Real, Real, Real, Real]:  # fmt: skip
+    """Face states (rho, w) from values (rho, y): the cell's own where those are out of range."""
+    rho_l, y_l = admissible(rho_l, y_l, rho, y, rho_max, k)
+    rho_r, y_r = admissible(rho_r, y_r, rho, y, rho_max, k)
+    w_l, w_r = two_ratios(rho_l, y_l, rho_r, y_r, w_free, w_max, k)
+    return rho_l, w_l, rho_r, w_r
 
 
 @scalar
@@ -41,44 +98,9 @@ def weno5(
     y_a: Real, y_b: Real, y: Real, y_d: Real, y_e: Real,
     rho_max: Real, w_free: Real, w_max: Real, k: Constants,
 ) -> tuple[Real, Real, Real, Real]:  # fmt: skip
-    """Fifth order WENO-Z: Jiang & Shu, JCP 126 (1996) 202; Borges et al., JCP 227 (2008) 3191.
-
-    Weights `d_j (1 + tau/beta_j)` from the sum of the two fields' indicators (rho scaled by the
-    free speed). All fractions are put over common denominators: two divisions for the class
-    at both faces, where the divider would else be what bounds the speed of the whole model.
-    """
-    d2, d3, s1, s2, s3, b1, b2, b3 = _curvatures(rho_a, rho_b, rho, rho_d, rho_e, k)
-    g2, g3, r1, r2, r3, q1, q2, q3 = _curvatures(y_a, y_b, y, y_d, y_e, k)
-    scale = w_free * w_free
-    b1 = scale * b1 + (q1 + k.weno_eps)
-    b2 = scale * b2 + (q2 + k.weno_eps)
-    b3 = scale * b3 + (q3 + k.weno_eps)
-    tau = abs(b1 - b3)
-    weight1 = (b1 + tau) * (b2 * b3)
-    weight2 = k.six * ((b2 + tau) * (b1 * b3))
-    weight3 = (b3 + tau) * (b1 * b2)
-    triple1 = k.three * weight1
-    triple3 = k.three * weight3
-    all_r = weight1 + (weight2 + triple3)
-    all_l = weight3 + (weight2 + triple1)
-    inv = k.one / (all_r * all_l)
-    inv_r, inv_l = all_l * inv, all_r * inv
-    rise = weight1 * (k.half * d2 + k.third * s1) + (
-        weight2 * (k.half * d2 + k.third * s2) + triple3 * (k.half * d3 - k.sixth * s3)
-    )
-    rise_y = weight1 * (k.half * g2 + k.third * r1) + (
-        weight2 * (k.half * g2 + k.third * r2) + triple3 * (k.half * g3 - k.sixth * r3)
-    )
-    fall = weight3 * (k.half * d3 - k.third * s3) + (
-        weight2 * (k.half * d3 - k.third * s2) + triple1 * (k.half * d2 + k.sixth * s1)
-    )
-    fall_y = weight3 * (k.half * g3 - k.third * r3) + (
-        weight2 * (k.half * g3 - k.third * r2) + triple1 * (k.half * g2 + k.sixth * r1)
-    )
-    rho_r, y_r = admissible(rho + rise * inv_r, y + rise_y * inv_r, rho, y, rho_max, k)
-    rho_l, y_l = admissible(rho - fall * inv_l, y - fall_y * inv_l, rho, y, rho_max, k)
-    w_l, w_r = two_ratios(rho_l, y_l, rho_r, y_r, w_free, w_max, k)
-    return rho_l, w_l, rho_r, w_r
+    """Fifth order: `weno5_values`, bounded."""
+    rho_l, y_l, rho_r, y_r = weno5_values(rho_a, rho_b, rho, rho_d, rho_e, y_a, y_b, y, y_d, y_e, w_free, k)
+    return bounded(rho_l, y_l, rho_r, y_r, rho, y, rho_max, w_free, w_max, k)
 
 
 @scalar
