@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from arzbench.errors import UsageError
 from arzbench.records import (
+    BEFORE_LEARNING,
     Coefficient,
     CostModel,
     Estimate,
@@ -146,11 +147,9 @@ def _sized_price(phase: Phase, items: Sequence[PhaseSamples]) -> Coefficient:
 def _first_calls(samples: WorkloadSamples, main: str) -> Coefficient:
     """What the first call of each phase costs above the others, summed per process."""
     excess: dict[int, float] = {}
-    singles = [i for i in samples.phases if i.phase in STEPWISE and i.variant in ("", main)]
-    usual = {
-        phase: _mean([i for i in singles if i.phase is phase and not i.warmup])
-        for phase in {i.phase for i in singles if not i.warmup}
-    }
+    singles = [i for i in samples.phases if i.phase in STEPWISE and i.variant in ("", main, BEFORE_LEARNING)]
+    later = [i for i in singles if not i.warmup and i.variant != BEFORE_LEARNING]
+    usual = {phase: _mean([i for i in later if i.phase is phase]) for phase in {i.phase for i in later}}
     for item in singles:
         if item.warmup and item.phase in usual:
             above = sum(item.seconds) - usual[item.phase] * item.count

@@ -63,13 +63,17 @@ class HostInfo(Record, frozen=True, kw_only=True):
         return [name for name in checked if getattr(self, name) != getattr(other, name)]
 
 
+#: variant of steps before the first update: between updates, caches cold, one costs up to twice as much
+BEFORE_LEARNING = "before learning"
+
+
 class PhaseSamples(Record, frozen=True, kw_only=True):
     """Raw measurements of one phase in one repetition (one fresh process)."""
 
     phase: Phase
     repetition: int
     warmup: bool = False  # kept, shown, not averaged
-    variant: str = ""  # jit: cold | warm; log: off | periodic | every
+    variant: str = ""  # jit: cold | warm; per step: off | periodic | every | before learning
     size: float = 0.0  # what the cost grows with: checkpoint and restore, in bytes
     seconds: tuple[float, ...]
     units: tuple[int, ...]  # how many units each measurement holds

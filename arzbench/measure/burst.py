@@ -16,7 +16,7 @@ import msgspec
 
 from arzbench.clock import Clock, process_start
 from arzbench.measure.phases import PhaseValues
-from arzbench.records import EnvFacts, Phase, PhaseSamples, Record, StopReason
+from arzbench.records import BEFORE_LEARNING, EnvFacts, Phase, PhaseSamples, Record, StopReason
 from arzbench.study import DQN, AnyConfig, Checkpoints, OffPolicyConfig, OnPolicyConfig, TrainConfig
 from arzbench.study import Evaluation as EvaluationSchedule
 from arzbench.workloads.base import (
@@ -130,6 +130,8 @@ class BurstControl:
         self._eval_began: float | None = None
         self._segments = _segments(config, self._start)
         self._mode: str = config.logging.mode
+        if self._start:
+            values.variant = BEFORE_LEARNING
 
     def before_step(self, training: AbstractTraining, updates: int) -> None:
         step = training.num_timesteps
@@ -137,6 +139,7 @@ class BurstControl:
             self._trial.save(training)
         if not self._prefilled and isinstance(self._config, OffPolicyConfig) and step >= self._start:
             self._prefilled = True
+            self._values.variant = self._mode
             self._trial.half_fill(training, self._job.config)
         mode = _mode_at(self._segments, step, self._config.logging.mode)
         if mode != self._mode:

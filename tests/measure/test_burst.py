@@ -16,7 +16,15 @@ from arzbench.measure.burst import (
     measure_once,
     short_config,
 )
-from arzbench.records import CostModel, Phase, PhaseSamples, Spread, StopReason, WorkloadSamples
+from arzbench.records import (
+    BEFORE_LEARNING,
+    CostModel,
+    Phase,
+    PhaseSamples,
+    Spread,
+    StopReason,
+    WorkloadSamples,
+)
 from arzbench.schedule import count_training
 from arzbench.study import DQN, OffPolicyConfig, OnPolicyConfig, TrainConfig
 from arzbench.workloads.base import (
@@ -185,9 +193,11 @@ def test_a_study_that_learns_at_once_is_not_delayed() -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_messages_are_measured_off_periodic_and_every_call_in_turns(mode: str) -> None:
     result, work, _ = measured(worlds.config(logging={"mode": mode}), steps=2000)
-    counted = dict.fromkeys(MODES, 0)
+    counted = dict.fromkeys((*MODES, BEFORE_LEARNING), 0)
     for item in of(result, Phase.ENV_STEP):
         counted[item.variant] += item.count
+    # what a step costs between updates is another price
+    assert 0 < counted.pop(BEFORE_LEARNING) <= work.made[0].config.learning_starts
     assert min(counted.values()) >= 40
     assert counted[mode] > sum(counted.values()) / 2
     switched = [m for _, m in work.made[0].modes]
