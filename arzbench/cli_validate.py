@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -44,4 +46,6 @@ def validate(
         fresh=fresh,
         as_json=as_json,
     )
+    # ended from outside, it takes the processes it started with it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     raise typer.Exit(run_validate(options))

@@ -1,6 +1,7 @@
 """`arzbench validate`: kept as it goes, resumed when killed, scored; one real run of its product path."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -200,3 +201,18 @@ def test_a_run_is_predicted_carried_out_and_booked(tmp_path: Path) -> None:
     (ratio,) = profiles.past_ratios(tmp_path, host_info())
     assert ratio == pytest.approx(run.wall_s / run.quantiles["0.5"], rel=0.2)
     assert not list((tmp_path / "work" / "checkpoints").iterdir())
+
+
+def test_ended_from_outside_it_takes_its_processes_with_it(tmp_path: Path) -> None:
+    words = ["validate", "--quick", "--pairs", "cartpole-ppo", "--neighbour", "1", "--dir", str(tmp_path)]
+    process = subprocess.Popen([sys.executable, "-m", "arzbench", *words], stdout=subprocess.DEVNULL)
+    parent = psutil.Process(process.pid)
+    while len(parent.children()) < 2:  # the neighbour, and the calibration
+        assert process.poll() is None
+    children = parent.children(recursive=True)
+    process.terminate()
+    assert process.wait() == 143
+    gone, left = psutil.wait_procs(children, timeout=60)
+    for one in left:
+        one.kill()
+    assert len(gone) == len(children)
