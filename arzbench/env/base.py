@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from arzbench.env import DECISIONS
 from arzbench.env.batch import ArzBatch, Captured, pick
-from arzbench.env.render import space_time_image
+from arzbench.env.render import Window, space_time_image, why_no_window
 from arzbench.physics.scenario import ARRIVED, LEFT, SCHEMES, WAITING, Scenario, State, vehicles
 
 _STATE_ARRAYS = ("u", "standing", "totals", "counters", "profile")
@@ -39,7 +39,7 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
     `queue` [veh] standing and at the origins, `delay` [veh s] and `stops` [veh] of the step.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}
+    metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 4}
     batch_type: ClassVar[type[ArzBatch]]
 
     def __init__(
@@ -62,7 +62,9 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
             demand: `quiet`, `mixed` or `rush`.
             reward: `delay` or `queue_change`.
             device: Where the roads are computed: `cpu`, `cuda`, or `auto` for the GPU if there is one.
-            render_mode: None, or `rgb_array` for a space-time plot of density.
+            render_mode: None, `rgb_array` for a space-time plot of density, or `human` for the same
+                in a window, drawn anew each step. Where no window is possible, `metadata` of the
+                environment does not list it.
 
         Raises:
             ValueError: If a name is unknown, or there is no such device here; the message lists the
@@ -70,6 +72,9 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         """
         if render_mode is not None:
             pick("render_mode", render_mode, dict.fromkeys(self.metadata["render_modes"]))
+        self._window = Window(type(self).__name__) if render_mode == "human" else None
+        if self._window is None and why_no_window() is not None:
+            self.metadata = {**self.metadata, "render_modes": ["rgb_array"]}
         self.batch = self.batch_type(
             parameters=parameters, scheme=scheme, dtype=dtype, demand=demand, reward=reward,
             device=device,
@@ -102,6 +107,7 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         super().reset(seed=seed, options=options)
         self.batch.reset_env(0, self.np_random)
         self.history[:] = 0
+        self._show()
         info, _ = self.batch.measure(self.state.totals)
         return self.batch.observe()[0], {name: float(value[0]) for name, value in info.items()}
 
@@ -112,6 +118,7 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         if self.render_mode is not None:
             cells = self.state.u[:, ::2, self.scenario.cells]
             self.history[min(time, DECISIONS) - 1] = cells.sum(axis=1)
+            self._show()
         if self.message_log is not None:
             self.emit_messages()
         info = {name: float(value[0]) for name, value in infos.items()}
@@ -199,8 +206,22 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         log.log("DEBUG_BC_GPU", "About to launch the kernel")
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Return the space-time density plot of the episode so far, shape (height, width, 3)."""
-        if self.render_mode is None:
-            return None
+        """Return the space-time density plot of the episode so far, shape (height, width, 3).
+
+        None without `render_mode`, and with `human`, which shows it by itself.
+        """
+        return self._picture() if self.render_mode == "rgb_array" else None
+
+    def close(self) -> None:
+        """Close the window if there is one."""
+        if self._window is not None:
+            self._window.close()
+        super().close()
+
+    def _picture(self) -> NDArray[np.uint8]:
         jam = self.scenario.parameters.rho_jam
         return space_time_image(self.history[: max(self.time, 1)] / jam)
+
+    def _show(self) -> None:
+        if self._window is not None:
+            self._window.show(self._picture())

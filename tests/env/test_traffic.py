@@ -154,7 +154,7 @@ def test_a_foreign_state_is_refused() -> None:
         ("dtype", "float32, float64"),
         ("demand", "quiet, mixed, rush"),
         ("reward", "delay, queue_change"),
-        ("render_mode", "rgb_array"),
+        ("render_mode", "human, rgb_array"),
     ],
 )
 def test_an_unknown_value_names_itself_and_the_valid_ones(option: str, valid: str) -> None:
