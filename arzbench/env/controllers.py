@@ -123,7 +123,7 @@ class DensityThreshold(Controller):
 
     controls = FreewayBatch
 
-    def __init__(self, threshold: float = 0.45, setting: int = 0) -> None:
+    def __init__(self, threshold: float = 0.4, setting: int = 0) -> None:
         """Make the controller."""
         self.threshold = threshold
         self.setting = setting

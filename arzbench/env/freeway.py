@@ -79,7 +79,7 @@ class LaneDropBatch(FreewayBatch):
     settings: ClassVar[tuple[float, ...]] = (10 / 3.6, 15 / 3.6, 20 / 3.6, 30 / 3.6, np.inf)  # m/s
     demands: ClassVar[Demands] = LANE_DROP
     drop: ClassVar[float] = 700.0
-    zone: ClassVar[tuple[float, float]] = (200.0, 500.0)
+    zone: ClassVar[tuple[float, float]] = (400.0, 500.0)
 
     def new_state(self) -> State:
         """Empty roads with the lane drop."""
@@ -128,7 +128,7 @@ class RampMeteringEnv(FreewayEnv):
 
 
 class SpeedControlEnv(FreewayEnv):
-    """The last 300 m have two lanes of three; the action limits the speed from 200 to 500 m.
+    """The last 300 m have two lanes of three; the action limits the speed from 400 to 500 m.
 
     The settings are 10, 15, 20 and 30 km/h and no limit. Three lanes carry less than two only
     below 16 km/h: the limit holds traffic back, as a meter on the mainline would.
