@@ -104,14 +104,20 @@ def weno5(
 
 
 @scalar
-def _slope(b: Real, c: Real, d: Real, k: Constants) -> Real:
-    """Half the monotonised central slope of three averages."""
+def _limit(back: Real, ahead: Real, wanted: Real, k: Constants) -> Real:
+    """`wanted`, cut to what keeps a face between its two cells."""
+    up = greatest(least(least(back, ahead), wanted), k.zero)
+    down = least(greatest(greatest(back, ahead), wanted), k.zero)
+    return up + down
+
+
+@scalar
+def _steps(b: Real, c: Real, d: Real, k: Constants) -> tuple[Real, Real]:
+    """From the middle average to the values at its left (taken off) and right face."""
     back = c - b
     ahead = d - c
-    mean = k.half * (k.half * (back + ahead))
-    up = greatest(least(least(back, ahead), mean), k.zero)
-    down = least(greatest(greatest(back, ahead), mean), k.zero)
-    return up + down
+    left = _limit(back, ahead, k.third * back + k.sixth * ahead, k)
+    return left, _limit(back, ahead, k.sixth * back + k.third * ahead, k)
 
 
 @scalar
@@ -119,11 +125,16 @@ def muscl(
     rho_b: Real, rho: Real, rho_d: Real, y_b: Real, y: Real, y_d: Real,
     w_free: Real, w_max: Real, k: Constants,
 ) -> tuple[Real, Real, Real, Real]:  # fmt: skip
-    """Second order: limited slopes of rho and w (van Leer, JCP 32 (1979) 101)."""
+    """Second order: limited parabolas of rho and w.
+
+    Van Leer, JCP 32 (1979) 101, with the limiter of Koren, Notes on Numerical Fluid Mechanics 45
+    (1993) 117: of third order but for extrema, and but for w, a ratio of averages.
+    """
     w = ratio(rho, y, w_free, w_max, k)
-    half_rho = _slope(rho_b, rho, rho_d, k)
-    half_w = _slope(ratio(rho_b, y_b, w_free, w_max, k), w, ratio(rho_d, y_d, w_free, w_max, k), k)
-    return rho - half_rho, w - half_w, rho + half_rho, w + half_w
+    w_b, w_d = ratio(rho_b, y_b, w_free, w_max, k), ratio(rho_d, y_d, w_free, w_max, k)
+    rho_l, rho_r = _steps(rho_b, rho, rho_d, k)
+    w_l, w_r = _steps(w_b, w, w_d, k)
+    return rho - rho_l, w - w_l, rho + rho_r, w + w_r
 
 
 @scalar

@@ -43,7 +43,7 @@ def errors(scheme: str, h: float) -> np.ndarray:
 
 @pytest.mark.parametrize(("scheme", "order"), [("weno5", 4.8), ("muscl", 1.8), ("first_order", 0.95)])
 def test_both_faces_have_the_order(scheme: str, order: float) -> None:
-    orders = np.log2(errors(scheme, 0.1) / errors(scheme, 0.05))
+    orders = np.log2(errors(scheme, 0.05) / errors(scheme, 0.025))
     assert orders.min() >= order
 
 
