@@ -337,8 +337,9 @@ def spread_from(ratios: Sequence[float], *, foreign: bool = False, named: str = 
         return Spread(source=source, log_sigma=PRIOR_LOG_SIGMA)
     recent = [float(r) for r in ratios[-50:]]
     logs = np.log(recent)
-    # the finite-sample correction of conformal prediction: n + 1 in place of n
-    sigma = float(np.std(logs, ddof=1)) * math.sqrt((len(recent) + 1) / len(recent))
+    n = len(recent)
+    # of one more run: its own deviation and the centre's, and Student's t at 97.5 % for few of them
+    sigma = float(np.std(logs, ddof=1)) * math.sqrt((n + 1) / n) * (1 + 1.21 / (n - 1))
     return Spread(
         source=f"{len(recent)} finished runs on this host", ratios=tuple(recent), log_sigma=max(0.02, sigma)
     )
