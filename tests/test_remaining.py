@@ -113,3 +113,14 @@ def test_trainings_not_yet_begun_count_in_full_and_certainty_grows() -> None:
 def test_nothing_to_do_takes_no_time() -> None:
     estimate = remaining([], EXACT)
     assert (estimate.p50_s, estimate.p90_s, estimate.p99_s) == (0, 0, 0)
+
+
+def test_a_phase_of_little_time_says_little_of_the_others() -> None:
+    """Resets took five times their price, twenty milliseconds in all: the rest is not believed slower."""
+    model, schedule = model_of(), schedule_of()
+    seen = {Phase.RESET: (0.02, 2), Phase.ENV_STEP: (1000 * worlds.PRICES[Phase.ENV_STEP], 1000)}
+    without, with_ = (
+        remaining([(model, schedule, o)], spread_from([])).p50_s
+        for o in ({Phase.ENV_STEP: seen[Phase.ENV_STEP]}, seen)
+    )
+    assert with_ == pytest.approx(without, rel=0.02)

@@ -110,7 +110,7 @@ def _items(
         sized = price is not None and price.per_size_s > 0
         if units and seconds and not sized:
             ratio = math.log(seconds / units / mean)
-            noise = UNIT_SIGMA**2 / units + SECOND_SIGMA**2 / (1 + seconds)
+            noise = UNIT_SIGMA**2 / units + SECOND_SIGMA**2 / seconds
         own = PHASE_SIGMA**2 + price_error(price) ** 2
         yield _Item(left_s=_to_do(count, units, done, schedule) * mean, ratio=ratio, own=own, noise=noise)
 
