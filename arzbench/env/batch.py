@@ -189,8 +189,8 @@ class ArzBatch(ABC):
         Raises:
             ValueError: Naming the first such action and the valid ones.
         """
-        wrong = (actions < 0) | (actions >= self.actions)
-        if wrong.any():
+        if actions.min() < 0 or actions.max() >= self.actions:
+            wrong = (actions < 0) | (actions >= self.actions)
             choices = ", ".join(map(str, range(self.actions)))
             raise ValueError(f"action={actions[wrong][0]} is not one of {choices}")
 
