@@ -66,6 +66,7 @@ def test_the_crossing_is_compared_with_its_baselines(place: Path) -> None:
                      ("longest_queue", "baseline"), ("light", "trained")]  # fmt: skip
     assert found["seeds"] == [2**33, 2**33 + 1, 2**33 + 2]  # none that a training can draw
     for policy in found["policies"]:
+        assert policy["counters"]["negative_cells"] == policy["counters"]["overfull_cells"] == 0
         assert set(policy["values"]) == {
             "delay [veh h]", "throughput [veh]", "queue [veh]", "stops [veh]", "return",
         }  # fmt: skip
@@ -125,6 +126,7 @@ def test_tables_and_figure(place: Path) -> None:
     assert told.code == 0, told.err
     assert "3 held-out episodes" in told.out
     assert "max_pressure" in told.out
+    assert "0 negative cells, 0 overfull cells" in told.out
     assert (place / "picture.png").read_bytes()[:4] == b"\x89PNG"
     for wrong, said in (("profiles", "it is a folder"), ("picture.xyz", "name it .png, .svg or .pdf")):
         told = call(f"compare --study light --seeds 2 --plot {wrong}", place)

@@ -84,16 +84,17 @@ def _comparison(options: CompareOptions) -> Comparison:
     with errors.status("") as status:
         for name in contest.baselines:
             status.update(f"{options.seeds} episodes under {name}")
-            played.append(_result(name, "baseline", contest.play_baseline(name)))
+            played.append(_result(name, "baseline", contest.play_baseline(name), contest.counters()))
         for name, model in models:
             status.update(f"{options.seeds} episodes under {name}")
-            played.append(_result(name, "trained", contest.play_model(model)))
+            played.append(_result(name, "trained", contest.play_model(model), contest.counters()))
     source = f"run {run.record.id}" if run is not None else f"model {options.model}"
     return compare(first.env, first.env_kwargs, source, contest.seeds, played)
 
 
-def _result(name: str, kind: str, values: dict[str, Any]) -> PolicyResult:
-    return PolicyResult(name=name, kind=kind, values={m: tuple(v.tolist()) for m, v in values.items()})
+def _result(name: str, kind: str, values: dict[str, Any], counters: dict[str, int]) -> PolicyResult:
+    by_measure = {m: tuple(v.tolist()) for m, v in values.items()}
+    return PolicyResult(name=name, kind=kind, values=by_measure, counters=counters)
 
 
 def _asked(options: CompareOptions) -> tuple[runs.Run | None, Study]:

@@ -16,6 +16,7 @@ from arzbench.errors import StateError, UsageError
 from arzbench.report.sheets import Sheet
 
 RESAMPLES = 10_000
+VIOLATIONS = ("negative_cells", "overfull_cells", "cfl_exceeded")
 
 
 class PolicyResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +25,7 @@ class PolicyResult(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     kind: str  # baseline | trained
     values: dict[str, tuple[float, ...]]
+    counters: dict[str, int] = {}  # of the traffic engine: how often limits and guards acted
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +113,10 @@ def comparison_sheets(comparison: Comparison) -> list[Sheet]:
         columns=("policy", *measures),
         align="l" + "r" * len(measures),
         rows=tuple(rows),
-        notes=(f"seeds {first} to {last}: those of a training are below 2^32, so none is among them",),
+        notes=(
+            f"seeds {first} to {last}: those of a training are below 2^32, so none is among them",
+            *_violations(comparison.policies),
+        ),
     )
     pairs = dict.fromkeys((d.policy, d.baseline) for d in comparison.differences)
     by_key = {(d.policy, d.baseline, d.measure): d for d in comparison.differences}
@@ -123,6 +128,15 @@ def comparison_sheets(comparison: Comparison) -> list[Sheet]:
         notes=("episodes resampled in pairs 10,000 times; an interval without 0 is a difference",),
     )
     return [means, differences] if pairs else [means]
+
+
+def _violations(policies: Sequence[PolicyResult]) -> Iterator[str]:
+    """What should not happen and is never mended in silence, where there is an engine that counts it."""
+    if any(p.counters for p in policies):
+        told = {n: sum(p.counters.get(n, 0) for p in policies) for n in VIOLATIONS}
+        yield "violations in all episodes: " + ", ".join(
+            f"{n} {name.replace('_', ' ')}" for name, n in told.items()
+        )
 
 
 def _number(value: float) -> str:

@@ -93,6 +93,10 @@ class Contest:
 
         return self._at_once(self._batch, choose)
 
+    def counters(self) -> dict[str, int]:
+        """How often limits and guards of the engine acted in the episodes last played."""
+        return {} if self._batch is None else self._batch.state.report()
+
     def _at_once(self, batch: ArzBatch, choose: Callable[[ArzBatch], Any]) -> Values:
         """All episodes of a traffic env, one call of the engine a decision."""
         for env, seed in enumerate(self.seeds):
