@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import math
 import zipfile
 from collections.abc import Mapping
@@ -18,6 +20,8 @@ Outline = tuple[tuple[int, ...], np.dtype[Any]]
 #: bool, signed, unsigned, float, complex: nothing that could hold an object
 NUMERIC = "biufc"
 MAX_MEMBERS = 100_000
+#: smaller arrays are written in one piece: most are small, and a save has dozens
+AT_ONCE_BYTES = 1 << 20
 #: what reading a malformed archive may raise
 MALFORMED = (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError, RuntimeError,
              OverflowError, TypeError, SyntaxError, MemoryError, KeyError)  # fmt: skip
@@ -34,9 +38,21 @@ def write(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
     """Write `arrays` as an uncompressed npz; `file` need not be seekable."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
-            # a fixed date: the same arrays give the same bytes
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                npy.write_array(member, np.asanyarray(array), allow_pickle=False)
+            info = zipfile.ZipInfo(f"{name}.npy")  # of a fixed date: the same arrays give the same bytes
+            array = np.asarray(array, order="C")
+            if array.nbytes <= AT_ONCE_BYTES:
+                archive.writestr(info, _header(array.dtype.str, array.shape) + array.tobytes())
+                continue
+            with archive.open(info, "w", force_zip64=True) as member:
+                npy.write_array(member, array, allow_pickle=False)
+
+
+@functools.lru_cache(maxsize=4096)
+def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """What comes before the numbers of an array in C order; the same at every save."""
+    header = io.BytesIO()
+    npy.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return header.getvalue()
 
 
 def check(file: IO[bytes], size: int) -> dict[str, Outline]:
