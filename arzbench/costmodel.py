@@ -54,10 +54,10 @@ def fit(samples: WorkloadSamples, mode: str | None = None) -> CostModel:
     """The prices of every phase that was measured, under the logging `mode` (None: the calibrated one)."""
     main = mode or samples.config.logging.mode
     groups: dict[tuple[Phase, str], list[PhaseSamples]] = {}
-    resets = any(i.phase is Phase.RESET and i.variant == main and not i.warmup for i in samples.phases)
+    told = {i.phase for i in samples.phases if i.variant in ("", main) and not i.warmup}
     for item in samples.phases:
-        # a reset may not have fallen into the blocks of another mode: then any mode's will do
-        any_mode = item.phase is Phase.RESET and not resets
+        # a reset or an update may not have fallen into the blocks of another mode: then any mode's will do
+        any_mode = item.phase in (Phase.RESET, Phase.UPDATE) and item.phase not in told
         if not item.warmup and (any_mode or item.variant in ("", main, "cold", "warm")):
             variant = item.variant if item.phase is Phase.JIT else ""
             groups.setdefault((item.phase, variant), []).append(item)
@@ -172,7 +172,7 @@ def seconds_per_step(samples: WorkloadSamples, mode: str) -> float | None:
     """
     total, steps = 0.0, 0
     for item in samples.phases:
-        if item.warmup or item.variant != mode or item.phase is Phase.JIT:
+        if item.warmup or item.variant != mode or item.phase in (Phase.JIT, Phase.UPDATE):
             continue
         total += sum(item.seconds)
         steps += item.count if item.phase is Phase.ENV_STEP else 0

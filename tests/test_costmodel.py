@@ -357,3 +357,21 @@ def test_a_checkpoints_size_is_the_mean_over_its_saves(freq: int, buffer_size: i
     sizes = [base + per_row * min(call * n_envs, buffer_size) for call in calls]
     assert found.count == len(sizes)
     assert found.size == pytest.approx(statistics.fmean(sizes))
+
+
+def test_updates_under_other_messages_are_another_price() -> None:
+    """Kept apart, as off-policy algorithms are measured; where none were, any will do."""
+    plain = worlds.samples(FULL)
+    main = FULL.logging.mode
+    own = [msgspec.structs.replace(i, variant=main) for i in plain.phases if i.phase is Phase.UPDATE]
+    others = [
+        msgspec.structs.replace(i, variant="every", seconds=tuple(3 * s for s in i.seconds)) for i in own
+    ]
+    rest = [i for i in plain.phases if i.phase is not Phase.UPDATE]
+    both = msgspec.structs.replace(plain, phases=(*rest, *own, *others))
+    price = fit(both).get(Phase.UPDATE)
+    assert price is not None
+    assert price.fixed_s == pytest.approx(worlds.PRICES[Phase.UPDATE])
+    only = fit(msgspec.structs.replace(plain, phases=(*rest, *others))).get(Phase.UPDATE)
+    assert only is not None
+    assert only.fixed_s == pytest.approx(3 * worlds.PRICES[Phase.UPDATE])

@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from arzbench.clock import Clock, process_start
-from arzbench.measure.phases import PhaseValues
+from arzbench.measure.phases import PER_STEP, PhaseValues
 from arzbench.records import BEFORE_LEARNING, EnvFacts, Phase, PhaseSamples, Record, StopReason
 from arzbench.study import DQN, AnyConfig, Checkpoints, OffPolicyConfig, OnPolicyConfig, TrainConfig
 from arzbench.study import Evaluation as EvaluationSchedule
@@ -132,6 +132,9 @@ class BurstControl:
         self._mode: str = config.logging.mode
         if self._start:
             values.variant = BEFORE_LEARNING
+        if isinstance(config, OffPolicyConfig):
+            # between steps that write messages caches are cold, for the update after them, too
+            values.varied = PER_STEP | {Phase.UPDATE}
 
     def before_step(self, training: AbstractTraining, updates: int) -> None:
         step = training.num_timesteps
@@ -297,9 +300,10 @@ def _segments(config: TrainConfig, start: int) -> list[tuple[int, int, str]]:
     others = [m for m in MODES if m != config.logging.mode]
     steps = config.total_timesteps - start
     width = steps // 8
-    length = min(width, PROBE_STEPS * config.n_envs)
-    if length < 1:
+    if width < 1:
         return []
+    # a sixth of the steps at most: the others tell what the study's own cost
+    length = min(max(1, width // 3), PROBE_STEPS * config.n_envs)
     order = [others[0], others[1], others[0], others[1]]
     return [
         (start + (2 * i + 1) * width, start + (2 * i + 1) * width + length, mode)

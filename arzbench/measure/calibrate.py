@@ -326,8 +326,8 @@ def _drift(samples: WorkloadSamples) -> float:
     per_repetition: dict[int, float] = {}
     steps: dict[int, int] = {}
     for item in samples.phases:
-        stepwise = item.phase in (Phase.ENV_STEP, Phase.POLICY, Phase.ROLLOUT) and item.variant == main
-        if (stepwise or item.phase is Phase.UPDATE) and not item.warmup:
+        stepwise = item.phase in (Phase.ENV_STEP, Phase.POLICY, Phase.ROLLOUT, Phase.UPDATE)
+        if stepwise and item.variant in ("", main) and not item.warmup:
             per_repetition[item.repetition] = per_repetition.get(item.repetition, 0.0) + item.mean_s
         if item.phase is Phase.ENV_STEP:
             steps[item.repetition] = steps.get(item.repetition, 0) + item.count

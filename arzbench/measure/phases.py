@@ -49,13 +49,14 @@ class PhaseValues:
 
     def __init__(self, variant: str = "") -> None:
         self.variant = variant
+        self.varied = PER_STEP  # phases kept apart by variant
         self._values: dict[tuple[Phase, str, float], list[tuple[float, int]]] = {}
 
     def add(self, phase: Phase, seconds: float, units: int = 1, size: float = 0.0) -> None:
         """`units` of `phase`, of size `size`, took `seconds`."""
         if units < 1:
             return
-        variant = self.variant if phase in PER_STEP else ""
+        variant = self.variant if phase in self.varied else ""
         self._values.setdefault((phase, variant, size), []).append((max(0.0, seconds), units))
 
     def add_variant(self, phase: Phase, variant: str, seconds: float) -> None:

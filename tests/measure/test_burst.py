@@ -297,3 +297,18 @@ def test_the_end_is_marked_for_who_waits() -> None:
     assert result.done == clock.now()
     assert result.versions["synthetic"] == "1"
     assert msgspec.json.decode(msgspec.json.encode(result), type=BurstResult) == result
+
+
+def test_updates_between_messages_are_no_price_of_those_without() -> None:
+    result, _, _ = measured(worlds.config(logging={"mode": "off"}), steps=2000)
+    variants = {item.variant for item in of(result, Phase.UPDATE)}
+    assert variants == set(MODES)
+    on_policy, _, _ = measured(worlds.config(algo="a2c", logging={"mode": "off"}), steps=400)
+    assert {item.variant for item in of(on_policy, Phase.UPDATE)} == {""}
+
+
+def test_a_short_training_is_mostly_under_the_studys_own_messages() -> None:
+    result, _, _ = measured(worlds.config(logging={"mode": "off"}), steps=240)
+    counted = {mode: sum(i.count for i in of(result, Phase.ENV_STEP) if i.variant == mode) for mode in MODES}
+    assert min(counted.values()) > 0
+    assert counted["off"] > 0.8 * sum(counted.values())
