@@ -172,7 +172,8 @@ def _fewer_steps(question: Question) -> list[WhatIf]:
 def _not_measured(study: Study, known: set[str], question: Question) -> Iterator[WhatIf]:
     """Changes no calibration here holds the prices of: nothing is said of their time."""
     first = study.trainings[0]
-    device = "cuda" if first.device == "cpu" else "cpu"
+    on_cpu = first.device == "cpu" or (first.device == "auto" and question.calibration.host.device == "cpu")
+    device = "cuda" if on_cpu else "cpu"
     wanted = {"n_envs": f"n_envs={max(t.n_envs for t in study.trainings) * 4}", "device": f"device={device}"}
     periods = [t.logging.log_period for t in study.trainings if t.logging.mode == "periodic"]
     if periods:

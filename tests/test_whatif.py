@@ -59,6 +59,18 @@ def test_the_most_time_saved_comes_first_and_what_was_not_measured_last() -> Non
     assert {w.note for w in found if w.saved_s is None} == {"not measured"}
 
 
+@pytest.mark.parametrize(
+    ("device", "found_on", "other"),
+    [("cpu", "cpu", "cuda"), ("auto", "cpu", "cuda"), ("auto", "T4", "cpu"), ("cuda", "T4", "cpu")],
+)
+def test_the_device_not_measured_is_the_one_it_did_not_run_on(device: str, found_on: str, other: str) -> None:
+    study = change_study(PAIR, [f"device={device}"])
+    host = msgspec.structs.replace(worlds.HOST, device=found_on)
+    _, found = ask(study, 60.0, calibration=worlds.calibration(study, host=host))
+    item = by_change(found)[f"device={other}"]
+    assert (item.note, item.saved_s, item.estimate) == ("not measured", None, None)
+
+
 def test_the_command_makes_the_change() -> None:
     for item in ask(PAIR, 60.0)[1]:
         words = shlex.split(item.command)
