@@ -24,9 +24,8 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = "1"
 
 import evidence  # noqa: E402
-from victims import Job, Process, ledger, serial, write_studies  # noqa: E402
+from victims import TRAINED, Job, Process, ledger, serial, write_studies  # noqa: E402
 
-STUDIES = ("cartpole-dqn", "cartpole-ppo", "traffic-dqn", "traffic-ppo")
 LIMIT_S = 1.0
 
 
@@ -72,8 +71,8 @@ def case(
     work: Path, files: dict[str, Path], seed: int, number: int, whole: dict[str, float]
 ) -> dict[str, Any]:
     dice = random.Random(f"{seed}/sigterm/{number}")
-    name = STUDIES[number % len(STUDIES)]
-    resumed = number // len(STUDIES) % 2 == 1
+    name = TRAINED[number % len(TRAINED)]
+    resumed = number // len(TRAINED) % 2 == 1
     while True:
         job = Job(work / str(number), files[name], True)
         if resumed:  # a session before, killed: its last checkpoint is there
@@ -132,7 +131,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="sigterm-") as folder:
         work = Path(folder)
         files = write_studies(work / "studies")
-        whole = {name: length(work, files, name) for name in STUDIES}
+        whole = {name: length(work, files, name) for name in TRAINED}
         for number in range(options.times):
             if str(number) not in cases.done:
                 cases.add(found := case(work, files, options.seed, number, whole))

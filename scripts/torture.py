@@ -35,12 +35,10 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 import evidence  # noqa: E402
 import victims  # noqa: E402
-from victims import Job, Look, Process, Watch  # noqa: E402
+from victims import SAVING, TRAINED, Job, Look, Process, Watch  # noqa: E402
 
 from arzbench.run.checkpoint import POINTS  # noqa: E402
 
-TRAINED = ("cartpole-dqn", "cartpole-ppo", "traffic-dqn", "traffic-ppo")
-SAVING = ("saves-dqn", "saves-ppo")
 SHM = Path("/dev/shm")
 COMMAND_S = 4.0  # what the command needs, about, before it trains
 Moment = Callable[[Process, Job], bool]  # waits for it; whether the process is still there then
@@ -246,7 +244,7 @@ def go(work: Path, options: argparse.Namespace, cases: evidence.Cases) -> None:
     endless = (t for t in chains(options) if t[0] not in cases.done)
     wanted = {study for _, study, _, _ in waiting} | (set() if enough(cases, options) else set(SAVING))
     context = multiprocessing.get_context("fork")
-    with concurrent.futures.ProcessPoolExecutor(options.jobs, mp_context=context) as lanes:
+    with concurrent.futures.ProcessPoolExecutor(options.jobs, context, victims.die_with_parent) as lanes:
         futures = {study: lanes.submit(reference, work, study) for study in sorted(wanted)}
         whole = {study: future.result() for study, future in futures.items()}
         running: set[Any] = set()

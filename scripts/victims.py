@@ -26,7 +26,7 @@ from arzbench.run.session import RunRequest, run_job
 from arzbench.study import Study, load_study
 from arzbench.workloads.sb3 import SB3Workload
 
-_TOML = """schema = "arzbench/study"
+TOML = """schema = "arzbench/study"
 version = 1
 name = "{name}"
 env = "{env}"
@@ -72,12 +72,15 @@ STUDIES: dict[str, dict[str, Any]] = {
     "saves-ppo": {**_CARTPOLE, **_PPO, **_EVERY, "steps": 1024},
 }  # fmt: skip
 
+TRAINED = ("cartpole-dqn", "cartpole-ppo", "traffic-dqn", "traffic-ppo")
+SAVING = ("saves-dqn", "saves-ppo")
+
 
 def write_studies(folder: Path) -> dict[str, Path]:
     """The studies as files, for both forms of a session."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, values in STUDIES.items():
-        (folder / f"{name}.toml").write_text(_TOML.format(name=name, **values))
+        (folder / f"{name}.toml").write_text(TOML.format(name=name, **values))
     return {name: folder / f"{name}.toml" for name in STUDIES}
 
 
@@ -92,6 +95,11 @@ def warm_up(files: dict[str, Path]) -> None:
         workload.first_step(config)
 
 
+def die_with_parent() -> None:
+    """No process is left behind by a check that is killed itself."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 class Process:
     """A process forked from this one. It ends with `action`'s exit code; what it prints goes to `log`."""
 
@@ -100,6 +108,7 @@ class Process:
         self.code: int | None = None  # or the negative number of the signal that ended it
         self.pid = os.fork()
         if not self.pid:
+            die_with_parent()
             code = 70
             try:
                 target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -16,7 +16,7 @@ from arzbench.study import A2C, Checkpoints, Evaluation, Study
 from arzbench.workloads.synthetic import SyntheticWorkload
 from tests.run.jobs import dqn, fingerprints, plan, ppo, run
 
-RUNS = 320
+RUNS = 500
 LEAVE_S = 0.3
 
 
