@@ -14,32 +14,34 @@ import typer
 from typer.core import TyperGroup
 
 from arzbench import __version__
+from arzbench.cli_checkpoint import checkpoint
 from arzbench.cli_compare import compare
 from arzbench.cli_validate import validate
-from arzbench.errors import ArzbenchError, ExitCode, tell, unknown
+from arzbench.errors import ArzbenchError, ExitCode, leave, tell, unknown
 from arzbench.options import (
     AlgoOption,
-    ConfidenceOption,
     AutoBudgetOption,
+    CheckpointsOption,
+    ConfidenceOption,
     DeviceOption,
     DirOption,
     EnvOption,
     ExpiredOption,
-    ForeignOption,
     ExtendOption,
+    ForeignOption,
     FromOption,
     JsonOption,
-    PlatformOption,
     LogPeriodOption,
     PlanFileOption,
+    PlatformOption,
     QuickOption,
     QuotaOption,
     RecordOption,
-    SetOption,
     SessionsOption,
+    SetOption,
     StudyOption,
-    optional_count,
     TimestepsOption,
+    optional_count,
     parse_count,
     parse_folder,
     parse_probability,
@@ -176,6 +178,7 @@ def run(
     timesteps: TimestepsOption = None,
     extend: ExtendOption = False,
     max_sessions: SessionsOption = None,
+    checkpoints: CheckpointsOption = None,
     option: Annotated[str, typer.Option("--option", metavar="A|B|C", help="Which option of the plan.")] = "B",
     quota: QuotaOption = None,
     platform: PlatformOption = None,
@@ -207,9 +210,10 @@ def run(
         auto_budget=auto_budget,
         plan_file=plan_file,
         timesteps=optional_count("--timesteps", timesteps),
-        option=option,
         extend=extend,
         max_sessions=optional_count("--max-sessions", max_sessions),
+        checkpoints=checkpoints,
+        option=option,
         quota=quota,
         platform=platform,
         confidence=parse_probability("--confidence", confidence),
@@ -352,6 +356,7 @@ def quota(
 
 app.command()(compare)
 app.command()(validate)
+app.command()(checkpoint)
 
 
 @app.command("_worker", hidden=True)
@@ -360,15 +365,6 @@ def _worker(task: Path, answer: Path) -> None:
     from arzbench.worker import run_worker
 
     leave(run_worker(task, answer))
-
-
-def leave(code: int) -> None:
-    """Flush and end at once: tearing down torch takes a second that a deadline may not have."""
-    import os
-
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def main() -> None:

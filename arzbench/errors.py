@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Iterable
 from enum import IntEnum
@@ -72,3 +73,10 @@ def tell(message: str, hint: str) -> None:
     print(f"error: {message}", file=sys.stderr)
     for number, line in enumerate(hint.splitlines()):
         print(f"{'hint:' if number == 0 else '     '} {line}", file=sys.stderr)
+
+
+def leave(code: int) -> None:
+    """Flush and end at once: tearing down torch takes a second that a deadline may not have."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -69,6 +69,9 @@ LogPeriodOption = Annotated[
 ExtendOption = Annotated[
     bool, typer.Option("--extend", help="Let --timesteps be more than before; schedules keep their horizon.")
 ]
+CheckpointsOption = Annotated[
+    str | None, typer.Option("--checkpoints", metavar="URL", help="Copy checkpoints there; go on from them.")
+]
 SessionsOption = Annotated[
     str | None, typer.Option("--max-sessions", metavar="N", help="Sessions this run may have in all.")
 ]

@@ -39,16 +39,22 @@ class RunOptions:
     fresh: bool
     extend: bool = False
     max_sessions: int | None = None
+    checkpoints: str | None = None
 
     def check(self) -> None:
         """Raise a `UsageError` where flags contradict each other or say too little."""
         given = [self.auto_budget, self.plan_file is not None, self.timesteps is not None]
         if sum(given) > 1:
             raise UsageError("--auto-budget, --plan and --timesteps exclude each other", "give one of them")
-        if not any(given) and self.run_id is None:
+        if not any(given) and self.run_id is None and self.checkpoints is None:
             raise UsageError(
                 "how much to train was not said",
                 "--auto-budget (what fits the quota), --plan FILE, --timesteps N, or --run ID to continue",
+            )
+        if self.checkpoints is not None and self.fresh:
+            raise UsageError(
+                "--checkpoints goes on from what is at its URL and --fresh starts anew",
+                "leave out --fresh: a URL without checkpoints begins a new run",
             )
         if self.run_id is not None and self.fresh:
             raise UsageError("--run continues a run and --fresh starts anew", "give one of them")
@@ -88,7 +94,7 @@ def decide(options: RunOptions, clock: Clock, earlier: runs.Run | None, limits: 
     if options.plan_file is not None:
         plan = store.load(options.plan_file, "arzbench/plan", Plan, "plan", "make one: arzbench plan")
         return _from_plan(plan, options.option, quota_s if quota_s is not None else plan.quota_s)
-    study = earlier.record.study if earlier is not None else _asked_study(options)
+    study = earlier.record.study if earlier is not None else asked_study(options)
     if options.auto_budget:
         plan = _planned(options, clock, study, quota_s, place)
         return _from_plan(plan, options.option, quota_s)
@@ -131,7 +137,8 @@ def _predicted(plan: Plan, study: Study, budgets: tuple[int, ...]) -> Estimate:
     return Job(parts, plan.spread, cold=plan.platform.fresh_machine).estimate()
 
 
-def _asked_study(options: RunOptions) -> Study | None:
+def asked_study(options: RunOptions) -> Study | None:
+    """The study that `options` name, with their changes; None where they name none."""
     study = choose_study(
         options.working,
         study=options.study,

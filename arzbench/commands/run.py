@@ -20,6 +20,7 @@ from arzbench.commands.common import (
     undone,
 )
 from arzbench.commands.order import Order, RunOptions, decide, last_budgets
+from arzbench.commands.remote import fetch, open_remote, take_up
 from arzbench.commands.report import write_summary
 from arzbench.costmodel import centre
 from arzbench.errors import UsageError
@@ -31,6 +32,7 @@ from arzbench.report.render import make_console, say
 from arzbench.report.sheets import study_line
 from arzbench.run.predictor import predictor
 from arzbench.run.session import RunOutcome, RunRequest, run_job
+from arzbench.run.storage import Uploads
 from arzbench.study import Study
 from arzbench.units import format_duration
 
@@ -46,7 +48,10 @@ def run_run(options: RunOptions) -> int:
     started = process_start(clock)
     options.check()
     require_training_stack()
+    remote = open_remote(options)
     earlier = runs.find(options.working, options.run_id) if options.run_id is not None else None
+    if remote is not None:
+        earlier = take_up(options, remote, earlier)
     limits = find_limits(options.working, options.quota, options.platform, clock)
     order = decide(options, clock, earlier, limits)
     on_device(order.study, None)
@@ -55,8 +60,13 @@ def run_run(options: RunOptions) -> int:
     _announce(console, run, order, resumed=resumed)
     if limits.how:
         say(console, f"quota: {limits.how}")
+    uploads = None
+    if remote is not None:
+        for line in fetch(options, remote, run):
+            say(console, line)
+        uploads = Uploads(remote, run.folder / "run.json")
     with _booked(options, clock, started, run, order, limits.platform):
-        outcome = _carry_out(options, clock, started, run, order, console)
+        outcome = _carry_out(options, clock, started, run, order, console, uploads)
     _tell(options, clock, console, run, order, outcome)
     return int(outcome.exit_code)
 
@@ -152,7 +162,13 @@ def _booked(
 
 
 def _carry_out(
-    options: RunOptions, clock: Clock, started: float, run: runs.Run, order: Order, console: Console
+    options: RunOptions,
+    clock: Clock,
+    started: float,
+    run: runs.Run,
+    order: Order,
+    console: Console,
+    uploads: Uploads | None,
 ) -> RunOutcome:
     from arzbench.workloads.sb3 import SB3Workload
 
@@ -168,6 +184,7 @@ def _carry_out(
         max_sessions=options.max_sessions,
         stall_s=STALL_S,
         predict=predictor(order.plan, order.study, order.budgets),
+        uploads=uploads,
     )
     logged = any(t.logging.mode != "off" for t in order.study.trainings)
     workload = SB3Workload(clock, run.folder / MESSAGES if logged else None)

@@ -154,6 +154,8 @@ def _session_sheet(summary: Summary) -> Sheet:
         )
         slack = stop.data.get("slack_s") if stop is not None else None
         resumed = session.data.get("resumed_from") or "the beginning"
+        tiers = {str(e.data.get("tier")) for e in mine if e.kind == "resumed"}
+        resumed = f"{resumed} ({', '.join(sorted(tiers))})" if tiers else resumed
         took, began = mine[-1].elapsed_s - began, mine[-1].elapsed_s
         shown = "-" if slack is None else format_duration(float(slack))
         rows.append((str(session.session), str(resumed), format_duration(took), shown, str(reason)))

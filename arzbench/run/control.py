@@ -14,6 +14,7 @@ from arzbench.run.checkpoint import CheckpointStore, Header
 from arzbench.run.guard import Guard
 from arzbench.run.journal import Journal
 from arzbench.run.progress import Display, Observed, Predict, Progress, RunState, Speed, merged
+from arzbench.run.storage import Uploads
 from arzbench.study import Study, TrainConfig
 from arzbench.workloads.base import AbstractTraining, Evaluation
 
@@ -41,6 +42,7 @@ class Session:
     observed: list[Observed]  # progress of each training
     episode_s: dict[tuple[int, str], float]  # of the last evaluation episode, by training and kind
     checkpoint: Path | None = None  # the newest
+    uploads: Uploads | None = None
     saved_at: float | None = None
     mean_return: float | None = None  # of the last evaluation
     worked: bool = False  # anything was done in this session
@@ -64,6 +66,9 @@ class TrainingControl:
         self.recorder = PhaseTotals()
         self.changed = False  # something was done since the last save
         self.kept_steps = session.steps[index]  # what a failure would leave
+        #: mean return and num_timesteps of this training's best evaluation
+        self.best: tuple[float, int] | None = None
+        self._best_is_new = False  # and not in a checkpoint yet
         self._session = session
         self._index = index
         self._config: TrainConfig = session.study.trainings[index]
@@ -121,7 +126,9 @@ class TrainingControl:
         self._episode_began = None
         self.changed = True
         session = self._session
-        session.mean_return = result.mean_return
+        session.mean_return = mean = result.mean_return
+        if result.kind == "evaluation" and math.isfinite(mean) and (self.best is None or mean > self.best[0]):
+            self.best, self._best_is_new = (mean, result.num_timesteps), True
         self.flush(training)
         session.journal.write(
             "evaluation",
@@ -154,7 +161,10 @@ class TrainingControl:
             training=self._index,
             num_timesteps=training.num_timesteps,
             job_steps=sum(session.steps),
+            stage=training.stage,
             done=done,
+            best=self.best,
+            is_best=self._best_is_new,
             elapsed_s=journal.elapsed_s,
             sessions=journal.session,
             ledger=journal.position,
@@ -167,8 +177,11 @@ class TrainingControl:
         self.recorder.add(Phase.CHECKPOINT, seconds)
         self._guard.saved(seconds, saved.bytes)
         self.changed = False
+        self._best_is_new = False
         self.kept_steps = training.num_timesteps
         session.checkpoint, session.saved_at = saved.path, session.clock.now()
+        if session.uploads is not None:
+            session.uploads.offer(saved.path)
         journal.write(
             "checkpoint",
             self.recorder.take(),

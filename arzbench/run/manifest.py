@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ MANIFEST, ARRAYS, STATE = "manifest.json", "arrays.npz", "state.json"
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_STATE_BYTES = 1 << 28
 _CHUNK = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Header(Record, frozen=True, kw_only=True):
@@ -37,12 +39,13 @@ class Header(Record, frozen=True, kw_only=True):
     training: int  # index into the study's trainings
     num_timesteps: int  # of this training
     job_steps: int  # over all trainings
+    stage: str = ""  # baseline, train, final or done
     done: bool = False  # the training reached its budget, final evaluation included
     elapsed_s: float  # of the job, over all its sessions
     sessions: int
     ledger: int  # lines of the ledger that tell of work in this state
-    best: float | None = None  # largest mean return of this training's evaluations so far
-    is_best: bool = False  # the policy here is the one that had it
+    best: tuple[float, int] | None = None  # largest mean return of an evaluation so far, num_timesteps then
+    is_best: bool = False  # the first state saved after it
     versions: dict[str, str]
     created: str  # ISO
 
@@ -137,12 +140,25 @@ def read_manifest(path: Path) -> Manifest:
             text = file.read(MAX_MANIFEST_BYTES + 1)
         if len(text) > MAX_MANIFEST_BYTES:
             raise UnsoundError(f"{MANIFEST} is too large")
+    except (OSError, ValueError) as error:
+        raise UnsoundError(f"{MANIFEST}: {_why(error)}") from error
+    return parse_manifest(text, str(path))
+
+
+def parse_manifest(text: bytes, source: str) -> Manifest:
+    """The manifest in `text`, which `source` holds.
+
+    Raises:
+        UnsoundError: damaged, or naming files that a checkpoint does not have.
+        UsageError: written by a newer arzbench.
+    """
+    try:
         data: Any = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UnsoundError(f"{MANIFEST}: {_why(error)}") from error
     version = data.get("version") if isinstance(data, dict) else None
     if isinstance(version, int) and version > store.VERSIONS[SCHEMA]:
-        store.check_schema(data, SCHEMA, str(path))
+        store.check_schema(data, SCHEMA, source)
     try:
         body = store.check_schema(data, SCHEMA, MANIFEST)
         manifest: Manifest = store.convert(body, Manifest, MANIFEST)
@@ -155,6 +171,8 @@ def read_manifest(path: Path) -> Manifest:
     names = [part.name for part in manifest.parts]
     if names[:2] != [ARRAYS, STATE] or not segments.fitting(names[2:], manifest.rows):
         raise UnsoundError(f"{MANIFEST}: its parts are not {ARRAYS}, {STATE} and segments of rows in order")
+    if not all(_SHA256.fullmatch(part.sha256) for part in manifest.parts):
+        raise UnsoundError(f"{MANIFEST}: a digest that is none")
     if manifest.tier not in TIERS:
         raise UnsoundError(f"{MANIFEST}: unknown tier {manifest.tier[:40]!r}")
     return manifest

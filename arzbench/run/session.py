@@ -25,8 +25,9 @@ from arzbench.run.lock import only_run
 from arzbench.run.progress import Display, Predict, Progress, RunState
 from arzbench.run.signals import Signals
 from arzbench.run.stall import StallWatcher
+from arzbench.run.storage import UNLIMITED_FLUSH_S, UPLOAD_MOST_S, UPLOAD_SHARE, Uploads
 from arzbench.study import Study, TrainConfig
-from arzbench.workloads.base import AbstractTraining, AbstractWorkload, StopTraining
+from arzbench.workloads.base import TIERS, AbstractTraining, AbstractWorkload, StopTraining
 
 __all__ = ["Display", "Predict", "Progress", "RunOutcome", "RunRequest", "RunState", "run_job"]
 
@@ -56,6 +57,7 @@ class RunRequest:
     stall_s: float | None = None  # without a step until it is reported; None: never
     leave_s: float = 0.3  # from the return of `run_job` to the end of the process
     predict: Predict | None = None
+    uploads: Uploads | None = None  # where checkpoints are copied to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +129,10 @@ def _open_session(
     clock: Clock,
     display: Display,
 ) -> Session:
-    start = request.session_start
-    guard = Guard(clock, signals, session_start=start, quota_s=request.quota_s, leave_s=request.leave_s)
+    start, leave_s = request.session_start, request.leave_s
+    if request.uploads is not None and request.quota_s is not None:
+        leave_s += min(UPLOAD_SHARE * request.quota_s, UPLOAD_MOST_S)
+    guard = Guard(clock, signals, session_start=start, quota_s=request.quota_s, leave_s=leave_s)
     newest = resume.newest
     manifest = None if newest is None else newest.manifest
     journal = Journal(request.run_folder / ledger.FILE, manifest, start, clock)
@@ -153,6 +157,7 @@ def _open_session(
         steps=resume.steps,
         observed=[journal.observed(index) for index in range(len(request.budgets))],
         checkpoint=None if newest is None else newest.path,
+        uploads=request.uploads,
         episode_s=journal.episode_s,
     )
 
@@ -179,6 +184,8 @@ class _Run:
     def run(self) -> RunOutcome:
         """All of it, from the session's first entry in the ledger to its last."""
         self._begin()
+        if self._session.uploads is not None and self._resume.newest is not None:
+            self._session.uploads.offer(self._resume.newest.path)  # a session before may not have got to it
         trainings, journal = self._request.study.trainings, self._session.journal
         try:
             for index in range(len(trainings)):
@@ -250,10 +257,15 @@ class _Run:
             with self._signals.at_once():
                 self._compile(config)
         checkpoints = CheckpointStore(
-            self._request.checkpoint_folder, config.checkpoint.keep_last, session.clock
+            self._request.checkpoint_folder,
+            config.checkpoint.keep_last,
+            session.clock,
+            pinned=None if session.uploads is None else session.uploads.pinned,
         )
         checkpoints.skipped.update(self._resume.skipped)
+        checkpoints.adopt(found)
         control = TrainingControl(session, index, checkpoints)
+        control.best = None if found is None else found.manifest.best
         with self._signals.at_once():
             training = self._create(control, config, budget, found)
         control.start(training)
@@ -292,6 +304,10 @@ class _Run:
         # what `create` reported itself (building) is not told twice
         reported = sum(seconds for seconds, _ in recorder.totals.values())
         recorder.add(Phase.RESTORE, max(0.0, clock.ticks() - began - reported))
+        tier = training.resumed or found.manifest.tier
+        self._session.journal.write("resumed", tier=tier, said=TIERS[tier], saved_as=found.manifest.tier)
+        if tier == "reset":
+            self._notes.append(f"{config.name} went on from {found.path.name}, {TIERS[tier]}")
         return training
 
     def _compile(self, config: TrainConfig) -> None:
@@ -312,7 +328,25 @@ class _Run:
         session, journal = self._session, self._session.journal
         now, most = session.clock.now(), self._request.max_sessions
         slack = None if session.quota_s is None else session.guard.deadline - now
-        outcome = RunOutcome(
+        journal.write(
+            "stop",
+            reason=reason.name.lower(),
+            said=reason.value,
+            detail=detail,
+            worked=session.worked,
+            num_timesteps=session.steps,
+            session_s=now - session.start,
+            slack_s=slack,
+            checkpoint=None if session.checkpoint is None else session.checkpoint.name,
+        )
+        journal.sync()
+        if session.uploads is not None:
+            left_s = UPLOAD_MOST_S if reason is StopReason.SIGNAL else UNLIMITED_FLUSH_S
+            if slack is not None:
+                left_s = min(left_s, slack - self._request.leave_s)
+            self._notes += session.uploads.flush(left_s)
+            slack = None if slack is None else session.guard.deadline - session.clock.now()
+        return RunOutcome(
             reason=reason,
             detail=detail,
             num_timesteps=tuple(session.steps),
@@ -324,19 +358,6 @@ class _Run:
             notes=tuple(self._notes),
             sessions_left=None if most is None else most - journal.session,
         )
-        journal.write(
-            "stop",
-            reason=reason.name.lower(),
-            said=reason.value,
-            detail=detail,
-            worked=session.worked,
-            num_timesteps=outcome.num_timesteps,
-            session_s=outcome.session_s,
-            slack_s=slack,
-            checkpoint=None if session.checkpoint is None else session.checkpoint.name,
-        )
-        journal.sync()
-        return outcome
 
 
 def _describe(error: BaseException) -> str:
