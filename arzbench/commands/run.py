@@ -242,6 +242,7 @@ def _again(options: RunOptions, run: runs.Run, order: Order, outcome: RunOutcome
         ("--quota", quota),
         ("--platform", options.platform),
         ("--max-sessions", sessions),
+        ("--checkpoints", options.checkpoints),
         ("--dir", None if options.working == Path() else options.working),
     ):
         if value is not None:
