@@ -13,7 +13,7 @@ from arzbench.physics.parameters import PARAMETER_SETS, Parameters
 FloatArray: TypeAlias = NDArray[np.floating[Any]]
 
 NUM_GHOST = 3
-TILE = 16  # cells per inner loop: a constant multiple of every vector width
+TILE = 16  # a row has room for whole packs of cells: a multiple of every pack's size
 FIELDS = 4  # rho_m, y_m, rho_c, y_c
 
 SCHEMES = {"first_order": 0, "muscl": 1, "weno5": 2}

@@ -19,7 +19,8 @@ def every_operation(a, b, c, out):
         x, y = load_pack(a, q), load_pack(b, q)
         place = q
         for value in (x + y, x - y, x * y, x / y, -x, abs(x), x + c, c - x, c / y, least(x, y),
-                      greatest(x, c), choose(x > y, x, c), choose((x <= y) & (x >= c), y, x), spread(c)):  # fmt: skip
+                      greatest(x, c), choose(x > y, x, c), choose((x <= y) & (x >= c), y, x),
+                      spread(c)):  # fmt: skip
             store_pack(out, place, value)
             place += a.size
 
