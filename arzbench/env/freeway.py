@@ -76,10 +76,10 @@ class RampBatch(FreewayBatch):
 class LaneDropBatch(FreewayBatch):
     """Lane drops; see `SpeedControlEnv`."""
 
-    settings: ClassVar[tuple[float, ...]] = (10 / 3.6, 15 / 3.6, 20 / 3.6, 30 / 3.6, np.inf)  # m/s
+    settings: ClassVar[tuple[float, ...]] = (12 / 3.6, 14 / 3.6, 16 / 3.6, 20 / 3.6, np.inf)  # m/s
     demands: ClassVar[Demands] = LANE_DROP
     drop: ClassVar[float] = 700.0
-    zone: ClassVar[tuple[float, float]] = (400.0, 500.0)
+    zone: ClassVar[tuple[float, float]] = (300.0, 500.0)
 
     def new_state(self) -> State:
         """Empty roads with the lane drop."""
@@ -128,9 +128,9 @@ class RampMeteringEnv(FreewayEnv):
 
 
 class SpeedControlEnv(FreewayEnv):
-    """The last 300 m have two lanes of three; the action limits the speed from 400 to 500 m.
+    """The last 300 m have two lanes of three; the action limits the speed from 300 to 500 m.
 
-    The settings are 10, 15, 20 and 30 km/h and no limit. Three lanes carry less than two only
+    The settings are 12, 14, 16 and 20 km/h and no limit. Three lanes carry less than two only
     below 16 km/h: the limit holds traffic back, as a meter on the mainline would.
     """
 

@@ -96,7 +96,7 @@ def test_a_limit_slows_the_zone_and_costs_time_on_an_empty_road() -> None:
         delays.append(sum(env.step(action)[4]["delay"] for _ in range(40)))
         rho, y = env.state.u[0, 2:, 51:53]  # where the zone ends
         speeds.append((y / rho - env.scenario.parameters.k_c * (rho / 0.25) ** 2).mean())
-    assert speeds[0] < 0.65 * speeds[1]  # relaxation takes tau_c = 10 s, more than the zone
+    assert speeds[0] < 0.6 * speeds[1]  # relaxation takes tau_c = 10 s, more than the zone
     assert delays[0] > 2 * delays[1]
 
 
