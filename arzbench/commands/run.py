@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import shlex
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.console import Console
 from arzbench import profiles, runs, store
 from arzbench.clock import Clock, SystemClock, process_start
 from arzbench.commands.common import (
+    Limits,
     find_limits,
     on_device,
     require_training_stack,
@@ -23,7 +25,7 @@ from arzbench.commands.order import Order, RunOptions, decide, last_budgets
 from arzbench.commands.remote import fetch, open_remote, take_up
 from arzbench.commands.report import write_summary
 from arzbench.costmodel import centre
-from arzbench.errors import UsageError
+from arzbench.errors import ExitCode, UsageError, WillNotFitError
 from arzbench.measure.host import host_of
 from arzbench.quota import ledger_path, reserved
 from arzbench.records import Platform, RunRecord, StopReason
@@ -32,9 +34,11 @@ from arzbench.report.render import make_console, say
 from arzbench.report.sheets import study_line
 from arzbench.run.predictor import predictor
 from arzbench.run.session import RunOutcome, RunRequest, run_job
-from arzbench.run.storage import Uploads
+from arzbench.run.signals import starting
+from arzbench.run.storage import Remote, Uploads
 from arzbench.study import Study
 from arzbench.units import format_duration
+from arzbench.workloads.base import StopTraining
 
 #: where the env's own messages go, beside the ledger
 MESSAGES = "messages.log"
@@ -55,6 +59,30 @@ def run_run(options: RunOptions) -> int:
     limits = find_limits(options.working, options.quota, options.platform, clock)
     order = decide(options, clock, earlier, limits)
     on_device(order.study, None)
+    # a little before the deadline: an import is not interrupted at once
+    left_s = None if order.quota_s is None else started + 0.95 * order.quota_s - 0.3 - clock.now()
+    try:
+        with starting(left_s):
+            return _train(options, clock, started, order, earlier, limits, remote)
+    except StopTraining as stop:
+        if stop.reason is not StopReason.DEADLINE:
+            print("stopped by a signal, nothing was begun", file=sys.stderr)
+            return int(ExitCode.MORE_TO_DO)
+        said = (
+            f"the quota of {format_duration(order.quota_s or 0.0)} is over before anything could be trained"
+        )
+        raise WillNotFitError(f"{said}: {stop.detail}", "give it a longer one: --quota") from stop
+
+
+def _train(
+    options: RunOptions,
+    clock: Clock,
+    started: float,
+    order: Order,
+    earlier: runs.Run | None,
+    limits: Limits,
+    remote: Remote | None,
+) -> int:
     run, order, resumed = _begin_or_resume(options, clock, order, earlier)
     console = make_console()
     _announce(console, run, order, resumed=resumed)
