@@ -9,7 +9,7 @@ import pytest
 from arzbench.clock import SystemClock
 from arzbench.commands.common import Prices, find_limits
 from arzbench.commands.order import RunOptions, decide
-from tests.calls import call, calibrated
+from tests.calls import calibrated, call
 from tests.test_road import arzbench, ledger
 
 SMALL = "--env CartPole-v1 --algo ppo --set n_steps=64 --set evaluation.eval_freq=0"
