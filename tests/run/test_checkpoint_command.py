@@ -81,7 +81,8 @@ def test_an_exported_model_is_the_librarys_own(tmp_path: Path) -> None:
     sb3 = pytest.importorskip("stable_baselines3")
     settings = ("n_steps=32", "batch_size=16", "checkpoint.checkpoint_freq=32", "evaluation.eval_freq=32")
     flags = [word for setting in settings for word in ("--set", setting)]
-    asked = ["run", "--env", "CartPole-v1", "--algo", "ppo", "--timesteps", "96", "--set", "total_timesteps=96"]
+    asked = ["run", "--env", "CartPole-v1", "--algo", "ppo", "--timesteps", "96"]
+    flags += ["--set", "total_timesteps=96"]
     command = [sys.executable, "-W", "ignore", "-m", "arzbench", *asked, *flags, "--dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
