@@ -92,6 +92,7 @@ def run_job(request: RunRequest, workload: AbstractWorkload, clock: Clock, displ
         UsageError: the workload cannot run here, a folder cannot be written, or a checkpoint is of
             a newer arzbench. Nothing was written to the run.
         StateError: another run holds the folder, or no sound checkpoint of this study is left.
+        StopTraining: told to end while the workload was loaded. Nothing was written to the run.
     """
     if len(request.budgets) != len(request.study.trainings):
         raise UsageError(f"{len(request.budgets)} budgets for {len(request.study.trainings)} trainings")
@@ -105,9 +106,10 @@ def run_job(request: RunRequest, workload: AbstractWorkload, clock: Clock, displ
             set_aside(request.run_folder, request.checkpoint_folder)
         CheckpointStore(request.checkpoint_folder, 1, clock).clean()
         resume = find_resume_point(request.study, request.checkpoint_folder, clock)
-        versions = workload.load()
-        for config in _to_check(request, resume):
-            workload.check(config)
+        with signals.at_once():
+            versions = workload.load()
+            for config in _to_check(request, resume):
+                workload.check(config)
         session = _open_session(request, resume, versions, signals, clock, display)
         watched = (session.guard, session.journal, request.run_folder, clock, request.stall_s)
         with StallWatcher(*watched):

@@ -33,13 +33,22 @@ class Signals:
         if threading.current_thread() is threading.main_thread():
             for number in HONOURED:
                 self._before[number] = signal.signal(number, self._note)
+            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._expired)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # see `starting`: what follows is the end
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def _expired(self, number: int, frame: FrameType | None) -> None:
+        """The time of `starting` is over: a training that goes is the guard's."""
+        if self._at_once:
+            self._at_once = False
+            _raise_late(number, frame)
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
@@ -68,3 +77,25 @@ class Signals:
     def told(self) -> str:
         """What came, as a phrase."""
         return f"{self.first}, {self.later} more while stopping" if self.later else str(self.first)
+
+
+@contextlib.contextmanager
+def starting(seconds: float | None) -> Iterator[None]:
+    """Within, a start that takes longer raises `StopTraining` where it finds the program.
+
+    Imports and compilation ask no guard, and nothing is there to be saved. `Signals` takes over.
+    """
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, _raise_late)
+    signal.setitimer(signal.ITIMER_REAL, min(max(seconds, 1e-3), 1e8))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _raise_late(number: int, frame: FrameType | None) -> None:
+    raise StopTraining(StopReason.DEADLINE, "starting took all of the quota")

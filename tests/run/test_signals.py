@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from arzbench.clock import SystemClock, VirtualClock
 from arzbench.records import StopReason
 from arzbench.run import ledger
 from arzbench.run.checkpoint import CheckpointStore
+from arzbench.run.signals import Signals, starting
+from arzbench.workloads.base import StopTraining
 from arzbench.workloads.synthetic import SyntheticWorkload
 from tests.run.jobs import fingerprints, run
 from tests.run.states import ROOT
@@ -81,3 +84,36 @@ def test_a_second_process_is_told_whose_folder_it_is(tmp_path: Path) -> None:
     process.communicate()
     # the killed process left its lock: the system released it
     assert resume(tmp_path) == resume(tmp_path / "whole")
+
+
+def test_a_start_that_takes_all_of_the_quota_is_ended_where_it_is() -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(StopTraining, match=StopReason.DEADLINE.value), starting(0.01):
+        time.sleep(60)
+    late = pytest.raises(StopTraining, match=StopReason.DEADLINE.value)
+    with late, starting(0.01), Signals() as signals, signals.at_once():
+        time.sleep(60)
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_training_that_goes_is_the_guards() -> None:
+    """There may be something to save: the alarm of the start does nothing, within a run and after it."""
+    came = []
+    with starting(0.01), Signals() as signals:
+        inner = signals._expired
+        signal.signal(signal.SIGALRM, lambda *given: (came.append(1), inner(*given))[0])
+        while not came:
+            time.sleep(0.001)
+    with starting(60), Signals():
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_quota_shorter_than_the_start_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    words = ["run", "--study", "cartpole-ppo", "--timesteps", "2048", "--quota", "1s", "--dir", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", "arzbench", *words], capture_output=True, text=True)
+    assert done.returncode == 3
+    assert "the quota of 1.0 s is over before anything could be trained" in done.stderr
+    assert "hint: give it a longer one: --quota" in done.stderr
+    assert not list(tmp_path.rglob("ledger.jsonl"))
