@@ -126,6 +126,11 @@ def root(a: Real) -> Real:
     return np.sqrt(a)
 
 
+def newton_root(a: Real) -> Real:
+    """Square root, which packs make of multiply-adds: for a second one beside a busy divider."""
+    return np.sqrt(a)
+
+
 def _numbers(*kinds: Any) -> bool:
     return all(isinstance(kind, types.Number) for kind in kinds)
 
@@ -146,6 +151,7 @@ def _choose(condition: Any, a: Real, b: Real) -> Any:
     return (lambda condition, a, b: a if condition else b) if isinstance(condition, types.Boolean) else None
 
 
+@overload(newton_root, jit_options=_JIT, strict=False)
 @overload(root, jit_options=_JIT, strict=False)
 def _root(a: Real) -> Any:
     return (lambda a: math.sqrt(a)) if _numbers(a) else None
@@ -200,7 +206,7 @@ def face_speeds(
     b = choose(excess > -k.stuck, k.two * (slope_c * rho_c), k.zero)
     z = v_c - b
     half_gap = k.half * ((v_m - a) - z)
-    lam = (z + half_gap) - root(half_gap * half_gap + k.alpha * (a * b))
+    lam = (z + half_gap) - newton_root(half_gap * half_gap + k.alpha * (a * b))
     return v_m, v_c, lam
 
 

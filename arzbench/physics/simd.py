@@ -1,8 +1,8 @@
 """Packs: values of 512 bits that compiled code computes with as with one number.
 
 A scalar function of the model runs on packs as it stands: each operator becomes one vector
-instruction (or two, four on a core with shorter vectors), and `least`, `greatest`, `choose` and
-`root` have their own. Nothing is left to an automatic vectoriser, which gives up on what it
+instruction (or two, four on a core with shorter vectors), and `least`, `greatest`, `choose`
+and the roots have their own. Nothing is left to an automatic vectoriser, which gives up on what it
 cannot prove about pointers.
 """
 
@@ -15,7 +15,7 @@ from numba import types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, lower_cast, models, overload, register_model
 
-from arzbench.physics.model import FASTMATH, choose, greatest, least, root
+from arzbench.physics.model import FASTMATH, choose, greatest, least, newton_root, root
 
 _BITS = 512
 _JIT = {"fastmath": FASTMATH, "error_model": "numpy", "forceinline": True}
@@ -150,11 +150,24 @@ def _choose(condition: Any, a: Any, b: Any) -> Any:
 
 @overload(root, jit_options=_JIT, strict=False)
 def _root(a: Any) -> Any:
-    return (lambda a: _square_root(a)) if isinstance(a, Pack) else None
+    return (lambda a: _divider_root(a)) if isinstance(a, Pack) else None
+
+
+@overload(newton_root, jit_options=_JIT, strict=False)
+def _other_root(a: Any) -> Any:
+    return (lambda a: _newton_root(a)) if isinstance(a, Pack) else None
 
 
 @intrinsic
-def _square_root(context: Any, a: Any) -> Any:
+def _divider_root(context: Any, a: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _call(builder, "llvm.sqrt", arguments[0])
+
+    return a(a), codegen
+
+
+@intrinsic
+def _newton_root(context: Any, a: Any) -> Any:
     """Root of a pack of numbers >= 0, to the last bit or two.
 
     With AVX-512 from the 14 bits of `vrsqrt14` by Newton's method, in the coupled form of

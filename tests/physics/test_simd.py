@@ -5,7 +5,7 @@ import pytest
 from numba import njit
 
 from arzbench.physics import cpu, simd
-from arzbench.physics.model import choose, greatest, least, root
+from arzbench.physics.model import choose, greatest, least, newton_root, root
 from arzbench.physics.scenario import Scenario
 from arzbench.physics.simd import before, lanes, largest, load_pack, spread, store_pack, total
 
@@ -39,18 +39,20 @@ def test_operations_are_those_of_numpy(real: type) -> None:
 
 
 @njit(error_model="numpy")
-def roots(a, out, c):
+def roots(a, out, c, newton):
     for q in range(0, a.size, lanes(c)):
-        store_pack(out, q, root(load_pack(a, q)))
+        x = load_pack(a, q)
+        store_pack(out, q, newton_root(x) if newton else root(x))
 
 
+@pytest.mark.parametrize("newton", [False, True])
 @pytest.mark.parametrize("real", REALS)
-def test_roots_are_good_to_the_last_bits(real: type) -> None:
+def test_roots_are_good_to_the_last_bits(real: type, newton: bool) -> None:
     a = np.concatenate([10.0 ** RNG.uniform(-30, 6, 16_000), np.zeros(16), np.arange(1.0, 17.0) ** 2]).astype(
         real
     )
     out = np.full_like(a, -1)
-    roots(a, out, real(1))
+    roots(a, out, real(1), newton)
     exact = np.sqrt(a.astype(np.longdouble))
     assert (abs(out - exact) <= 1.5 * np.finfo(real).eps * exact).all()
     assert (out[-32:-16] == 0).all()
