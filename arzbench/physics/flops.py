@@ -1,8 +1,9 @@
 """Floating-point operations of the model, counted by running its scalar functions on numbers that count.
 
-Additions, subtractions, multiplications, divisions and square roots count one each (a fused
-multiply-add counts two); comparisons, selections, minima, maxima, signs and absolute values
-count nothing. A product of constants alone is worked out once and not counted.
+Counted as a processor counts its own (Intel's event FP_ARITH_INST_RETIRED): additions, subtractions,
+multiplications, divisions, square roots, minima and maxima are one each (a fused multiply-add is two);
+comparisons, selections, signs and absolute values are none. A product of constants alone is worked out
+once and not counted.
 """
 
 from collections import Counter
@@ -15,7 +16,7 @@ from arzbench.physics.model import Constants, constants, face_fluxes, face_speed
 from arzbench.physics.parameters import PARAMETER_SETS
 from arzbench.physics.reconstruction import first_order, muscl, weno5
 
-_UFUNCS = {np.sqrt: "root", np.minimum: "", np.maximum: ""}
+_UFUNCS = {np.sqrt: "root", np.minimum: "minimum", np.maximum: "maximum"}
 
 
 class Number:

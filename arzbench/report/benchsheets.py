@@ -42,7 +42,8 @@ def _engine_sheet(bench: Bench) -> Sheet:
         rows=tuple(_engine_row(bench, speed) for speed in bench.speeds),
         notes=(
             "cell-RHS: one cell, both classes, one Runge-Kutta stage, with its share of the source",
-            f"operations counted per cell and stage: {counts}; a division or a root counts as one",
+            f"operations counted per cell and stage: {counts}; a division or a root counts as one, "
+            "a minimum or a maximum too, as in the processor's own counters",
         ),
     )  # fmt: skip
 
