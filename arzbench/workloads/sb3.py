@@ -320,10 +320,11 @@ def make_baseline(config: TrainConfig, env: Any) -> Player:
         return randomly(env)
     if not type(env.unwrapped).__module__.startswith("arzbench.env."):
         raise UsageError(f"the baseline {name!r} is not for {config.env}", "controllers for any env: random")
-    controllers = importlib.import_module("arzbench.env.controllers").CONTROLLERS
-    if name not in controllers:
-        raise unknown("baseline controller", name, [*controllers, "random"])
-    return controlled(controllers[name](), env)
+    known = importlib.import_module("arzbench.env.controllers")
+    fitting = known.BASELINES.get(env.unwrapped.spec.id, tuple(known.CONTROLLERS))
+    if name not in fitting:
+        raise unknown("baseline controller", name, [*fitting, "random"], f"those for {config.env}")
+    return controlled(known.CONTROLLERS[name](), env)
 
 
 def make_model(config: TrainConfig) -> tuple[Any, Sequence[Any]]:

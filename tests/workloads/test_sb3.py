@@ -66,6 +66,11 @@ WRONG: dict[str, tuple[TrainConfig, str, str]] = {
                baseline={"controller": "fixd_time", "episodes": 1}),
         "unknown baseline controller 'fixd_time'", "did you mean 'fixed_time'?",
     ),
+    "controller of another road": (
+        config("a2c", env="arzbench/RampMetering-v0", total_timesteps=5,
+               baseline={"controller": "fixed_time", "episodes": 1}),
+        "unknown baseline controller 'fixed_time'", "those for arzbench/RampMetering-v0",
+    ),
     "controller of another env": (
         config("a2c", total_timesteps=5, baseline={"controller": "fixed_time", "episodes": 1}),
         "'fixed_time' is not for arztest/Known-v0", "random",
