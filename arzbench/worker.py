@@ -8,13 +8,18 @@ import sys
 from pathlib import Path
 
 import msgspec
+import typer
 
 from arzbench.clock import Clock, SystemClock
+from arzbench.commands import run
 from arzbench.errors import ArzbenchError, ExitCode, StateError
 from arzbench.measure.burst import COLD, UNUSED, WARM, BurstJob, measure_once
 from arzbench.measure.logcost import measure_sinks
 from arzbench.run.checkpoint import CheckpointStore, Header
 from arzbench.workloads.base import TrainingState
+
+#: loaded to be measured: what `arzbench run` loads before it trains
+LOADED = (typer, run)
 
 
 class TrialCheckpoints:

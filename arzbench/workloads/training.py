@@ -264,15 +264,16 @@ class SB3Training(TrainingParts, AbstractTraining):
         """Do the update that follows a rollout: `train` does `gradient_steps`, or `count()` where fewer."""
         ticks = self.meter.ticks
         began = ticks()
-        if gradient_steps >= updates.LONG_STEPS or self._last_update_s > updates.LONG_S:
-            try:
-                with updates.undone_if_stopped(self.model, lambda: self._control.during_update(self)):
-                    train()
-            except StopTraining:
-                self.rollout.open = True
-                raise
-        else:
-            train()
+        with updates.without_denormals():
+            if gradient_steps >= updates.LONG_STEPS or self._last_update_s > updates.LONG_S:
+                try:
+                    with updates.undone_if_stopped(self.model, lambda: self._control.during_update(self)):
+                        train()
+                except StopTraining:
+                    self.rollout.open = True
+                    raise
+            else:
+                train()
         took = self._last_update_s = ticks() - began
         done = gradient_steps if count is None else count()
         self.updates += done

@@ -12,12 +12,28 @@ import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch as th
+
 from arzbench.workloads import modelstate
 from arzbench.workloads.base import StopTraining
 
 #: an update is worth a copy of the weights if the last one took longer than this, in seconds, or if it
 #: has so many gradient steps; shorter ones are waited for
 LONG_S, LONG_STEPS = 0.1, 100
+
+
+@contextlib.contextmanager
+def without_denormals() -> Iterator[None]:
+    """Flush denormal numbers to zero on the CPU.
+
+    Moments of gradients that vanish become denormal, and a CPU computes with those many times slower: see
+    docs/decisions/0005-denormals.md.
+    """
+    th.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        th.set_flush_denormal(False)
 
 
 @contextlib.contextmanager
@@ -33,7 +49,8 @@ def undone_if_stopped(model: Any, poll: Callable[[], None]) -> Iterator[None]:
     )
     count = model._n_updates
     # its arrays are laid out anew by an update, in arrays of their own
-    rollout = dict(vars(model.rollout_buffer)) if hasattr(model, "rollout_buffer") else {}
+    buffer = vars(model.rollout_buffer) if hasattr(model, "rollout_buffer") else {}
+    rollout = {k: dict(v) if isinstance(v, dict) else v for k, v in buffer.items()}  # observations by name
     hooks = [optimizer.register_step_pre_hook(lambda *_: poll()) for _, optimizer in optimizers]
     try:
         yield

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import torch as th
 
 from arzbench.records import StopReason
 from arzbench.workloads import updates
@@ -18,6 +19,10 @@ CASES: dict[str, dict[str, Any]] = {
     "ppo, normalised, linear schedules, early stop": {
         "algo": "ppo", "n_steps": 16, "batch_size": 8, "n_epochs": 4, "total_timesteps": 50,
         "vec_normalize": True, "target_kl": 1e-4,
+    },
+    "ppo, observations by name": {
+        "algo": "ppo", "policy": "MultiInputPolicy", "env_kwargs": {"mapping": True}, "n_steps": 16,
+        "batch_size": 8, "n_epochs": 3, "total_timesteps": 50, "n_envs": 2,
     },
     "ppo with gSDE": {
         "algo": "ppo", "env": "Pendulum-v1", "use_sde": True, "sde_sample_freq": 5, "n_steps": 16,
@@ -99,3 +104,16 @@ def test_short_updates_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     control = StopAt(10**9)
     control.during_update = lambda training: pytest.fail("polled")  # type: ignore[method-assign]
     training.run(control)
+
+
+@pytest.mark.skipif(not th.set_flush_denormal(False), reason="this CPU cannot flush denormals")
+def test_denormals_are_flushed_within_an_update_and_only_there() -> None:
+    def tiny() -> float:
+        return float(th.tensor([1e-30]) * 1e-10)
+
+    with updates.without_denormals():
+        assert tiny() == 0.0
+    assert tiny() > 0.0
+    with pytest.raises(RuntimeError), updates.without_denormals():
+        raise RuntimeError
+    assert tiny() > 0.0
