@@ -66,7 +66,10 @@ class Bench:
         try:
             yield
             if process.poll() is not None:
-                raise StateError(f"the busy process beside the runs ended with code {process.returncode}")
+                raise StateError(
+                    f"the busy process beside the runs ended with code {process.returncode}",
+                    "start the same command again: it goes on where it was",
+                )
         finally:
             process.kill()
             process.wait()

@@ -148,10 +148,13 @@ def _online_sheet(validation: Validation) -> Sheet:
         rows.append((f"{share:.0%}", str(count), _percent(ours), _percent(theirs)))
     return Sheet(
         title="errors of the end predicted while a run goes on",
-        columns=("training steps done", "runs", "ours: median size", "elapsed / share: median size"),
+        columns=("training steps done", "runs", "ours: median size", "progress bar: median size"),
         align="rrrr",
         rows=tuple(rows),
-        notes=("of the wall time of the whole; elapsed / share is what a progress bar says",),
+        notes=(
+            "of the wall time of the whole; a progress bar says elapsed / share of the steps since the "
+            "training began, here after the start-up that there was",
+        ),
     )
 
 
@@ -180,7 +183,7 @@ def _pair_sheet(validation: Validation) -> Sheet:
                  "online 5 %", "online 10 %"),
         align="llrrrrrrrr",
         rows=tuple(rows),
-        notes=("online: median size of our error | of elapsed / share",),
+        notes=("online: median size of our error | of a progress bar's",),
     )  # fmt: skip
 
 

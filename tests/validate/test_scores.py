@@ -56,15 +56,18 @@ def test_an_overrun_is_a_process_that_ended_after_its_quota() -> None:
     assert found("quota", outcome()).passed is None
 
 
-def test_the_end_predicted_at_a_mark_is_compared_with_elapsed_over_share() -> None:
-    run = outcome(wall_s=40.0, marks=(mark(0.05, left_s=33.0, elapsed_s=4.0), mark(0.1, 38.0, 6.0)))
-    assert scores.online_errors(run, 0.05) == (pytest.approx(37 / 40 - 1), pytest.approx(80 / 40 - 1))
+def test_the_end_predicted_at_a_mark_is_compared_with_a_progress_bar() -> None:
+    run = outcome(wall_s=40.0, marks=(mark(0.05, left_s=35.0, elapsed_s=4.0), mark(0.1, 38.0, 6.0)))
+    bar_s = 2 + 2 / 0.05  # two seconds of start-up, two of training
+    assert scores.online_errors(run, 0.05) == (pytest.approx(39 / 40 - 1), pytest.approx(bar_s / 40 - 1))
     assert scores.online_errors(run, 0.25) is None
     assert found("at 5 %", run).passed
     assert found("at 10%", run).passed is False
     assert found("at 25%", run).passed is None
-    worse = outcome(wall_s=40.0, marks=(mark(0.05, left_s=60.0, elapsed_s=2.0),))
+    worse = outcome(wall_s=40.0, marks=(mark(0.05, left_s=60.0, elapsed_s=4.0),))
     assert found("at 5 %", worse).found == "0 of 1: not cartpole-ppo"
+    silent = outcome("pendulum-sac", wall_s=40.0)
+    assert found("at 5 %", run, silent).passed is None  # a pair that told nothing
 
 
 def test_errors_are_held_against_ten_percent_and_the_floor() -> None:
