@@ -332,5 +332,5 @@ def _drift(samples: WorkloadSamples) -> float:
         if item.phase is Phase.ENV_STEP:
             steps[item.repetition] = steps.get(item.repetition, 0) + item.count
     most = max(steps.values(), default=0)
-    values = [v for r, v in per_repetition.items() if steps.get(r, 0) * 2 >= most]
+    values = [v for r, v in per_repetition.items() if steps.get(r, 0) * 4 >= most]
     return (max(values) - min(values)) / statistics.fmean(values) if len(values) > 1 else 0.0
