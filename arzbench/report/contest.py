@@ -172,7 +172,8 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
     shown = [d for d in comparison.differences if d.measure == measure and d.relative is not None]
     for row, one in enumerate(shown):
         assert one.relative is not None
-        low, high = one.low or one.relative, one.high or one.relative
+        low = one.relative if one.low is None else one.low
+        high = one.relative if one.high is None else one.high
         right.plot([100 * low, 100 * high], [row, row], color="k")
         right.plot(100 * one.relative, row, "ko")
     right.set_yticks(range(len(shown)), [f"{d.policy} / {d.baseline}" for d in shown], fontsize=8)
