@@ -111,9 +111,7 @@ def run_job(request: RunRequest, workload: AbstractWorkload, clock: Clock, displ
             for config in _to_check(request, resume):
                 workload.check(config)
         session = _open_session(request, resume, versions, signals, clock, display)
-        watched = (session.guard, session.journal, request.run_folder, clock, request.stall_s)
-        with StallWatcher(*watched):
-            return _Run(request, workload, resume, session, signals).run()
+        return _Run(request, workload, resume, session, signals).run()
 
 
 def _to_check(request: RunRequest, resume: ResumePoint) -> list[TrainConfig]:
@@ -189,9 +187,12 @@ class _Run:
         if self._session.uploads is not None and self._resume.newest is not None:
             self._session.uploads.offer(self._resume.newest.path)  # a session before may not have got to it
         trainings, journal = self._request.study.trainings, self._session.journal
+        guard, clock = self._session.guard, self._session.clock
+        watched = (guard, journal, self._request.run_folder, clock, self._request.stall_s)
         try:
-            for index in range(len(trainings)):
-                self._train(index)
+            with StallWatcher(*watched):  # not while the last upload is waited for
+                for index in range(len(trainings)):
+                    self._train(index)
             steps = self._session.steps
             done = all(s >= t.total_timesteps for s, t in zip(steps, trainings, strict=True))
             reason, detail = (StopReason.FINISHED if done else StopReason.BUDGET), ""

@@ -5,12 +5,14 @@ It reads what the guard notes anyway, so a step costs nothing more. It only tell
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import threading
 from pathlib import Path
 
 from arzbench.clock import Clock
+from arzbench.errors import StateError
 from arzbench.run.guard import Guard
 from arzbench.run.journal import Journal
 from arzbench.units import format_duration
@@ -79,6 +81,7 @@ class StallWatcher:
             where = f"all threads in {self._folder / name}"
         except OSError as error:
             where = f"its threads cannot be written: {error.strerror}"
-        os.write(2, f"stalled: {said}; {where}\n".encode())
-        # last: a hanging disk may be what it is about
-        self._journal.write("stall", seconds=waited, limit_s=limit, p99_s=p99, file=name)
+        with contextlib.suppress(OSError):  # nobody may read it any more
+            os.write(2, f"stalled: {said}; {where}\n".encode())
+        with contextlib.suppress(StateError):  # last: a hanging or full disk may be what it is about
+            self._journal.write("stall", seconds=waited, limit_s=limit, p99_s=p99, file=name)

@@ -102,3 +102,24 @@ def test_a_hanging_env_is_found_by_the_thread(tmp_path: Path, capfd: pytest.Capt
     assert "stalled: no step for" in capfd.readouterr().err
     assert len(ledger.read(tmp_path / "reports" / "r1" / "ledger.jsonl").of_kind("stall")) >= 1
     assert request(tmp_path, job, clock).stall_s is None  # no thread where nobody asks for one
+
+
+class SlowUploads:
+    """What is waited for at the end of a session."""
+
+    def offer(self, path: Path) -> None: ...
+
+    def pinned(self) -> set[str]:
+        return set()
+
+    def flush(self, limit_s: float) -> list[str]:
+        threading.Event().wait(0.5)
+        return []
+
+
+def test_waiting_for_the_last_upload_is_no_stall(tmp_path: Path) -> None:
+    """A run whose ledger does not end with its stop would be taken for one that was killed."""
+    clock = SystemClock()
+    workload = SyntheticWorkload(clock, {})
+    run(tmp_path, study(dqn(total_timesteps=20)), clock, workload, stall_s=0.1, uploads=SlowUploads())
+    assert ledger.read(tmp_path / "reports" / "r1" / "ledger.jsonl").stop is not None
