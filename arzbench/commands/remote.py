@@ -22,7 +22,7 @@ def open_remote(options: RunOptions) -> Remote | None:
 
 
 def take_up(options: RunOptions, remote: Remote, named: runs.Run | None) -> runs.Run | None:
-    """The run whose checkpoints are at the URL, known here from now on; `named` where there is none.
+    """The run whose checkpoints are at the URL, not yet written down here; `named` where there is none.
 
     Raises:
         UsageError: it is another run than the one asked for, or nothing says what to train.
@@ -43,7 +43,8 @@ def take_up(options: RunOptions, remote: Remote, named: runs.Run | None) -> runs
     if study is not None and store.digest(study) != record.study_digest:
         raise UsageError(f"{other}, which is of another study", "name another URL for this study")
     here = [run for run in runs.newest_first(options.working) if run.record.id == record.id]
-    return here[0] if here else runs.begin(options.working, record)
+    folder = runs.reports_folder(options.working) / record.id
+    return here[0] if here else runs.Run(folder=folder, record=record)
 
 
 def fetch(options: RunOptions, remote: Remote, run: runs.Run) -> list[str]:

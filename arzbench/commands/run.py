@@ -84,7 +84,7 @@ def _train(
     remote: Remote | None,
 ) -> int:
     run, order, resumed = _begin_or_resume(options, clock, order, earlier)
-    console = make_console()
+    console = make_console(lasting=True)
     _announce(console, run, order, resumed=resumed)
     if limits.how:
         say(console, f"quota: {limits.how}")
@@ -122,6 +122,8 @@ def _begin_or_resume(
             f"{order.why} is more than the {sum(before):,} steps of run {found.record.id}",
             "--extend lets its budget grow, its schedules keep their horizon\n--fresh begins a new run",
         )
+    if not (found.folder / "run.json").exists():  # it was known by its URL alone
+        found = runs.begin(options.working, found.record)
     return found, order, True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 
@@ -19,9 +20,17 @@ _COLORS = {"fits": "green", "at risk": "yellow", "times out": "red"}
 UNSEEN_WIDTH = 200
 
 
-def make_console(*, stderr: bool = False) -> Console:
+class LastingConsole(Console):
+    """Falls silent where the reader of a pipe is gone: what is told of must go on."""
+
+    def on_broken_pipe(self) -> None:
+        with contextlib.suppress(SystemExit):
+            super().on_broken_pipe()
+
+
+def make_console(*, stderr: bool = False, lasting: bool = False) -> Console:
     """A console as wide as the terminal; in a file or a pipe no table is ever squeezed."""
-    console = Console(stderr=stderr, highlight=False)
+    console = (LastingConsole if lasting else Console)(stderr=stderr, highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = UNSEEN_WIDTH
     return console

@@ -68,7 +68,8 @@ class Signals:
         else:
             self.later += 1
             said = f"{name}: already stopping, a save is never cut short\n"
-        os.write(2, said.encode())  # print is not safe within a handler
+        with contextlib.suppress(OSError):  # a reader at the end of a pipe got the signal, too
+            os.write(2, said.encode())  # print is not safe within a handler
         if self._at_once:
             self._at_once = False
             raise StopTraining(StopReason.SIGNAL, self.told)

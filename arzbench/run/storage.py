@@ -117,6 +117,8 @@ class Remote:
         except Exception as error:
             raise UsageError(f"cannot read {self.url}: {_why(error)}", _hint(self._protocol)) from error
         record: RunRecord = store.decode(text, "arzbench/run", RunRecord, f"{self.url}/{RUN}")
+        if record.id in ("", ".", "..") or {"/", "\0"} & set(record.id):  # it becomes a folder here
+            raise UsageError(f"{self.url}/{RUN}: {record.id!r} cannot name a run", "name another URL")
         return record
 
     def names(self) -> list[str]:
@@ -172,6 +174,9 @@ class Remote:
         self._prune()
 
     def _pipe(self, name: str, content: bytes) -> None:
+        with contextlib.suppress(FileNotFoundError):  # what is whole is not put at risk: a write may be torn
+            if self._fs.cat_file(self._path(name)) == content:
+                return
         self._fs.pipe_file(self._path(name), content)
         if self._fs.cat_file(self._path(name)) != content:
             raise OSError(f"{name} did not come back as it was sent")
@@ -190,7 +195,7 @@ class Remote:
             try:
                 manifest = self.manifest(name)
             except UnsoundError:
-                continue  # perhaps of a newer arzbench
+                continue
             of_training = [m for m in kept if m.training == manifest.training]
             best_known = any(m.is_best for m in of_training)
             if len(of_training) < KEEP_LAST or (manifest.is_best and not best_known):
@@ -233,6 +238,7 @@ class Remote:
             store.fsync_directory(aside)
             os.rename(aside, path)
             store.fsync_directory(folder)
+        self._verified.update(part.sha256 for part in manifest.parts)  # not to be read once more
         return path
 
     def fetch(self, study: str, folder: Path) -> list[str]:

@@ -73,6 +73,40 @@ def test_many_signals_corrupt_nothing(tmp_path: Path) -> None:
     assert resume(tmp_path) == resume(tmp_path / "whole")
 
 
+def test_a_signal_counts_although_nobody_reads_what_is_said(tmp_path: Path) -> None:
+    """As in `arzbench run 2>&1 | tee log`: ctrl-C ends the reader, too."""
+    process = start(tmp_path)
+    assert process.stderr is not None
+    process.stderr.close()
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    assert process.stdout.read().startswith("SIGNAL SIGINT")
+    assert process.wait(60) == 4
+    assert resume(tmp_path) == resume(tmp_path / "whole")
+
+
+def test_a_run_goes_on_when_nobody_reads_its_lines() -> None:
+    program = """
+import sys
+from arzbench.report.render import make_console, say
+console = make_console(lasting=True)
+say(console, "first")
+sys.stdin.read()
+for _ in range(3):
+    say(console, "later")
+print("gone on", file=sys.stderr)
+"""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, text=True, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdin and process.stdout and process.stderr  # noqa: PT018
+        assert process.stdout.readline() == "first\n"
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == "gone on\n"
+        assert process.wait(60) == 0
+
+
 def test_a_second_process_is_told_whose_folder_it_is(tmp_path: Path) -> None:
     process = start(tmp_path)
     command = [sys.executable, str(PROGRAM), str(tmp_path), "10"]

@@ -14,13 +14,14 @@ import s3fs
 from arzbench import store
 from arzbench.clock import VirtualClock
 from arzbench.errors import StateError, UsageError
-from arzbench.records import StopReason
+from arzbench.records import RunRecord, StopReason
 from arzbench.run import storage
 from arzbench.run.manifest import UnsoundError, verify
 from arzbench.run.session import run_job
 from arzbench.run.storage import Remote, Uploads, all_manifests
 from arzbench.workloads.synthetic import SyntheticWorkload
-from tests.run.jobs import COSTS, Recorded, dqn, fingerprints, request, run, study
+from tests.calls import call
+from tests.run.jobs import COSTS, Recorded, dqn, fingerprints, plan, request, run, study
 from tests.run.s3 import Server, environment, serving
 from tests.run.states import filled, header, names, newest, opened, state
 from tests.run.test_checkpoint_rows import save
@@ -159,6 +160,40 @@ def test_a_manifest_there_cannot_name_other_files(tmp_path: Path) -> None:
     (tmp_path / "there" / f"{name}.json").write_text(json.dumps(text))
     with pytest.raises(UnsoundError):
         remote.download(name, tmp_path / "back")
+
+
+def record(**changes: Any) -> RunRecord:
+    job = study(dqn())
+    given: dict[str, Any] = {"id": "r1", "created": "2026-01-01", "study": job, "budgets": (600,), "why": ""}
+    given |= {"study_digest": store.digest(job), "quota_s": None, "predicted": None, "host": plan(job).host}
+    return RunRecord(**{**given, **changes})
+
+
+@pytest.mark.parametrize("name", ["../r1", "/r1", "..", ""])
+def test_a_run_there_cannot_name_a_folder_elsewhere(tmp_path: Path, name: str) -> None:
+    remote = Remote(f"memory://{tmp_path.name}")
+    remote._pipe("run.json", store.encode("arzbench/run", record(id=name)))
+    with pytest.raises(UsageError, match="cannot name a run"):
+        remote.run_record()
+
+
+def test_a_mistake_beside_a_url_that_holds_a_run_writes_nothing(tmp_path: Path) -> None:
+    remote = Remote(f"memory://{tmp_path.name}")
+    remote._pipe("run.json", store.encode("arzbench/run", record()))
+    (here := tmp_path / "here").mkdir()
+    ended = call(f"run --checkpoints {remote.url} --timesteps 10000000", here)
+    assert ended.code == 2
+    assert "more than the study's 600" in ended.err
+    assert not list(here.iterdir())
+
+
+def test_what_was_fetched_is_not_read_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"file://{tmp_path}/there"
+    Remote(url).upload(filled(tmp_path / "here", 1).paths()[0])
+    remote = Remote(url)
+    remote.fetch("study-1", tmp_path / "back")
+    monkeypatch.setattr(remote, "_sha256", lambda target: pytest.fail(f"{target} was read"))
+    remote.upload(newest(tmp_path / "back").path)
 
 
 # The thread.
@@ -301,7 +336,6 @@ def test_a_network_that_is_down_neither_stops_nor_fails_a_run(
 ) -> None:
     for name, value in environment("http://127.0.0.1:9").items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(storage, "UNLIMITED_FLUSH_S", 0.5)
     monkeypatch.setattr("arzbench.run.session.UNLIMITED_FLUSH_S", 0.5)
     outcome = with_uploads(tmp_path, URL)
     assert outcome.reason is StopReason.FINISHED
