@@ -25,6 +25,7 @@ from arzbench.run.storage import Remote, all_manifests
 from arzbench.units import format_bytes
 
 ACTIONS = ("ls", "verify", "export")
+_WHICH = "arzbench checkpoint verify tells which are; --name chooses one"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,8 @@ def _look(options: CheckpointOptions, *, whole: bool) -> tuple[str, list[_Found]
     else:
         folder = _folder(options)
         where = str(folder)
-        found = [_local_found(path) for path in checkpoint_paths(folder)]
+        looked = [(path, _local_found(path)) for path in checkpoint_paths(folder)]
+        found = [one for path, one in looked if os.path.lexists(path)]  # a run that goes on removes old ones
     if not found:
         raise UsageError(
             f"no checkpoint in {where}",
@@ -194,8 +196,11 @@ def _export(options: CheckpointOptions) -> int:
         if options.where is not None and "://" in options.where:
             remote = Remote(options.where)
             record = remote.run_record()
-            with remote.reading():
-                path = remote.download(chosen.name, Path(aside))
+            try:
+                with remote.reading():
+                    path = remote.download(chosen.name, Path(aside))
+            except UnsoundError as error:
+                raise StateError(f"{chosen.name} is not sound: {error}", _WHICH) from error
         else:
             path = _folder(options) / chosen.name
             record = _record(options, chosen.manifest)
@@ -223,10 +228,10 @@ def _chosen(options: CheckpointOptions, found: Sequence[_Found]) -> _Found:
         if named is None:
             raise unknown("checkpoint", options.name, [one.name for one in found])
         if named.why:
-            raise StateError(f"{named.name} is not sound: {named.why}")
+            raise StateError(f"{named.name} is not sound: {named.why}", _WHICH)
         return named
     if not sound:
-        raise StateError(f"no sound checkpoint: {found[-1].name}: {found[-1].why}")
+        raise StateError(f"no sound checkpoint: {found[-1].name}: {found[-1].why}", "restore one")
     return sound[-1]
 
 

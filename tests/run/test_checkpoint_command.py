@@ -59,6 +59,20 @@ def test_at_a_url_ls_sees_what_is_missing_and_verify_what_is_changed(tmp_path: P
     assert call("ls", url).returncode == 1
 
 
+def test_what_was_changed_at_a_url_is_not_exported(tmp_path: Path) -> None:
+    remote = Remote(f"file://{tmp_path}/there")
+    for path in filled(tmp_path / "here", 2).paths():
+        remote.upload(path)
+    part = tmp_path / "there" / "parts" / remote.manifest(remote.names()[-1]).parts[0].sha256
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    told = call("export", remote.url, "--output", str(tmp_path / "model.zip"))
+    assert told.returncode == 1
+    assert f"{remote.names()[-1]} is not sound: {ARRAYS}: its sha256 does not match" in told.stderr
+    assert "arzbench checkpoint verify" in told.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
