@@ -44,9 +44,11 @@ class Soundness:
         _each_finite(self._diverged, "the observation", {"": model._last_obs})
         buffer = getattr(model, "replay_buffer", None)
         if buffer is not None:
-            first, self._rows = (self._rows, buffer.pos) if self._rows <= buffer.pos else (0, buffer.pos)
-            rows = {k: a[first : buffer.pos] for k, a in modelstate.replay_arrays(buffer).items()}
-            _each_finite(self._diverged, "the replay buffer", rows)
+            first, stop, size = self._rows, buffer.pos, buffer.buffer_size
+            for part in [slice(first, stop)] if first <= stop else [slice(first, size), slice(stop)]:
+                rows = {k: a[part] for k, a in modelstate.replay_arrays(buffer).items()}
+                _each_finite(self._diverged, "the replay buffer", rows)
+            self._rows = stop
 
     def _diverged(self, what: str, value: float) -> None:
         model = self._model

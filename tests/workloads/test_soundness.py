@@ -89,3 +89,19 @@ def test_a_loss_that_is_not_finite_is_named() -> None:
     assert "last sound checkpoint" in caught.value.hint
     with pytest.raises(DivergedError, match=r"the weights q_net\.\S+ is nan"):
         training.check_sound()
+
+
+def test_rows_at_the_end_of_a_buffer_that_went_round_are_looked_at() -> None:
+    training, _ = start(config("dqn", learning_starts=1000, buffer_size=20, total_timesteps=100))
+
+    class Look(Free):
+        def before_step(self, training: Any, updates: int) -> None:
+            if training.num_timesteps == 15:
+                training.check_sound()
+            if training.num_timesteps == 25:
+                training.model.replay_buffer.rewards[18] = np.nan
+                with pytest.raises(DivergedError, match="the replay buffer rewards is nan"):
+                    training.check_sound()
+
+    training.run(Look())
+    assert training.num_timesteps == 100
