@@ -358,6 +358,8 @@ def make_study(data: dict[str, Any], source: str) -> Study:
     problems: list[UsageError] = []
     if not isinstance(name, str) or not name:
         problems.append(UsageError(f"{source}: a study needs a name", 'add: name = "my-study"'))
+    elif {"/", "\0"} & set(name):
+        problems.append(UsageError(f"{source}: {name!r} cannot be part of a file's name", "leave out the /"))
     if not isinstance(description, str):
         problems.append(UsageError(f"{source}: description: not a text"))
     if not isinstance(trainings, list) or not all(isinstance(t, dict) for t in trainings):

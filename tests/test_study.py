@@ -93,6 +93,12 @@ def test_a_study_tells_the_problems_of_all_its_trainings() -> None:
     assert "did you mean 'dqn'?" in caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["a/b", "../a", "a\0"])
+def test_a_name_that_no_file_can_have(name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be part of a file's name"):
+        make_study({**HEAD, **MINIMAL, "name": name}, "a.toml")
+
+
 @pytest.mark.parametrize("training", [3, "x", {"seed": 1}, [1, 2]])
 def test_a_training_that_is_no_list_of_tables(training: Any) -> None:
     with pytest.raises(UsageError, match="not a list of tables") as caught:
