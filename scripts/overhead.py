@@ -5,7 +5,8 @@
 
 Both sides make the same model on the same env and train it for the same steps: collection and updates. The
 run's side is everything `run` does from its first step to the exported model: guard, phases, ledger, a
-durable checkpoint every 1,000 steps and at the end. Building, which both do once, is left out of both.
+durable checkpoint every 1,000 steps and at the end; not the display with its predicted end, nor the watcher
+of stalls. Building, which both do once, is left out of both.
 The order alternates from pair to pair; the interval is a bootstrap of the median.
 """
 
