@@ -108,7 +108,7 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         self.batch.reset_env(0, self.np_random)
         self.history[:] = 0
         self._show()
-        info, _ = self.batch.measure(self.state.totals)
+        _, info = self.batch.measure(self.state.totals)
         return self.batch.observe()[0], {name: float(value[0]) for name, value in info.items()}
 
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:

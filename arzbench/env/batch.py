@@ -5,7 +5,7 @@ one, the vector environments are batches of many, so that all give the same numb
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from arzbench.env import DECISIONS
 from arzbench.env.demand import CROSSING, DemandModel, Demands
 from arzbench.env.device import choose
+from arzbench.env.orders import begin
 from arzbench.physics import cpu
 from arzbench.physics.detectors import ACCOUNTS, SEGMENTS, account, detect, sight_of
 from arzbench.physics.parameters import PARAMETER_SETS
@@ -100,7 +101,6 @@ class ArzBatch(ABC):
         self.device = choose(device)
         self.num_envs = num_envs
         self.threads = threads
-        self.reward_name = reward
         self.scenario = Scenario(
             parameters=pick("parameters", parameters or self.default_parameters, PARAMETER_SETS),
             scheme=scheme,
@@ -113,24 +113,33 @@ class ArzBatch(ABC):
         shape = (num_envs, DECISIONS, self.roads, self.scenario.origins, 2)
         self.demand = np.zeros(shape)
         self.time = np.zeros(num_envs, np.int64)
-        self._every = np.arange(num_envs)
+        self._arrivals = np.zeros((num_envs, self.roads * self.scenario.origins * 2))
+        self._before = np.zeros_like(self._state.totals)
         # Jam density over that of each segment: more than 1 past a lane drop.
         inverse = self.profile[:, PROFILE_INV_JAM, self.scenario.cells].astype(np.float64)
         self.narrowing = inverse.reshape(len(inverse), SEGMENTS, -1).mean(axis=2)
         self.narrowing *= self.scenario.parameters.rho_jam
-        self._sight = sight_of(self.scenario.parameters)
-        queues = 2 * self.scenario.origins + 1
+        queues = 2 * self.scenario.origins
         control: int = self.control_state().shape[1]
-        self.observation_size = self.roads * (4 * SEGMENTS + queues) + control + 1
+        self.observation_size = self.roads * (4 * SEGMENTS + queues + 1) + control + 1
+        by_delay = reward == "delay"
+        unit = -DELAY_SCALE if by_delay else -QUEUE_SCALE
+        # What the compiled functions need of this batch in every step.
+        self._numbers = cpu.numbers_of(self.scenario)
+        self._books = self.roads, self.scenario.stop_line is not None, by_delay, unit
+        self._view = (
+            self.narrowing, self.scenario.parameters.rho_jam, sight_of(self.scenario.parameters),
+            self.scenario.cells.start, self.scenario.n_cells, self.roads, queues, DECISIONS,
+        )  # fmt: skip
         self._gpu = self._take_to_gpu(control + 1) if self.device == "cuda" else None
 
     def _take_to_gpu(self, tail: int) -> "RoadsOnGpu":
         from arzbench.env.gpu import RoadsOnGpu  # loads CUDA
 
-        by_delay = self.reward_name == "delay"
+        *_, by_delay, unit = self._books
         return RoadsOnGpu(
             self.scenario, self._state, self.narrowing, roads=self.roads, tail=tail,
-            zone=self.limited_cells(), by_delay=by_delay, unit=-DELAY_SCALE if by_delay else -QUEUE_SCALE,
+            zone=self.limited_cells(), by_delay=by_delay, unit=unit,
         )  # fmt: skip
 
     @property
@@ -151,7 +160,10 @@ class ArzBatch(ABC):
 
     @abstractmethod
     def apply(self, actions: Integers) -> tuple[Integers, Floats | None]:
-        """Take the actions, one for each environment; return the engine's `red` and `rate`."""
+        """Take the actions, one for each environment; return the engine's `red` and `rate`.
+
+        Valid until the next call.
+        """
 
     @abstractmethod
     def reset_control(self, env: int) -> None:
@@ -183,57 +195,50 @@ class ArzBatch(ABC):
         self.time[env] = 0
         self.reset_control(env)
 
-    def check(self, actions: Integers) -> None:
-        """Refuse an action that there is not.
+    def _refuse(self, actions: Integers) -> NoReturn:
+        """Refuse actions of which not all are valid.
 
         Raises:
-            ValueError: Naming the first such action and the valid ones.
+            ValueError: Naming the first invalid action and the valid ones.
         """
-        if actions.min() < 0 or actions.max() >= self.actions:
-            wrong = (actions < 0) | (actions >= self.actions)
-            choices = ", ".join(map(str, range(self.actions)))
-            raise ValueError(f"action={actions[wrong][0]} is not one of {choices}")
+        if actions.shape != (self.num_envs,):
+            raise ValueError(
+                f"actions of shape {actions.shape}: one for each of {self.num_envs} environments"
+            )
+        wrong = (actions < 0) | (actions >= self.actions)
+        choices = ", ".join(map(str, range(self.actions)))
+        raise ValueError(f"action={actions[wrong][0]} is not one of {choices}")
 
     def step(self, actions: Integers) -> tuple[Floats, dict[str, Floats]]:
         """Simulate 15 s; return rewards and infos, each of shape (num_envs,)."""
-        self.check(actions)
-        arrivals = self.demand[self._every, np.minimum(self.time, DECISIONS - 1)]
+        arrivals, before, totals = self._arrivals, self._before, self._state.totals
+        if actions.shape != self.time.shape or not begin(
+            actions, self.actions, self.demand, self.time, totals, arrivals, before
+        ):
+            self._refuse(actions)
         red, rate = self.apply(actions)
-        self.time += 1
-        arrivals = arrivals.reshape(len(self.profile), -1, 2)
         if self._gpu is not None:
             self._write_tail(self._gpu.tail)
             rows = self._gpu.step(arrivals, red, rate).T
             return rows[-1], dict(zip(ACCOUNTS, rows, strict=False))
-        before = self.state.totals.copy()
-        cpu.step(self.scenario, self.state, arrivals, red, rate, threads=self.threads)
-        info, queue = self.measure(before)
-        if self.reward_name == "delay":
-            return info["delay"] / -DELAY_SCALE, info
-        return (info["queue"] - queue) / -QUEUE_SCALE, info
+        cpu.step_with(self._numbers, self._state, arrivals, red, rate, self.threads)
+        return self.measure(before)
 
     def _write_tail(self, out: FloatArray) -> None:
         """Write the end of the observations: the control's state and the share of the episode gone."""
-        control = self.control_state()
-        out[:, -1 - control.shape[1] : -1] = control
+        out[:, :-1] = self.control_state()
         out[:, -1] = np.minimum(self.time / DECISIONS, 1.0)
 
-    def measure(self, before: Floats) -> tuple[dict[str, Floats], Floats]:
-        """Infos of the step that led from totals `before` to now, and the queues before it."""
-        signalised = self.scenario.stop_line is not None
-        rows = account(before, self.state.totals, self.roads, signalised)
-        return dict(zip(ACCOUNTS, rows, strict=False)), rows[4]
+    def measure(self, before: Floats) -> tuple[Floats, dict[str, Floats]]:
+        """Rewards and infos of the step that led from totals `before` to now."""
+        rows = account(before, self.state.totals, *self._books)
+        return rows[-1], dict(zip(ACCOUNTS, rows, strict=False))
 
     def observe(self) -> Observations:
         """Return the observations of the present state, shape (num_envs, observation_size)."""
         if self._gpu is not None and (seen := self._gpu.observed()) is not None:
             return seen
-        scenario = self.scenario
+        state = self.state
         out: Observations = np.empty((self.num_envs, self.observation_size), np.float32)
-        detect(
-            self.state.u, self.state.totals, self.narrowing,
-            scenario.parameters.rho_jam, self._sight, scenario.cells.start, scenario.n_cells,
-            self.roads, 2 * scenario.origins, out,
-        )  # fmt: skip
-        self._write_tail(out)
+        detect(state.u, state.totals, self.control_state(), self.time, out, *self._view)
         return out

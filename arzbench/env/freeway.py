@@ -21,6 +21,8 @@ class FreewayBatch(ArzBatch):
     def __init__(self, num_envs: int = 1, **options: Any) -> None:
         """Make the batch; see `ArzBatch` for options and errors."""
         self.setting = np.full(num_envs, self.actions - 1)
+        self._one_hot = np.eye(self.actions)
+        self._no_red = np.zeros(num_envs, np.int64)
         super().__init__(num_envs, **options)
 
     def reset_control(self, env: int) -> None:
@@ -48,8 +50,8 @@ class FreewayBatch(ArzBatch):
 
     def control_state(self) -> Floats:
         """Last setting, one-hot."""
-        one_hot: Floats = np.eye(self.actions)[self.setting]
-        return one_hot
+        shown: Floats = self._one_hot[self.setting]
+        return shown
 
     def get_control(self, env: int) -> Captured:
         """Return the last setting."""
@@ -67,10 +69,15 @@ class RampBatch(FreewayBatch):
     layout: ClassVar[dict[str, Any]] = {"stop_line": None, "ramp": 600.0}
     demands: ClassVar[Demands] = RAMP
 
+    def __init__(self, num_envs: int = 1, **options: Any) -> None:
+        """Make the batch; see `ArzBatch` for options and errors."""
+        super().__init__(num_envs, **options)
+        self._rates = np.array(self.settings)
+
     def apply(self, actions: Integers) -> tuple[Integers, Floats]:
         """Meter the ramps."""
-        self.setting = actions.copy()
-        return np.zeros(self.num_envs, np.int64), np.array(self.settings)[actions]
+        self.setting[:] = actions
+        return self._no_red, self._rates[actions]
 
 
 class LaneDropBatch(FreewayBatch):
@@ -80,6 +87,13 @@ class LaneDropBatch(FreewayBatch):
     demands: ClassVar[Demands] = LANE_DROP
     drop: ClassVar[float] = 700.0
     zone: ClassVar[tuple[float, float]] = (300.0, 500.0)
+
+    def __init__(self, num_envs: int = 1, **options: Any) -> None:
+        """Make the batch; see `ArzBatch` for options and errors."""
+        super().__init__(num_envs, **options)
+        p = self.scenario.parameters
+        self._limits = np.minimum(self.settings, max(p.v_free_m, p.v_free_c))[:, None]
+        self._zone = slice(*self.limited_cells())
 
     def new_state(self) -> State:
         """Empty roads with the lane drop."""
@@ -96,11 +110,9 @@ class LaneDropBatch(FreewayBatch):
 
     def apply(self, actions: Integers) -> tuple[Integers, None]:
         """Set the limits of the zones."""
-        p = self.scenario.parameters
-        limits = np.minimum(np.array(self.settings)[actions], max(p.v_free_m, p.v_free_c))
-        self.profile[:, PROFILE_LIMIT, self._between(*self.zone)] = limits[:, None]
-        self.setting = actions.copy()
-        return np.zeros(self.num_envs, np.int64), None
+        self.profile[:, PROFILE_LIMIT, self._zone] = self._limits[actions]
+        self.setting[:] = actions
+        return self._no_red, None
 
 
 class FreewayEnv(ArzEnv):

@@ -37,7 +37,7 @@ class ArzVecEnv(VecEnv):
 
     def step_async(self, actions: np.ndarray) -> None:
         """Keep the actions for `step_wait`."""
-        self._actions = np.asarray(actions, np.int64)
+        self._actions = np.array(actions, np.int64)
 
     def step_wait(self) -> VecEnvStepReturn:
         """Step all environments."""
@@ -45,12 +45,12 @@ class ArzVecEnv(VecEnv):
         columns = [infos[name].tolist() for name in ACCOUNTS]
         # Written out: a third of the time that a loop over the names takes.
         rows: list[dict[str, Any]] = [
-            {"throughput": a, "queue": b, "delay": c, "stops": d, "TimeLimit.truncated": end}
-            for a, b, c, d, end in zip(*columns, done.tolist(), strict=True)
+            {"throughput": a, "queue": b, "delay": c, "stops": d, "TimeLimit.truncated": False}
+            for a, b, c, d in zip(*columns, strict=True)
         ]
         if last is not None:
             for env in np.flatnonzero(done):
-                rows[env]["terminal_observation"] = last[env]
+                rows[env] |= {"TimeLimit.truncated": True, "terminal_observation": last[env]}
         return observations, rewards.astype(np.float32), done, rows
 
     def close(self) -> None:

@@ -6,10 +6,15 @@ import numpy as np
 
 from arzbench.env.base import ArzEnv
 from arzbench.env.batch import ArzBatch, Captured, Floats, Integers
+from arzbench.env.orders import switch
 from arzbench.physics.scenario import NUM_GHOST, WAITING
 
 ALL_RED_S = 3.0
 SWITCH_SCALE = 20  # decisions
+# What is observed of a light, by phase and decisions since the last switch.
+_SHOWN = np.array(
+    [[(p == 0, p == 1, s / SWITCH_SCALE) for s in range(SWITCH_SCALE + 1)] for p in range(2)], np.float64
+)
 
 
 class CrossingBatch(ArzBatch):
@@ -24,6 +29,9 @@ class CrossingBatch(ArzBatch):
         self.phase = np.zeros(num_envs, np.int64)
         self.since_switch = np.zeros(num_envs, np.int64)
         super().__init__(num_envs, **options)
+        self._red = np.zeros((num_envs, self.roads), np.int64)
+        self._substeps = self.scenario.substeps
+        self._all_red = round(ALL_RED_S / self.scenario.decision_s * self._substeps)
 
     def reset_control(self, env: int) -> None:
         """Start with green for the first approach."""
@@ -31,14 +39,8 @@ class CrossingBatch(ArzBatch):
 
     def apply(self, actions: Integers) -> tuple[Integers, None]:
         """Close one approach, and the other for 3 s if the light switches."""
-        substeps = self.scenario.substeps
-        switch = actions != self.phase
-        red = np.full((self.num_envs, 2), substeps)
-        all_red = round(ALL_RED_S / self.scenario.decision_s * substeps)
-        red[self._every, actions] = switch * all_red
-        self.since_switch = (self.since_switch + 1) * ~switch
-        self.phase = actions.copy()
-        return red.ravel(), None
+        switch(actions, self.phase, self.since_switch, self._red, self._all_red, self._substeps)
+        return self._red.ravel(), None
 
     def vehicles_before_light(self) -> Floats:
         """Vehicles before each stop line, origin queue included, shape (num_envs, 2)."""
@@ -67,8 +69,8 @@ class CrossingBatch(ArzBatch):
 
     def control_state(self) -> Floats:
         """Phase, one-hot, and time since the last switch."""
-        since = np.minimum(self.since_switch / SWITCH_SCALE, 1.0)
-        return np.stack([self.phase == 0, self.phase == 1, since], axis=1)
+        shown: Floats = _SHOWN[self.phase, np.minimum(self.since_switch, SWITCH_SCALE)]
+        return shown
 
     def get_control(self, env: int) -> Captured:
         """Return phase and time since the last switch."""

@@ -29,7 +29,7 @@ from arzbench.physics.cells import (
     update,
 )
 from arzbench.physics.memory import borrow, load, store
-from arzbench.physics.model import FASTMATH
+from arzbench.physics.model import FASTMATH, Constants
 from arzbench.physics.scenario import (
     ARRIVED,
     CFL_EXCEEDED,
@@ -193,8 +193,9 @@ def _compile(tag: int) -> Any:
     def advance(
         u: Any, standing: Any, total: Any, count: Any, road: Any, demand: Any, red: Any,
         rate: Any, places: Any, scheme: Any, substeps: Any, dt: Any, dx: Any, cfl: Any,
-        slack: Any, decay: Any, k: Any,
+        slack: Any, decay: Any, constants: Any,
     ) -> int:  # fmt: skip
+        k = Constants(*constants)
         mode = flush_denormals(np.int64(-1))
         work = np.zeros((3 * FIELDS + FACE_ROWS) * places[0] + TILE, u.dtype)
         fields, slow, sums, counts, roads = (
@@ -268,14 +269,24 @@ def step(
             if None.
         threads: Threads to share the roads among; the result does not depend on it.
     """
+    step_with(numbers_of(scenario), state, demand, red, rate, threads)
+
+
+def step_with(
+    numbers: tuple[Any, ...],
+    state: State,
+    demand: NDArray[np.float64],
+    red: NDArray[np.int64],
+    rate: NDArray[np.float64] | None,
+    threads: int,
+) -> None:
+    """`step` with the `numbers_of` a scenario, for who keeps them: to look them up takes microseconds."""
     roads = len(state.u)
-    if rate is None:
-        rate = np.full(roads, np.inf)
     arrays = (
         state.u.reshape(roads, -1), state.standing, state.totals, state.counters,
-        state.profile.reshape(roads, -1), demand.reshape(roads, scenario.origins, 2), red, rate,
+        state.profile.reshape(roads, -1), demand.reshape(roads, -1, 2), red,
+        _unmetered(roads) if rate is None else rate,
     )  # fmt: skip
-    numbers = _numbers(scenario)
     if threads == 1 or roads == 1:
         advance(*arrays, *numbers)
         return
@@ -296,7 +307,13 @@ def _pool(threads: int, pid: int) -> ThreadPoolExecutor:
 
 
 @lru_cache(maxsize=64)
-def _numbers(scenario: Scenario) -> tuple[Any, ...]:
+def _unmetered(roads: int) -> NDArray[np.float64]:
+    """No limit on any ramp; only to be read."""
+    return np.full(roads, np.inf)
+
+
+@lru_cache(maxsize=64)
+def numbers_of(scenario: Scenario) -> tuple[Any, ...]:
     """The numbers `advance` needs of a scenario, worked out once."""
     p, real = scenario.parameters, scenario.float_type
     dt = scenario.decision_s / scenario.substeps
@@ -306,5 +323,5 @@ def _numbers(scenario: Scenario) -> tuple[Any, ...]:
     scheme = SCHEMES[scenario.scheme]
     return (
         places, scheme, scenario.substeps, dt, scenario.dx, scenario.cfl, slack, decay,
-        scenario.constants(),
+        tuple(scenario.constants()),  # a plain tuple: a named one takes ten times as long to hand over
     )  # fmt: skip

@@ -30,10 +30,10 @@ class Sight(NamedTuple):
     v_free_c: float
 
 
-def sight_of(parameters: Parameters) -> Sight:
-    """Return the constants of `parameters` that `detect` needs."""
+def sight_of(parameters: Parameters) -> tuple[float, ...]:
+    """Return the constants of `parameters` that `detect` needs, a `Sight` as a plain tuple."""
     k = constants(parameters)
-    return Sight(*(float(getattr(k, name)) for name in Sight._fields))
+    return tuple(float(getattr(k, name)) for name in Sight._fields)
 
 
 @scalar
@@ -64,24 +64,29 @@ def see(rho_m: Real, y_m: Real, rho_c: Real, y_c: Real, narrowing: Real, k: Any)
 def _compile_detect(tag: int) -> Any:
     @njit(error_model="numpy", cache=True, nogil=True)
     def detect(
-        u: Any, totals: Any, narrowing: Any, jam: Any, k: Any, first: Any, n: Any, roads: Any,
-        queues: Any, out: Any,
+        u: Any, totals: Any, control: Any, time: Any, out: Any, narrowing: Any, jam: Any, sight: Any,
+        first: Any, n: Any, roads: Any, queues: Any, decisions: Any,
     ) -> None:  # fmt: skip
-        """Write what the detectors of each road see, clipped to [0, 1].
+        """Write observations: what the detectors of each road see, clipped to [0, 1], control and time.
 
         Args:
             u: Fields, shape (all roads, 4, stride).
             totals: Totals of the roads, shape (all roads, TOTALS).
+            control: State of the control, in [0, 1], shape (environments, some).
+            time: Decisions taken, shape (environments,).
+            out: Observations, shape (environments, size): of each road 4 SEGMENTS + queues + 1, then
+                the control's state and the share of the episode gone.
             narrowing: Jam density over that of each segment, shape (all roads, SEGMENTS).
             jam: Jam density of the parameter set [veh/m].
-            k: `sight_of` the parameters.
+            sight: `sight_of` the parameters.
             first: Index of the first cell in a row.
             n: Cells of a road.
             roads: Roads of an environment.
             queues: Origin queues of a road, both classes counted.
-            out: Observations, shape (environments, size); a road takes 4 SEGMENTS + queues + 1.
+            decisions: Decisions of an episode.
         """
         _ = tag  # in the key of the cache
+        k = Sight(*sight)
         length = n // SEGMENTS
         width = 4 * SEGMENTS + queues + 1
         for road in range(u.shape[0]):
@@ -100,6 +105,10 @@ def _compile_detect(tag: int) -> Any:
             for i in range(queues + 1):
                 queue = max(totals[road, STANDING if i == queues else i], 0.0)
                 row[at + 4 * SEGMENTS + i] = queue / (queue + QUEUE_HALF)
+        for env in range(out.shape[0]):
+            for i in range(control.shape[1]):
+                out[env, roads * width + i] = control[env, i]
+            out[env, -1] = min(time[env] / decisions, 1.0)
 
     return detect
 
@@ -109,11 +118,14 @@ detect = _compile_detect(source_tag("detectors", "model", "scenario"))
 
 def _compile_account(tag: int) -> Any:
     @njit(error_model="numpy", cache=True, nogil=True)
-    def account(before: Any, now: Any, roads: Any, signalised: Any) -> Any:
+    def account(
+        before: Any, now: Any, roads: Any, signalised: Any, by_delay: Any, unit: Any
+    ) -> Any:  # fmt: skip
         """Sum the step from totals `before` to `now` over each environment's roads.
 
         Returns:
-            ACCOUNTS and the queue before the step, shape (5, environments).
+            ACCOUNTS and the reward, shape (5, environments): the delay, or the growth of the queue,
+            over `unit`.
         """
         _ = tag
         gone = CROSSED if signalised else LEFT
@@ -122,12 +134,14 @@ def _compile_account(tag: int) -> Any:
             env = road // roads
             out[0, env] += now[road, gone] - before[road, gone]
             out[1, env] += now[road, STANDING]
-            out[4, env] += before[road, STANDING]
+            out[4, env] += before[road, STANDING]  # the queue before
             for origin in range(RAMP_C + 1):
                 out[1, env] += now[road, origin]
                 out[4, env] += before[road, origin]
             out[2, env] += now[road, DELAY] - before[road, DELAY]
             out[3, env] += now[road, STOPS] - before[road, STOPS]
+        for env in range(out.shape[1]):
+            out[4, env] = (out[2, env] if by_delay else out[1, env] - out[4, env]) / unit
         return out
 
     return account

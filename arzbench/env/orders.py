@@ -1,0 +1,37 @@
+"""Compiled start of a decision: what is cheap for one environment, in one call for all."""
+
+from typing import Any
+
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def begin(
+    actions: Any, choices: Any, demand: Any, time: Any, totals: Any, arrivals: Any, before: Any
+) -> bool:
+    """Begin a decision of each environment, unless an action is not one of the `choices`.
+
+    Moves `time` on and writes this decision's `arrivals`, and the totals `before` it.
+    """
+    for action in actions:
+        if action < 0 or action >= choices:
+            return False
+    flows = demand.reshape(demand.shape[0], demand.shape[1], arrivals.shape[1])
+    for env in range(len(time)):
+        now = min(time[env], demand.shape[1] - 1)
+        for i in range(arrivals.shape[1]):
+            arrivals[env, i] = flows[env, now, i]
+        time[env] += 1
+    before[:] = totals
+    return True
+
+
+@njit(cache=True, nogil=True)
+def switch(actions: Any, phase: Any, since_switch: Any, red: Any, all_red: Any, substeps: Any) -> None:
+    """Turn each light to its action, and write the substeps for which its stop lines are closed."""
+    for env in range(len(actions)):
+        green, same = actions[env], actions[env] == phase[env]
+        red[env, green] = 0 if same else all_red
+        red[env, 1 - green] = substeps
+        since_switch[env] = since_switch[env] + 1 if same else 0
+        phase[env] = green
