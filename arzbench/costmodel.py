@@ -177,7 +177,8 @@ def seconds_per_step(samples: WorkloadSamples, mode: str) -> float | None:
         total += sum(item.seconds)
         steps += item.count if item.phase is Phase.ENV_STEP else 0
     updates = [i for i in samples.phases if i.phase is Phase.UPDATE and not i.warmup]
-    all_steps = sum(i.count for i in samples.phases if i.phase is Phase.ENV_STEP)
+    learning = [i for i in samples.phases if i.phase is Phase.ENV_STEP and i.variant != BEFORE_LEARNING]
+    all_steps = sum(i.count for i in learning)
     if not steps or not all_steps:
         return None
     return total / steps + sum(sum(i.seconds) for i in updates) / all_steps

@@ -22,6 +22,7 @@ from arzbench.records import HostInfo, Record
 from arzbench.report.render import make_console, say, show, to_markdown
 from arzbench.report.sheets import Sheet
 from arzbench.report.validatesheets import validation_lines, validation_sheets
+from arzbench.run.lock import LOCK, only_run
 from arzbench.units import format_duration, parse_duration
 from arzbench.validate.design import choose_pairs, expected_s, make_design
 from arzbench.validate.records import Cell, Design, Outcome, Validation
@@ -65,12 +66,13 @@ def run_validate(options: ValidateOptions) -> int:
     require_training_stack()
     console = make_console(stderr=options.as_json)
     folder, begun = _folder(options, clock, design)
-    validation = _carry_out(options.working, clock, console, folder, begun)
+    with only_run(folder):
+        validation = _carry_out(options.working, clock, console, folder, begun)
     sheets = validation_sheets(validation)
     store.save(folder / RAW, "arzbench/validation", validation)
     store.write_atomic(folder / SUMMARY, _markdown(validation, sheets).encode())
     shutil.rmtree(folder / WORK, ignore_errors=True)
-    for name in (DESIGN, LINES):  # all of it is in raw.json
+    for name in (DESIGN, LINES, LOCK):  # all of it is in raw.json
         (folder / name).unlink(missing_ok=True)
     if options.as_json:
         sys.stdout.buffer.write(store.encode("arzbench/validation", validation))

@@ -25,6 +25,7 @@ from arzbench.measure.burst import COLD, WARM, BurstJob, BurstResult
 from arzbench.measure.host import host_of
 from arzbench.measure.phases import PER_STEP
 from arzbench.records import (
+    BEFORE_LEARNING,
     Calibration,
     EnvFacts,
     Phase,
@@ -205,10 +206,11 @@ def _pace(config: TrainConfig, bursts: Sequence[BurstResult]) -> tuple[float, fl
     own = own if _units(own, Phase.ENV_STEP) else list(phases)
     steps = _units(own, Phase.ENV_STEP)
     later = [p for p in phases if not p.warmup]
+    learning = [p for p in phases if p.variant != BEFORE_LEARNING]
     evaluated = max(1, _units(phases, Phase.EVAL_STEP))
     return (
         max(1e-9, sum(_seconds(own, p) for p in PER_STEP) / steps),
-        _seconds(later, Phase.UPDATE) / _units(phases, Phase.ENV_STEP),
+        _seconds(later, Phase.UPDATE) / max(1, _units(learning, Phase.ENV_STEP)),
         _seconds(phases, Phase.EVAL_STEP) / evaluated,
     )
 

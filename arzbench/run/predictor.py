@@ -122,6 +122,8 @@ def _to_do(count: PhaseCount, units: int, done: float, schedule: TrainSchedule) 
     middle = (count.count + count.high) / 2
     if count.high == count.count or not schedule.evaluations:
         return max(0.0, middle - units)
+    if count.phase is Phase.LOG:
+        return middle * max(0.0, 1 - done)  # messages come with training steps, too
     # episodes of unknown length: those to come are taken like those that were, the more there were
     past = math.floor(schedule.evaluations * done + 1e-9)
     ahead = max(0.0, schedule.evaluations - past)
