@@ -1,4 +1,4 @@
-"""Compiled start of a decision: what is cheap for one environment, in one call for all."""
+"""Compiled loops over a batch's environments: a call of each where NumPy would take five or ten."""
 
 from typing import Any
 
@@ -35,3 +35,11 @@ def switch(actions: Any, phase: Any, since_switch: Any, red: Any, all_red: Any, 
         red[env, 1 - green] = substeps
         since_switch[env] = since_switch[env] + 1 if same else 0
         phase[env] = green
+
+
+@njit(cache=True, nogil=True)
+def show(phase: Any, since_switch: Any, scale: Any, shown: Any) -> None:
+    """Write of each light its phase, one-hot, and the time since it switched, over `scale`, at most 1."""
+    for env in range(len(phase)):
+        shown[env, 0], shown[env, 1] = phase[env] == 0, phase[env] == 1
+        shown[env, 2] = min(since_switch[env] / scale, 1.0)

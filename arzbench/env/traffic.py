@@ -6,15 +6,11 @@ import numpy as np
 
 from arzbench.env.base import ArzEnv
 from arzbench.env.batch import ArzBatch, Captured, Floats, Integers
-from arzbench.env.orders import switch
+from arzbench.env.orders import show, switch
 from arzbench.physics.scenario import NUM_GHOST, WAITING
 
 ALL_RED_S = 3.0
 SWITCH_SCALE = 20  # decisions
-# What is observed of a light, by phase and decisions since the last switch.
-_SHOWN = np.array(
-    [[(p == 0, p == 1, s / SWITCH_SCALE) for s in range(SWITCH_SCALE + 1)] for p in range(2)], np.float64
-)
 
 
 class CrossingBatch(ArzBatch):
@@ -69,7 +65,8 @@ class CrossingBatch(ArzBatch):
 
     def control_state(self) -> Floats:
         """Phase, one-hot, and time since the last switch."""
-        shown: Floats = _SHOWN[self.phase, np.minimum(self.since_switch, SWITCH_SCALE)]
+        shown = np.empty((self.num_envs, 3))
+        show(self.phase, self.since_switch, SWITCH_SCALE, shown)
         return shown
 
     def get_control(self, env: int) -> Captured:

@@ -65,7 +65,7 @@ class Episodes:
         rewards, infos = self.batch.step(actions)
         done = self.batch.time >= DECISIONS
         last = None
-        if np.count_nonzero(done):  # a quarter of the time of any()
+        if np.count_nonzero(done):
             last = self.batch.observe()
             for env in np.flatnonzero(done):
                 self._restart(int(env))
