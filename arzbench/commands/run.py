@@ -25,7 +25,7 @@ from arzbench.commands.order import Order, RunOptions, decide, last_budgets
 from arzbench.commands.remote import fetch, open_remote, take_up
 from arzbench.commands.report import write_summary
 from arzbench.costmodel import centre
-from arzbench.errors import ExitCode, UsageError, WillNotFitError
+from arzbench.errors import ExitCode, StateError, UsageError, WillNotFitError
 from arzbench.measure.host import host_of
 from arzbench.quota import ledger_path, reserved
 from arzbench.records import Platform, RunRecord, StopReason
@@ -234,6 +234,7 @@ def _tell(
         f"in {outcome.session} session(s){left}",
     ]
     ended = outcome.reason in (StopReason.FINISHED, StopReason.BUDGET)
+    said_then = None
     if ended and run.record.predicted is not None:
         predicted = run.record.predicted.p50_s
         lines.append(
@@ -248,9 +249,13 @@ def _tell(
                 actual_s=outcome.elapsed_s,
                 learned=1.0 if order.plan is None else math.exp(centre(order.plan.spread)),
             )
-            profiles.record_prediction(options.working, run.record.host, said_then)
     lines += outcome.notes
-    lines.append(f"report: {write_summary(run, run.summary())}")
+    try:
+        if said_then is not None:
+            profiles.record_prediction(options.working, run.record.host, said_then)
+        lines.append(f"report: {write_summary(run, run.summary())}")
+    except StateError as error:  # of a full disk: how the run ended stands
+        lines.append(f"no report: {error.message}")
     if not ended and outcome.sessions_left == 0:
         lines.append(f"all {outcome.session} sessions are used; {outcome.session + 1} let it go on:")
     if not ended:
@@ -268,8 +273,10 @@ def _again(options: RunOptions, run: runs.Run, order: Order, outcome: RunOutcome
     sessions = options.max_sessions
     if sessions is not None:
         sessions = max(sessions, outcome.session + 1)
+    prices = options.prices
     for flag, value in (
         ("--quota", quota),
+        ("--from", prices.named),
         ("--platform", options.platform),
         ("--max-sessions", sessions),
         ("--checkpoints", options.checkpoints),
@@ -277,4 +284,5 @@ def _again(options: RunOptions, run: runs.Run, order: Order, outcome: RunOutcome
     ):
         if value is not None:
             words += [flag, str(value)]
+    words += ["--allow-foreign"] * prices.allow_foreign + ["--allow-expired"] * prices.allow_expired
     return shlex.join(words)

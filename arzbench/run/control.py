@@ -187,6 +187,7 @@ class TrainingControl:
             self.recorder.take(),
             name=saved.path.name,
             bytes=saved.bytes,
+            written=saved.written,
             seconds=seconds,
             done=done,
         )

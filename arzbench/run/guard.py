@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 from arzbench.clock import Clock
 from arzbench.records import Coefficient, CostModel, Phase, StopReason
@@ -85,7 +86,7 @@ class Guard:
         self._units: dict[Kind, _Unit] = {}
         self._unit: _Unit | None = None
         self._since = clock.now()
-        self._rows = 0
+        self._rows = self._first_bytes = 0
         self._unknown_save_s = min(UNKNOWN_SAVE_S, UNKNOWN_SAVE_SHARE * quota)
         self.save_s = self._unknown_save_s  # held back for one save
         self._stop_by = self.deadline - self._tail_s - self.save_s
@@ -158,8 +159,17 @@ class Guard:
         times = sorted(unit.recent.copy()) if unit is not None else []
         return since, times[int(0.99 * len(times))] if len(times) >= LEAST_SEEN else None
 
+    def resumed(self, saves: Sequence[tuple[float, int]], size: int) -> None:
+        """Earlier sessions saved: seconds, bytes written. A session's first save writes all `size` bytes."""
+        self._saves.extend(saves)
+        self._first_bytes = size
+        self.expect_save(self._rows)
+
     def saved(self, seconds: float, size: int) -> None:
         """A save of `size` bytes took `seconds`."""
+        if self._first_bytes:
+            self._saves.clear()
+            self._first_bytes = 0
         self._saves.append((seconds, size))
         self.expect_save(self._rows)
 
@@ -167,7 +177,7 @@ class Guard:
         """Hold back what a save may take with `rows` in the replay buffer."""
         self._rows = rows
         base, per_row = self._model.state_bytes if self._model is not None else (0, 0)
-        size = float(base + per_row * rows)
+        size = float(max(base + per_row * rows, self._first_bytes))
         known = [SURPRISE * price] if (price := self._price(Phase.CHECKPOINT, size)) else []
         if self._saves:
             scaled = [s * max(1.0, size / b) if b else s for s, b in self._saves]

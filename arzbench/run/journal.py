@@ -51,9 +51,9 @@ class Journal:
             for e in entries
             if e.kind == "evaluation" and e.data.get("episode_s") is not None
         }
-        #: (seconds, bytes) of the last saves, oldest first
+        #: (seconds, bytes written) of the last saves, oldest first
         self.saves = [
-            (float(e.data["seconds"]), int(e.data["bytes"]))
+            (float(e.data["seconds"]), int(e.data.get("written", e.data["bytes"])))
             for e in entries
             if e.kind == "checkpoint" and {"seconds", "bytes"} <= e.data.keys()
         ][-3:]

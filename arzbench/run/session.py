@@ -18,7 +18,7 @@ from arzbench.records import CostModel, Phase, Plan, StopReason
 from arzbench.run import ledger
 from arzbench.run.checkpoint import Checkpoint, CheckpointStore
 from arzbench.run.control import Session, TrainingControl
-from arzbench.run.guard import Guard
+from arzbench.run.guard import SURPRISE, Guard
 from arzbench.run.job import ResumePoint, find_resume_point, model_file, set_aside
 from arzbench.run.journal import Journal
 from arzbench.run.lock import only_run
@@ -141,8 +141,7 @@ def _open_session(
             f"run {request.run_id} has had its {request.max_sessions} sessions",
             f"one more: --max-sessions {journal.session}",
         )
-    for seconds, size in journal.saves:
-        guard.saved(seconds, size)
+    guard.resumed(journal.saves, 0 if newest is None else newest.bytes)
     return Session(
         study=request.study,
         budgets=request.budgets,
@@ -180,6 +179,7 @@ class _Run:
         self._signals = signals
         self._notes: list[str] = []
         self._compiled = False
+        self._built_s = 0.0  # the longest that making a training took
 
     def run(self) -> RunOutcome:
         """All of it, from the session's first entry in the ledger to its last."""
@@ -255,7 +255,7 @@ class _Run:
             return
         session.journal.training, session.journal.step = index, session.steps[index]
         guard.begin(config, self._model(config))
-        guard.require(guard.cost_of(Phase.BUILD), f"building {config.name}")
+        guard.require(max(guard.cost_of(Phase.BUILD), SURPRISE * self._built_s), f"building {config.name}")
         if not self._compiled:
             with self._signals.at_once():
                 self._compile(config)
@@ -269,15 +269,20 @@ class _Run:
         checkpoints.adopt(found)
         control = TrainingControl(session, index, checkpoints)
         control.best = None if found is None else found.manifest.best
+        began = session.clock.now()
         with self._signals.at_once():
             training = self._create(control, config, budget, found)
+        self._built_s = max(self._built_s, session.clock.now() - began)
         control.start(training)
         if not done:
             self._drive(training, control, index)
         guard.require(0.0, f"exporting {config.name}")  # within what is held back for a save
         aside = model.with_name(f".{model.name}")
         training.export(str(aside))
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())  # a next session trusts what bears the name
         os.replace(aside, model)
+        store.fsync_directory(model.parent)
         training.close()
 
     def _drive(self, training: AbstractTraining, control: TrainingControl, index: int) -> None:

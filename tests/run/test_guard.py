@@ -82,6 +82,14 @@ def test_a_growing_buffer_makes_the_next_save_dearer() -> None:
     assert guard.save_s == pytest.approx(3 * 0.1 * 9)
 
 
+def test_the_first_save_of_a_resumed_session_writes_everything() -> None:
+    guard = make(VirtualClock())
+    guard.resumed([(0.03, 1_000)], 50_000)  # saves of what was new, in a session before
+    assert guard.save_s == pytest.approx(3 * 0.03 * 50)
+    guard.saved(0.2, 50_000)
+    assert guard.save_s == pytest.approx(3 * 0.2)
+
+
 def test_a_unit_may_suddenly_take_three_times_as_long() -> None:
     clock = VirtualClock()
     guard = make(clock, 100.0)
