@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from arzbench.env import DECISIONS
 from arzbench.env.batch import ArzBatch, Captured, pick
 from arzbench.env.render import Window, space_time_image, why_no_window
+from arzbench.physics.detectors import ACCOUNTS
 from arzbench.physics.scenario import ARRIVED, LEFT, SCHEMES, WAITING, Scenario, State, vehicles
 
 _STATE_ARRAYS = ("u", "standing", "totals", "counters", "profile")
@@ -108,12 +109,12 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         self.batch.reset_env(0, self.np_random)
         self.history[:] = 0
         self._show()
-        _, info = self.batch.measure(self.state.totals)
-        return self.batch.observe()[0], {name: float(value[0]) for name, value in info.items()}
+        values = self.batch.measure(self.state.totals)[:, 0].tolist()
+        return self.batch.observe()[0], dict(zip(ACCOUNTS, values, strict=False))
 
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Simulate 15 s under `action`; truncated after 240 decisions."""
-        rewards, infos = self.batch.step(np.array([action], np.int64))
+        *values, reward = self.batch.report(np.array([action], np.int64))[:, 0].tolist()
         time = self.time
         if self.render_mode is not None:
             cells = self.state.u[:, ::2, self.scenario.cells]
@@ -121,8 +122,8 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
             self._show()
         if self.message_log is not None:
             self.emit_messages()
-        info = {name: float(value[0]) for name, value in infos.items()}
-        return self.batch.observe()[0], float(rewards[0]), False, time >= DECISIONS, info
+        info = dict(zip(ACCOUNTS, values, strict=True))
+        return self.batch.observe()[0], reward, False, time >= DECISIONS, info
 
     def report(self) -> dict[str, int]:
         """How often limiters and guards of the engine acted in this episode."""

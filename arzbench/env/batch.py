@@ -211,6 +211,11 @@ class ArzBatch(ABC):
 
     def step(self, actions: Integers) -> tuple[Floats, dict[str, Floats]]:
         """Simulate 15 s; return rewards and infos, each of shape (num_envs,)."""
+        report = self.report(actions)
+        return report[-1], dict(zip(ACCOUNTS, report, strict=False))
+
+    def report(self, actions: Integers) -> Floats:
+        """Simulate 15 s; return ACCOUNTS and the reward, shape (5, num_envs)."""
         arrivals, before, totals = self._arrivals, self._before, self._state.totals
         if actions.shape != self.time.shape or not begin(
             actions, self.actions, self.demand, self.time, totals, arrivals, before
@@ -219,8 +224,7 @@ class ArzBatch(ABC):
         red, rate = self.apply(actions)
         if self._gpu is not None:
             self._write_tail(self._gpu.tail)
-            rows = self._gpu.step(arrivals, red, rate).T
-            return rows[-1], dict(zip(ACCOUNTS, rows, strict=False))
+            return self._gpu.step(arrivals, red, rate).T
         cpu.step_with(self._numbers, self._state, arrivals, red, rate, self.threads)
         return self.measure(before)
 
@@ -229,10 +233,10 @@ class ArzBatch(ABC):
         out[:, :-1] = self.control_state()
         out[:, -1] = np.minimum(self.time / DECISIONS, 1.0)
 
-    def measure(self, before: Floats) -> tuple[Floats, dict[str, Floats]]:
-        """Rewards and infos of the step that led from totals `before` to now."""
-        rows = account(before, self.state.totals, *self._books)
-        return rows[-1], dict(zip(ACCOUNTS, rows, strict=False))
+    def measure(self, before: Floats) -> Floats:
+        """What `report` returns, of the step that led from totals `before` to now."""
+        report: Floats = account(before, self.state.totals, *self._books)
+        return report
 
     def observe(self) -> Observations:
         """Return the observations of the present state, shape (num_envs, observation_size)."""

@@ -17,6 +17,7 @@ from arzbench.env import DECISIONS
 from arzbench.env.batch import ArzBatch, Floats, Integers, Observations, pick
 from arzbench.env.freeway import LaneDropBatch, RampBatch
 from arzbench.env.traffic import CrossingBatch
+from arzbench.physics.detectors import ACCOUNTS
 
 BATCHES: dict[str, type[ArzBatch]] = {
     "arzbench/TrafficLight-v0": CrossingBatch,
@@ -53,23 +54,21 @@ class Episodes:
         assert rng is not None, "reset comes before step"
         self.batch.reset_env(env, rng)
 
-    def step(
-        self, actions: Integers
-    ) -> tuple[Observations, Floats, NDArray[np.bool_], dict[str, Floats], Observations | None]:
+    def step(self, actions: Integers) -> tuple[Observations, Floats, NDArray[np.bool_], Observations | None]:
         """Step all; restart those at their end.
 
         Returns:
-            Observations (of the new episode where one ended), rewards, ends, infos, and the last
-            observations of the episodes that ended if any did.
+            Observations (of the new episode where one ended), the batch's report, ends, and the
+            last observations of the episodes that ended if any did.
         """
-        rewards, infos = self.batch.step(actions)
+        report = self.batch.report(actions)
         done = self.batch.time >= DECISIONS
         last = None
         if np.count_nonzero(done):
             last = self.batch.observe()
             for env in np.flatnonzero(done):
                 self._restart(int(env))
-        return self.batch.observe(), rewards, done, infos, last
+        return self.batch.observe(), report, done, last
 
 
 class ArzVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any]]):
@@ -106,12 +105,13 @@ class ArzVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any
         self, actions: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Step all environments."""
-        observations, rewards, done, infos, last = self.episodes.step(np.array(actions, np.int64))
+        observations, report, done, last = self.episodes.step(np.array(actions, np.int64))
         everyone = np.ones(self.num_envs, np.bool_)
         out: dict[str, Any] = {}
+        infos = dict(zip(ACCOUNTS, report, strict=False))
         for name, values in infos.items():
             out[name], out[f"_{name}"] = values, everyone
         if last is not None:
             out["final_obs"], out["_final_obs"] = last, done
-            out["final_info"], out["_final_info"] = dict(infos), done
-        return observations, rewards, np.zeros(self.num_envs, np.bool_), done, out
+            out["final_info"], out["_final_info"] = infos, done
+        return observations, report[-1], np.zeros(self.num_envs, np.bool_), done, out
