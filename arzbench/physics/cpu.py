@@ -280,7 +280,7 @@ def step_with(
     rate: NDArray[np.float64] | None,
     threads: int,
 ) -> None:
-    """`step` with the `numbers_of` a scenario, for who keeps them: to look them up takes microseconds."""
+    """`step` with the `numbers_of` a scenario, for who keeps them and has nothing looked up."""
     roads = len(state.u)
     arrays = (
         state.u.reshape(roads, -1), state.standing, state.totals, state.counters,
@@ -323,5 +323,5 @@ def numbers_of(scenario: Scenario) -> tuple[Any, ...]:
     scheme = SCHEMES[scenario.scheme]
     return (
         places, scheme, scenario.substeps, dt, scenario.dx, scenario.cfl, slack, decay,
-        tuple(scenario.constants()),  # a plain tuple: a named one takes ten times as long to hand over
+        tuple(scenario.constants()),  # plain: a named one takes three times as long to hand over
     )  # fmt: skip

@@ -97,3 +97,6 @@ def test_bad_values_are_named() -> None:
     env.reset(seed=0)
     with pytest.raises(ValueError, match="action=7"):
         env.step(np.array([0, 7]))
+    with pytest.raises(ValueError, match=r"actions of shape \(3,\): one for each of 2 environments"):
+        env.step(np.array([0, 1, 0]))
+    assert env.episodes.batch.time.tolist() == [0, 0]
