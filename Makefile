@@ -39,7 +39,7 @@ ci:
 	@.ci/run
 
 # One stamp an environment: touched last, so a set-up that was cut short starts again.
-.venv/.ready: EXTRAS := train,dev
+.venv/.ready: EXTRAS := train,plot,dev
 .venv-cuda/.ready: EXTRAS := cuda,dev
 .venv/.ready .venv-cuda/.ready: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { \
