@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,25 +45,6 @@ def find_resume_point(study: Study, folder: Path, clock: Clock) -> ResumePoint:
         )
     by_training = tuple(checkpoints.newest(identity, index) for index in range(len(study.trainings)))
     return ResumePoint(newest, by_training, dict(checkpoints.skipped))
-
-
-def set_aside(run_folder: Path, checkpoint_folder: Path) -> None:
-    """Move what earlier sessions left out of the way, into `old-<n>` beside it; nothing is deleted."""
-    for folder, patterns in (
-        (checkpoint_folder, ("step-*", "*.zip")),
-        (run_folder, ("ledger.jsonl", "plan.json")),
-    ):
-        found = [path for pattern in patterns for path in folder.glob(pattern)]
-        if not found:
-            continue
-        numbers = [int(p.name[4:]) for p in folder.glob("old-*") if p.name[4:].isdigit()]
-        aside = folder / f"old-{max(numbers, default=0) + 1}"
-        try:
-            aside.mkdir()
-            for path in found:
-                os.rename(path, aside / path.name)
-        except OSError as error:
-            raise StateError(f"cannot move {folder} aside: {error.strerror}") from error
 
 
 def model_file(study: Study, training: int) -> str:

@@ -19,7 +19,7 @@ from arzbench.run import ledger
 from arzbench.run.checkpoint import Checkpoint, CheckpointStore
 from arzbench.run.control import Session, TrainingControl
 from arzbench.run.guard import SURPRISE, Guard
-from arzbench.run.job import ResumePoint, find_resume_point, model_file, set_aside
+from arzbench.run.job import ResumePoint, find_resume_point, model_file
 from arzbench.run.journal import Journal
 from arzbench.run.lock import only_run
 from arzbench.run.progress import Display, Predict, Progress, RunState
@@ -52,7 +52,6 @@ class RunRequest:
     run_folder: Path  # plan.json, ledger.jsonl, error.txt
     checkpoint_folder: Path  # checkpoints and exported models
     session_start: float  # clock.now() when the quota began: at the start of the process
-    fresh: bool = False  # earlier states are moved aside
     max_sessions: int | None = None  # of the run in all
     stall_s: float | None = None  # without a step until it is reported; None: never
     leave_s: float = 0.3  # from the return of `run_job` to the end of the process
@@ -102,8 +101,6 @@ def run_job(request: RunRequest, workload: AbstractWorkload, clock: Clock, displ
         store.ensure_writable(request.run_folder)
         store.ensure_writable(request.checkpoint_folder)
         stack.enter_context(only_run(request.checkpoint_folder))
-        if request.fresh:
-            set_aside(request.run_folder, request.checkpoint_folder)
         CheckpointStore(request.checkpoint_folder, 1, clock).clean()
         resume = find_resume_point(request.study, request.checkpoint_folder, clock)
         with signals.at_once():

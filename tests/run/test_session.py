@@ -135,15 +135,6 @@ def test_models_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
     assert {p.name for p in (tmp_path / "checkpoints" / "r1").glob("*.zip")} == {"a-b-1.zip", "a-b-2.zip"}
 
 
-def test_fresh_moves_the_earlier_state_aside(tmp_path: Path) -> None:
-    run(tmp_path, study(), budgets=(200, 128))
-    outcome = run(tmp_path, study(), budgets=(100, 64), fresh=True)
-    assert outcome.num_timesteps == (100, 64)
-    assert outcome.session == 1
-    assert len(list((tmp_path / "checkpoints" / "r1" / "old-1").glob("step-*"))) == 3
-    assert (tmp_path / "reports" / "r1" / "old-1" / "ledger.jsonl").exists()
-
-
 def test_a_deadline_already_past_does_nothing_and_says_so(tmp_path: Path) -> None:
     clock = VirtualClock(100.0)
     outcome = run(tmp_path, study(), clock, session_start=0.0, quota_s=50.0)
