@@ -36,15 +36,6 @@ from arzbench.study import Study
 STARTUP = (Phase.IMPORT, Phase.JIT, Phase.FIRST, Phase.TEARDOWN)
 #: phases of a training step, for seconds per step
 STEPWISE = (Phase.ENV_STEP, Phase.RESET, Phase.POLICY, Phase.UPDATE, Phase.ROLLOUT)
-#: identical trainings back to back on idle shared machines differed by 5-10 % (coefficient of variation)
-PRIOR_LOG_SIGMA = 0.10
-#: a calibration from another machine says much less
-FOREIGN_LOG_SIGMA = 0.35
-#: one that was named to plan for its machine: another session there; the incident's two sessions on
-#: the same kind of machine took 0.48 and 0.59 s per env step, log(0.59 / 0.48) = 0.21
-ELSEWHERE_LOG_SIGMA = 0.21
-#: finished runs needed before this host's own record replaces the prior
-ENOUGH_RATIOS = 8
 FloatArray = npt.NDArray[np.float64]
 DRAWS = 8000
 _SEED = 20240229
@@ -226,6 +217,7 @@ class Job:
                     f"the calibration has no samples of: {', '.join(missing)}",
                     "measure it with this study: arzbench calibrate",
                 )
+        self._share = spread.price_share
         length = _uniform()  # where between calibrated length and bound episodes lie
         total = np.zeros(DRAWS)
         for model, schedule in parts:
@@ -234,11 +226,13 @@ class Job:
         total += sessions * self._startup(model, cold)
         if sessions > 1:
             total += (sessions - 1) * self._session_change(model, parts[0][1])
-        self.seconds = total * np.exp(centre(spread) + spread.log_sigma * _normal("run"))
+        self.seconds = total * np.exp(spread.log_centre + spread.log_sigma * _normal("run"))
 
     def _error(self, model: CostModel, price: Coefficient) -> FloatArray:
         """One draw of a price is wrong by the same factor in every training that pays it."""
-        error: FloatArray = np.exp(price.relative_error * _normal(f"{model.workload} {price.phase}"))
+        error: FloatArray = np.exp(
+            self._share * price.relative_error * _normal(f"{model.workload} {price.phase}")
+        )
         return error
 
     def _training(self, model: CostModel, schedule: TrainSchedule, length: FloatArray) -> FloatArray:
@@ -316,34 +310,6 @@ def phase_seconds(model: CostModel, schedules: Sequence[TrainSchedule]) -> dict[
         if price is not None:
             seconds[phase] = price.fixed_s
     return seconds
-
-
-def centre(spread: Spread) -> float:
-    """The logarithm of what past runs took against what was said of them."""
-    return statistics.median(math.log(r) for r in spread.ratios) if spread.ratios else 0.0
-
-
-def spread_from(ratios: Sequence[float], *, foreign: bool = False, named: str = "") -> Spread:
-    """How far actual times lie from predicted ones: from past runs, or a stated prior.
-
-    A `foreign` calibration says little of this machine; where it was `named`, its own is meant.
-    """
-    if foreign and named:
-        source = f"prices of {named}, for another session there: widened ({ELSEWHERE_LOG_SIGMA:.0%})"
-        return Spread(source=source, log_sigma=ELSEWHERE_LOG_SIGMA)
-    if foreign:
-        return Spread(source="calibration of another machine: widened", log_sigma=FOREIGN_LOG_SIGMA)
-    if len(ratios) < ENOUGH_RATIOS:
-        source = f"prior ({PRIOR_LOG_SIGMA:.0%}; {len(ratios)} of {ENOUGH_RATIOS} finished runs on this host)"
-        return Spread(source=source, log_sigma=PRIOR_LOG_SIGMA)
-    recent = [float(r) for r in ratios[-50:]]
-    logs = np.log(recent)
-    n = len(recent)
-    # of one more run: its own deviation and the centre's, and Student's t at 97.5 % for few of them
-    sigma = float(np.std(logs, ddof=1)) * math.sqrt((n + 1) / n) * (1 + 1.21 / (n - 1))
-    return Spread(
-        source=f"{len(recent)} finished runs on this host", ratios=tuple(recent), log_sigma=max(0.02, sigma)
-    )
 
 
 def models_for(study: Study, models: Mapping[str, CostModel]) -> list[CostModel]:

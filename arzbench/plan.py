@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from arzbench import store
-from arzbench.costmodel import STARTUP, Job, fit, missing_phases, models_for, spread_from, startup_seconds
+from arzbench.costmodel import STARTUP, Job, fit, missing_phases, models_for, startup_seconds
 from arzbench.errors import UsageError, WillNotFitError
 from arzbench.records import (
     Calibration,
@@ -25,6 +25,7 @@ from arzbench.records import (
     Verdict,
 )
 from arzbench.schedule import budgets_for, count_training, total_env_steps
+from arzbench.spread import PastRun, spread_from, training_key
 from arzbench.study import Study, TrainConfig
 from arzbench.units import format_duration
 
@@ -154,7 +155,7 @@ def make_plan(
     platform: Platform,
     *,
     host: HostInfo,
-    ratios: Sequence[float],
+    past: Sequence[PastRun],
     quota_s: float | None,
     confidence: float,
     created: datetime.datetime,
@@ -174,7 +175,13 @@ def make_plan(
     fitted = fit_all(study, calibration)
     models = models_for(study, fitted)
     foreign = calibration.host.differs_from(host)
-    spread = spread_from(ratios, foreign=bool(foreign), named=calibration.host.name if named else "")
+    spread = spread_from(
+        past,
+        training=training_key(study),
+        calibration=calibration.id,
+        foreign=bool(foreign),
+        named=calibration.host.name if named else "",
+    )
     partial = bool(calibration.imported)
     planner = Planner(
         study, models, spread, quota_s, confidence, cold=platform.fresh_machine, partial=partial

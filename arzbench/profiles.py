@@ -13,6 +13,7 @@ import msgspec
 from arzbench import store
 from arzbench.errors import UsageError, unknown
 from arzbench.records import Calibration, HostInfo, Platform
+from arzbench.spread import PastRun
 from arzbench.study import Study, load_study
 
 #: days after which a machine may have changed: a calibration is then refused unless asked for
@@ -29,6 +30,9 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     predicted_p50_s: float
     actual_s: float
     learned: float = 1.0  # the factor from runs before that the prediction held already
+    predicted_p90_s: float | None = None
+    training: str = ""  # its `training_key`
+    calibration: str = ""  # the id of the one that priced it
 
 
 def _folders(working: Path, kind: str) -> list[Path]:
@@ -226,13 +230,18 @@ def record_prediction(working: Path, host: HostInfo, prediction: Prediction) -> 
     store.append_line(predictions_path(working, host), prediction)
 
 
-def past_ratios(working: Path, host: HostInfo) -> list[float]:
-    """Actual / predicted by prices alone of this host's finished runs, oldest first."""
+def past_runs(working: Path, host: HostInfo) -> list[PastRun]:
+    """This host's finished runs, oldest first."""
     path = predictions_path(working, host)
     if not path.exists():
         return []
     return [
-        p.actual_s / p.predicted_p50_s * p.learned
+        PastRun(
+            ratio=p.actual_s / p.predicted_p50_s * p.learned,
+            training=p.training or p.run_id,  # of one not known: like no other
+            calibration=p.calibration or p.run_id,
+            within_p90=None if p.predicted_p90_s is None else p.actual_s <= p.predicted_p90_s,
+        )
         for p in store.read_lines(path, Prediction)
         if p.predicted_p50_s > 0 and p.actual_s > 0
     ]

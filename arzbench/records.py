@@ -234,8 +234,10 @@ class Spread(Record, frozen=True, kw_only=True):
     """How actual times scatter around predictions on this host, and where that was learned."""
 
     source: str  # the sentence shown
-    ratios: tuple[float, ...] = ()  # actual / predicted of past runs, when there are enough
-    log_sigma: float  # of the log-normal prior, or of the ratios
+    ratios: tuple[float, ...] = ()  # actual / predicted by prices alone of the runs it rests on
+    log_centre: float = 0.0  # of actual / predicted by prices alone
+    log_sigma: float  # around the centre
+    price_share: float = 1.0  # of the prices' own errors, what earlier runs by them leave unknown
 
 
 class Estimate(Record, frozen=True, kw_only=True):

@@ -6,7 +6,9 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
+import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +25,7 @@ VERSIONS = {
     "arzbench/study": 1,
     "arzbench/platform": 1,
     "arzbench/calibration": 1,
-    "arzbench/plan": 1,
+    "arzbench/plan": 2,
     "arzbench/checkpoint": 2,
     "arzbench/ledger": 1,
     "arzbench/job": 1,
@@ -35,9 +37,19 @@ VERSIONS = {
     "arzbench/bench": 1,
     "arzbench/comparison": 1,
 }
+
+
+def _plan_2(body: dict[str, Any]) -> dict[str, Any]:
+    """The centre of past ratios, their median until then, stands in the plan."""
+    ratios = body["spread"].get("ratios")
+    centre = math.log(statistics.median(ratios)) if ratios else 0.0
+    return {**body, "spread": {**body["spread"], "log_centre": centre}}
+
+
 #: (schema, version) -> how to make the next version of it
 MIGRATIONS: dict[tuple[str, int], Migration] = {
     ("arzbench/checkpoint", 1): lambda body: body,  # what is new is optional
+    ("arzbench/plan", 1): _plan_2,
 }
 
 

@@ -11,22 +11,19 @@ import numpy as np
 import pytest
 
 from arzbench.costmodel import (
-    ENOUGH_RATIOS,
-    FOREIGN_LOG_SIGMA,
-    PRIOR_LOG_SIGMA,
     STARTUP,
     Job,
     fit,
     missing_phases,
     models_for,
     seconds_per_step,
-    spread_from,
     startup_price,
     startup_seconds,
 )
 from arzbench.errors import UsageError
 from arzbench.records import CostModel, EnvFacts, Phase, Spread, TrainSchedule
 from arzbench.schedule import count_training
+from arzbench.spread import PastRun, spread_from
 from arzbench.study import Checkpoints, Evaluation, TrainConfig
 from tests import worlds
 
@@ -216,7 +213,7 @@ def test_the_same_question_has_the_same_answer() -> None:
 def test_the_prior_gives_its_own_quantiles() -> None:
     job = Job([(model_of(FULL), schedule_of(FULL))], spread_from([]))
     middle = job.quantile(0.5)
-    assert job.quantile(0.9) / middle == pytest.approx(math.exp(1.2816 * PRIOR_LOG_SIGMA), rel=0.02)
+    assert job.quantile(0.9) / middle == pytest.approx(math.exp(1.2816 * spread_from([]).log_sigma), rel=0.02)
 
 
 def test_episodes_of_unknown_length_widen_the_estimate_up_to_the_limit() -> None:
@@ -260,40 +257,11 @@ def test_a_workload_that_was_not_measured_is_named() -> None:
 # ---------------------------------------------------------------- spread
 
 
-def test_few_runs_leave_the_prior_and_say_so() -> None:
-    spread = spread_from([1.5] * (ENOUGH_RATIOS - 1))
-    assert spread.log_sigma == PRIOR_LOG_SIGMA
-    assert spread.ratios == ()
-    assert spread.source == f"prior (10%; {ENOUGH_RATIOS - 1} of {ENOUGH_RATIOS} finished runs on this host)"
-
-
-def test_enough_runs_replace_it_and_move_the_middle() -> None:
-    rng = random.Random(1)
-    ratios = [1.2 * rng.lognormvariate(0, 0.04) for _ in range(40)]
-    spread = spread_from(ratios)
-    assert spread.source == "40 finished runs on this host"
-    assert spread.log_sigma == pytest.approx(0.04, rel=0.3)
-    job, plain = (Job([(model_of(FULL), schedule_of(FULL))], s) for s in (spread, EXACT))
-    assert job.quantile(0.5) / plain.quantile(0.5) == pytest.approx(1.2, rel=0.02)
-
-
-def test_identical_ratios_do_not_promise_certainty_and_old_ones_are_forgotten() -> None:
-    assert spread_from([1.0] * 20).log_sigma == 0.02
-    spread = spread_from([3.0] * 100 + [1.0] * 50)
-    assert spread.ratios == (1.0,) * 50
-
-
-def test_another_machines_prices_are_widened_whatever_this_one_has_seen() -> None:
-    spread = spread_from([1.0] * 20, foreign=True)
-    assert spread.log_sigma == FOREIGN_LOG_SIGMA > PRIOR_LOG_SIGMA
-    assert "another machine" in spread.source
-
-
 @pytest.mark.parametrize("source", ["prior", "ratios"])
 def test_nine_of_ten_worlds_stay_under_p90(source: str) -> None:
     """500 worlds of random prices and studies, each measured with noise, each run once."""
     rng = random.Random(20260101)
-    scatter = PRIOR_LOG_SIGMA if source == "prior" else 0.05
+    scatter = spread_from([]).log_sigma if source == "prior" else 0.05
     under = {0.5: 0, 0.9: 0, 0.99: 0}
     worlds_drawn = 500
     for seed in range(worlds_drawn):
@@ -307,9 +275,10 @@ def test_nine_of_ten_worlds_stay_under_p90(source: str) -> None:
         )
         model = model_of(training, prices=prices, spread=0.03, repetitions=3, seed=seed)
         ratios = [] if source == "prior" else [rng.lognormvariate(0, scatter) for _ in range(30)]
+        past = [PastRun(ratio, f"run {i}", f"run {i}") for i, ratio in enumerate(ratios)]
         schedule = schedule_of(training)
         actual = true_seconds(training, schedule, prices) * rng.lognormvariate(0, scatter)
-        job = Job([(model, schedule)], spread_from(ratios))
+        job = Job([(model, schedule)], spread_from(past))
         for q in under:
             under[q] += actual <= job.quantile(q)
     share = {q: n / worlds_drawn for q, n in under.items()}

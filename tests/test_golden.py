@@ -4,6 +4,8 @@ A file here is never edited. A new version adds a file and a migration in `arzbe
 """
 
 import datetime
+import math
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from arzbench import store
 from arzbench.plan import make_plan
 from arzbench.profiles import find_platform, load_calibration
 from arzbench.records import Calibration, Phase, Plan, Platform, Verdict
+from arzbench.spread import PastRun
 from arzbench.study import DQN, PPO, Study, load_study
 from arzbench.validate.records import Validation
 from arzbench.validate.scores import overruns
@@ -68,9 +71,15 @@ def test_calibration_1_still_finds_its_workloads() -> None:
         assert record.find(training.workload_digest()) is not None
 
 
-def test_plan_1_follows_from_calibration_1() -> None:
-    """The same question, asked again years later, has the same answer up to rounding."""
+def test_plan_1_kept_the_middle_of_its_ratios() -> None:
     old: Plan = LOADERS["plan"](golden("plan", 1))
+    assert math.exp(old.spread.log_centre) == pytest.approx(statistics.median(old.spread.ratios))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_plans_follow_from_calibration_1(version: int) -> None:
+    """The same question, asked again years later, has the same answer: with version 1, about."""
+    old: Plan = LOADERS["plan"](golden("plan", version))
     assert old.rows[-1].verdict is Verdict.TIMES_OUT
     assert old.models[0].get(Phase.UPDATE) is not None
     record = load_calibration(golden("calibration", 1))
@@ -80,14 +89,15 @@ def test_plan_1_follows_from_calibration_1() -> None:
         old.calibration_path,
         old.platform,
         host=old.host,
-        ratios=old.spread.ratios,
+        past=[PastRun(ratio, f"run {i}", f"run {i}") for i, ratio in enumerate(old.spread.ratios)],
         quota_s=old.quota_s,
         confidence=old.confidence,
         created=datetime.datetime.fromisoformat(old.created),
         command="arzbench run --auto-budget",
     )
     assert again.study == old.study
-    assert again.rows[-1].estimate.p50_s == pytest.approx(old.rows[-1].estimate.p50_s, rel=0.01)
+    near = 0.02 if version == 1 else 1e-6
+    assert again.rows[-1].estimate.p50_s == pytest.approx(old.rows[-1].estimate.p50_s, rel=near)
     assert [o.key for o in again.options] == [o.key for o in old.options]
 
 

@@ -10,11 +10,12 @@ import msgspec
 import pytest
 
 from arzbench import store
-from arzbench.costmodel import Job, fit, spread_from
+from arzbench.costmodel import Job, fit
 from arzbench.errors import ExitCode, UsageError, WillNotFitError
 from arzbench.plan import MARGIN_S, MAX_SESSIONS, STEPS, Planner, make_plan, whole_estimate
 from arzbench.records import EnvFacts, Phase, Plan, Platform, Spread, Verdict
 from arzbench.schedule import budgets_for
+from arzbench.spread import spread_from
 from arzbench.study import Study, TrainConfig, load_study
 from arzbench.units import parse_duration
 from tests import worlds
@@ -44,7 +45,7 @@ def planner(
 def plan(study: Study, quota_s: float | None, **changes: Any) -> Plan:
     how: dict[str, Any] = {
         "host": worlds.HOST,
-        "ratios": [],
+        "past": [],
         "quota_s": quota_s,
         "confidence": 0.95,
         "created": datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC),

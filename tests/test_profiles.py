@@ -11,6 +11,7 @@ import pytest
 from arzbench import profiles, store
 from arzbench.errors import UsageError
 from arzbench.records import HostInfo
+from arzbench.spread import PastRun
 from arzbench.study import load_study
 from tests import worlds
 
@@ -281,23 +282,40 @@ def test_what_was_imported_does_not_expire() -> None:
 # ---------------------------------------------------------------- past predictions
 
 
-def test_ratios_are_those_of_this_host_oldest_first(tmp_path: Path) -> None:
-    assert profiles.past_ratios(tmp_path, worlds.HOST) == []
-    for run, actual in enumerate((90.0, 110.0, 100.0)):
-        profiles.record_prediction(
-            tmp_path,
-            worlds.HOST,
-            profiles.Prediction(run_id=f"r{run}", at="2026", predicted_p50_s=100.0, actual_s=actual),
-        )
-    assert profiles.past_ratios(tmp_path, worlds.HOST) == [0.9, 1.1, 1.0]
-    assert profiles.past_ratios(tmp_path, host(name="lab-2")) == []
+def said(run_id: str, predicted_s: float, actual_s: float, **more: Any) -> profiles.Prediction:
+    return profiles.Prediction(
+        run_id=run_id, at="2026", predicted_p50_s=predicted_s, actual_s=actual_s, **more
+    )
+
+
+def test_past_runs_are_those_of_this_host_oldest_first(tmp_path: Path) -> None:
+    assert profiles.past_runs(tmp_path, worlds.HOST) == []
+    more = {"training": "t", "calibration": "c", "predicted_p90_s": 100.0}
+    for run, actual in enumerate((90.0, 110.0)):
+        profiles.record_prediction(tmp_path, worlds.HOST, said(f"r{run}", 100.0, actual, **more))
+    expected = [PastRun(0.9, "t", "c", True), PastRun(1.1, "t", "c", False)]
+    assert profiles.past_runs(tmp_path, worlds.HOST) == expected
+    assert profiles.past_runs(tmp_path, host(name="lab-2")) == []
+
+
+def test_what_a_prediction_had_learned_is_not_learned_again(tmp_path: Path) -> None:
+    profiles.record_prediction(tmp_path, worlds.HOST, said("r", 120.0, 120.0, learned=1.2))
+    assert profiles.past_runs(tmp_path, worlds.HOST)[0].ratio == pytest.approx(1.2)
+
+
+def test_a_run_recorded_without_its_training_is_like_no_other(tmp_path: Path) -> None:
+    for run in "ab":
+        profiles.record_prediction(tmp_path, worlds.HOST, said(run, 1.0, 1.0))
+    assert [(p.training, p.calibration) for p in profiles.past_runs(tmp_path, worlds.HOST)] == [
+        ("a", "a"),
+        ("b", "b"),
+    ]
 
 
 @pytest.mark.parametrize("times", [(0.0, 5.0), (5.0, 0.0)])
 def test_a_ratio_without_a_logarithm_is_left_out(times: tuple[float, float], tmp_path: Path) -> None:
-    record = profiles.Prediction(run_id="r", at="2026", predicted_p50_s=times[0], actual_s=times[1])
-    profiles.record_prediction(tmp_path, worlds.HOST, record)
-    assert profiles.past_ratios(tmp_path, worlds.HOST) == []
+    profiles.record_prediction(tmp_path, worlds.HOST, said("r", *times))
+    assert profiles.past_runs(tmp_path, worlds.HOST) == []
 
 
 def test_the_ledger_of_predictions_is_no_calibration(tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from arzbench.costmodel import fit, spread_from
+from arzbench.costmodel import fit
 from arzbench.records import CostModel, EnvFacts, Phase, Spread, TrainSchedule
 from arzbench.run.predictor import remaining
 from arzbench.schedule import count_training
+from arzbench.spread import spread_from
 from tests import worlds
 
 EXACT = Spread(source="none", log_sigma=0.0)

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from arzbench.clock import VirtualClock
-from arzbench.costmodel import fit, models_for, spread_from
+from arzbench.costmodel import fit, models_for
 from arzbench.measure.burst import BurstJob, measure_once
 from arzbench.plan import Planner
 from arzbench.records import CostModel, Phase, StopReason, WorkloadSamples
 from arzbench.run import control
 from arzbench.run.session import RunOutcome
+from arzbench.spread import spread_from
 from arzbench.study import A2C, Checkpoints, Evaluation, Study, TrainConfig
 from arzbench.workloads.base import TrainingState
 from arzbench.workloads.synthetic import SyntheticWorkload

@@ -14,7 +14,7 @@ from arzbench.clock import Clock, boot_time
 from arzbench.errors import UsageError, unknown
 from arzbench.measure.host import devices, gpu_name, host_info, host_of
 from arzbench.plan import LOCAL, make_plan
-from arzbench.profiles import expired, find_platform, named_calibration, newest_calibration, past_ratios
+from arzbench.profiles import expired, find_platform, named_calibration, newest_calibration, past_runs
 from arzbench.quota import Surroundings, ask_system, detect, ledger_path, session_left, week
 from arzbench.records import Calibration, HostInfo, Plan, Platform
 from arzbench.settings import change_study
@@ -182,7 +182,7 @@ def plan_now(
         str(path),
         platform,
         host=host,
-        ratios=past_ratios(working, host),
+        past=past_runs(working, host),
         quota_s=quota_s,
         confidence=confidence,
         created=clock.wall(),

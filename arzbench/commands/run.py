@@ -24,7 +24,6 @@ from arzbench.commands.common import (
 from arzbench.commands.order import Order, RunOptions, decide, last_budgets
 from arzbench.commands.remote import fetch, open_remote, take_up
 from arzbench.commands.report import write_summary
-from arzbench.costmodel import centre
 from arzbench.errors import ExitCode, StateError, UsageError, WillNotFitError
 from arzbench.measure.host import host_of
 from arzbench.quota import ledger_path, reserved
@@ -36,6 +35,7 @@ from arzbench.run.predictor import predictor
 from arzbench.run.session import RunOutcome, RunRequest, run_job
 from arzbench.run.signals import starting
 from arzbench.run.storage import Remote, Uploads
+from arzbench.spread import training_key
 from arzbench.study import Study
 from arzbench.units import format_duration
 from arzbench.workloads.base import StopTraining
@@ -247,7 +247,10 @@ def _tell(
                 at=clock.wall().isoformat(timespec="seconds"),
                 predicted_p50_s=predicted,
                 actual_s=outcome.elapsed_s,
-                learned=1.0 if order.plan is None else math.exp(centre(order.plan.spread)),
+                learned=1.0 if order.plan is None else math.exp(order.plan.spread.log_centre),
+                predicted_p90_s=run.record.predicted.p90_s,
+                training=training_key(order.study),
+                calibration="" if order.plan is None else order.plan.calibration_id,
             )
     lines += outcome.notes
     try:

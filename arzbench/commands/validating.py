@@ -166,7 +166,7 @@ class Bench:
             calibration.id,
             profiles.find_platform(self._work, LOCAL),
             host=self._host,
-            ratios=profiles.past_ratios(self._work, self._host),
+            past=profiles.past_runs(self._work, self._host),
             quota_s=None,
             confidence=0.95,
             created=self._clock.wall(),

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from arzbench.costmodel import centre, price_error
+from arzbench.costmodel import price_error
 from arzbench.records import CostModel, Estimate, Phase, PhaseCount, Plan, Spread, TrainSchedule
 from arzbench.run.progress import Predict, RunState
 from arzbench.schedule import count_training
@@ -73,7 +73,7 @@ def remaining(parts: Sequence[Part], spread: Spread) -> Estimate:
     weights = [1 / (item.own + item.noise) for item in items]
     precision = 1 / between if between else math.inf
     known = precision + sum(weights)
-    factor = centre(spread)
+    factor = spread.log_centre
     if between:
         seen = sum(w * i.ratio for w, i in zip(weights, items, strict=True) if w)
         factor = (precision * factor + seen) / known

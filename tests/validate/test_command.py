@@ -199,8 +199,9 @@ def test_a_run_is_predicted_carried_out_and_booked(tmp_path: Path) -> None:
     assert all(0 <= m.done <= 1 and 0 < m.elapsed_s < run.wall_s for m in run.marks)
     assert run.actual_phases["update"] > 0
     assert run.predicted_phases["update"] > 0
-    (ratio,) = profiles.past_ratios(tmp_path, host_info())
-    assert ratio == pytest.approx(run.wall_s / run.quantiles["0.5"], rel=0.2)
+    (past,) = profiles.past_runs(tmp_path, host_info())
+    assert past.calibration == "measured"
+    assert past.ratio == pytest.approx(run.wall_s / run.quantiles["0.5"], rel=0.2)
     assert not list((tmp_path / "work" / "checkpoints").iterdir())
 
 
