@@ -129,6 +129,7 @@ class Bench:
             quantiles=quantiles,
             spread=plan.spread.source,
             log_sigma=plan.spread.log_sigma,
+            log_centre=plan.spread.log_centre,
             quota_s=quota_s,
             wall_s=took,
             exit_code=code,

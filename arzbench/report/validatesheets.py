@@ -73,7 +73,9 @@ def _criteria_sheet(validation: Validation) -> Sheet:
 
 def _error_sheet(validation: Validation) -> Sheet:
     rows = []
-    groups = {**scores.split(validation), "all": list(validation.runs)}
+    groups = {
+        **scores.split(validation), **scores.by_record(validation), "all": list(validation.runs),
+    }  # fmt: skip
     for name, runs in groups.items():
         cells = [scores.cell_of(validation, r) for r in runs]
         ours = [scores.own_error(r) for r in runs]
@@ -86,6 +88,7 @@ def _error_sheet(validation: Validation) -> Sheet:
                 _percent(statistics.median(ours) if ours else None, signed=True),
                 _percent(scores.median_size(ours)),
                 _percent(_most(ours), signed=True),
+                _percent(scores.median_size(map(scores.price_error, runs))),
                 _percent(scores.floor(runs)),
                 _percent(scores.median_size(naive)),
                 _percent(_most(naive), signed=True),
@@ -96,13 +99,15 @@ def _error_sheet(validation: Validation) -> Sheet:
     return Sheet(
         title="errors of the predicted P50, the machine's floor, and what others would have said",
         columns=(
-            "", "runs", "median", "median size", "worst", "floor",
+            "", "runs", "median", "median size", "worst", "prices alone: size", "floor",
             "naive: size", "naive: worst", "fps: size", "fps: worst",
         ),
-        align="lrrrrrrrrr",
+        align="lrrrrrrrrrr",
         rows=tuple(rows),
         notes=(
             "error: predicted / actual - 1 of the wall time of the whole process; below zero it took longer",
+            "first runs: of a calibration not tried before; later runs know what those before them took",
+            "prices alone: without what the host's record of finished runs says",
             "floor: median relative difference of two runs of the same training, same seed, same conditions",
             "naive: seconds of the library's learn(100) / 100 x total_timesteps",
             "fps: total_timesteps / the last time/fps that the library logged in 1,000 steps or two rollouts",

@@ -82,6 +82,7 @@ class Outcome(Record, frozen=True, kw_only=True, tag_field="kind", tag="run"):
     quantiles: dict[str, float]  # probability, as text -> predicted seconds
     spread: str  # where the interval's width between runs is from
     log_sigma: float
+    log_centre: float = 0.0  # what the record of earlier runs moved the quantiles by
     quota_s: float | None
     wall_s: float  # of the process, seen from outside
     exit_code: int

@@ -7,6 +7,7 @@ its quota took at least its time: its error is a bound, and it lies outside ever
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 
@@ -43,6 +44,11 @@ def error(run: Outcome, predicted_s: float) -> float:
 def own_error(run: Outcome) -> float:
     """Signed error of the planned P50."""
     return error(run, run.quantiles["0.5"])
+
+
+def price_error(run: Outcome) -> float:
+    """Signed error of prices and counts alone, without what earlier runs taught."""
+    return error(run, run.quantiles["0.5"] / math.exp(run.log_centre))
 
 
 def naive_error(run: Outcome, cell: Cell) -> float:
@@ -120,6 +126,13 @@ def online(runs: Sequence[Outcome], share: float) -> tuple[float | None, float |
     """(median size of our errors, of a progress bar's, runs) at a mark."""
     found = [e for r in runs if (e := online_errors(r, share)) is not None]
     return median_size(e[0] for e in found), median_size(e[1] for e in found), len(found)
+
+
+def by_record(validation: Validation) -> dict[str, list[Outcome]]:
+    """Runs by how often their calibration had been tried when they were predicted."""
+    first = [r for r in validation.runs if r.repetition == 0]
+    later = [r for r in validation.runs if r.repetition > 0]
+    return {name: runs for name, runs in (("first runs", first), ("later runs", later)) if runs}
 
 
 def split(validation: Validation) -> dict[str, list[Outcome]]:
