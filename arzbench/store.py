@@ -41,9 +41,11 @@ VERSIONS = {
 
 def _plan_2(body: dict[str, Any]) -> dict[str, Any]:
     """The centre of past ratios, their median until then, stands in the plan."""
-    ratios = body["spread"].get("ratios")
-    centre = math.log(statistics.median(ratios)) if ratios else 0.0
-    return {**body, "spread": {**body["spread"], "log_centre": centre}}
+    spread = body.get("spread")
+    if not isinstance(spread, dict):
+        return body  # the record's own check says what is wrong
+    ratios = [r for r in spread.get("ratios") or () if isinstance(r, float) and r > 0]
+    return {**body, "spread": {**spread, "log_centre": math.log(statistics.median(ratios or [1.0]))}}
 
 
 #: (schema, version) -> how to make the next version of it
