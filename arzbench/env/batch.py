@@ -59,6 +59,7 @@ class ArzBatch(ABC):
         profile: Profile of the roads; see `State`.
         demand: Demand of each episode [veh/s], shape (num_envs, DECISIONS, roads, origins, 2).
         time: Decisions taken in each episode, shape (num_envs,).
+        ending: Environments whose episode ended with the last decision.
     """
 
     roads: ClassVar[int] = 1
@@ -113,6 +114,7 @@ class ArzBatch(ABC):
         shape = (num_envs, DECISIONS, self.roads, self.scenario.origins, 2)
         self.demand = np.zeros(shape)
         self.time = np.zeros(num_envs, np.int64)
+        self.ending = 0
         self._arrivals = np.zeros((num_envs, self.roads * self.scenario.origins * 2))
         self._before = np.zeros_like(self._state.totals)
         # Jam density over that of each segment: more than 1 past a lane drop.
@@ -217,9 +219,10 @@ class ArzBatch(ABC):
     def report(self, actions: Integers) -> Floats:
         """Simulate 15 s; return ACCOUNTS and the reward, shape (5, num_envs)."""
         arrivals, before, totals = self._arrivals, self._before, self._state.totals
-        if actions.shape != self.time.shape or not begin(
-            actions, self.actions, self.demand, self.time, totals, arrivals, before
-        ):
+        self.ending = -1
+        if actions.shape == self.time.shape:
+            self.ending = begin(actions, self.actions, self.demand, self.time, totals, arrivals, before)
+        if self.ending < 0:
             self._refuse(actions)
         red, rate = self.apply(actions)
         if self._gpu is not None:

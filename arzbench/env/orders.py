@@ -8,22 +8,27 @@ from numba import njit
 @njit(cache=True, nogil=True)
 def begin(
     actions: Any, choices: Any, demand: Any, time: Any, totals: Any, arrivals: Any, before: Any
-) -> bool:
+) -> int:
     """Begin a decision of each environment, unless an action is not one of the `choices`.
 
     Moves `time` on and writes this decision's `arrivals`, and the totals `before` it.
+
+    Returns:
+        Environments whose episode this decision ends; -1 if nothing was begun.
     """
     for action in actions:
         if action < 0 or action >= choices:
-            return False
-    flows = demand.reshape(demand.shape[0], demand.shape[1], arrivals.shape[1])
+            return -1
+    decisions, ending = demand.shape[1], 0
+    flows = demand.reshape(demand.shape[0], decisions, arrivals.shape[1])
     for env in range(len(time)):
-        now = min(time[env], demand.shape[1] - 1)
+        now = min(time[env], decisions - 1)
         for i in range(arrivals.shape[1]):
             arrivals[env, i] = flows[env, now, i]
         time[env] += 1
+        ending += time[env] >= decisions
     before[:] = totals
-    return True
+    return ending
 
 
 @njit(cache=True, nogil=True)

@@ -62,12 +62,14 @@ class Episodes:
             last observations of the episodes that ended if any did.
         """
         report = self.batch.report(actions)
-        done = self.batch.time >= DECISIONS
         last = None
-        if np.count_nonzero(done):
+        if self.batch.ending:
+            done = self.batch.time >= DECISIONS
             last = self.batch.observe()
             for env in np.flatnonzero(done):
                 self._restart(int(env))
+        else:
+            done = np.zeros(len(self.rngs), np.bool_)
         return self.batch.observe(), report, done, last
 
 
@@ -105,7 +107,7 @@ class ArzVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any
         self, actions: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Step all environments."""
-        observations, report, done, last = self.episodes.step(np.array(actions, np.int64))
+        observations, report, done, last = self.episodes.step(np.asarray(actions, np.int64))
         everyone = np.ones(self.num_envs, np.bool_)
         out: dict[str, Any] = {}
         infos = dict(zip(ACCOUNTS, report, strict=False))
