@@ -32,14 +32,15 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 # Contraction to FMA is wanted; reassociation is not: the update's increment form must stay as written.
 FASTMATH = {"contract", "nnan", "nsz"}
 _JIT = {"fastmath": FASTMATH, "error_model": "numpy", "forceinline": True}
+SMOOTH_LENGTH = 25.0  # m, the sharpest crest that MUSCL takes for a smooth one
 STANDING_SPEED = 5 * KMH  # m/s, slower counts as standing in a queue
 
 
 class Constants(NamedTuple):
     """`Parameters` and the numbers of the schemes, all of one floating type.
 
-    `zero` .. `nine_halves` are literals; `beta_s` = 13/3 and `weno_eps` belong to WENO5; `w_max_i`
-    bounds a reconstructed w_i; `x_crit_i` is the occupancy of largest equilibrium flow; `rho_min`
+    `zero` .. `nine_halves` are literals; `beta_s` = 13/3 and `weno_eps` belong to WENO5; `calm` is
+    the relative step under which MUSCL's limiter rests; `w_max_i` bounds a reconstructed w_i; `x_crit_i` is the occupancy of largest equilibrium flow; `rho_min`
     is the density under which a class counts as absent; `keep` and `over` are one minus and one
     plus a few rounding errors.
     """
@@ -56,6 +57,7 @@ class Constants(NamedTuple):
     nine_halves: Real
     beta_s: Real
     weno_eps: Real
+    calm: Real
     rho_min: Real
     v_min: Real
     keep: Real
@@ -81,8 +83,8 @@ class Constants(NamedTuple):
     stuck: Real
 
 
-def constants(parameters: Parameters, dtype: Any = np.float64) -> Constants:
-    """Return the constants of `parameters` as scalars of `dtype` (float32 or float64)."""
+def constants(parameters: Parameters, dtype: Any = np.float64, dx: float = 10.0) -> Constants:
+    """Return the constants of `parameters` on cells of `dx` [m] as scalars of `dtype` (float32 or float64)."""
     p = parameters
     # A hard set keeps w <= v_free by itself; a soft one has no bound of its own.
     w_max_m, w_max_c = (p.v_free_m, p.v_free_c) if p.hard else (1e3, 1e3)
@@ -94,6 +96,7 @@ def constants(parameters: Parameters, dtype: Any = np.float64) -> Constants:
         "zero": 0, "third": 1 / 3, "sixth": 1 / 6, "half": 0.5, "one": 1, "two": 2, "three": 3,
         "six": 6, "three_halves": 1.5, "nine_halves": 4.5, "beta_s": 13 / 3,
         "weno_eps": 1e-6 * (p.rho_jam * p.v_free_m) ** 2,
+        "calm": min((dx / SMOOTH_LENGTH) ** 2, 1 / 6),
         "rho_min": 1e-9, "v_min": 1e-6, "keep": 1 - 16 * eps, "over": 1 + 64 * eps,
         "x_crit_m": x[flow_m.argmax()], "x_crit_c": x[flow_c.argmax()],
         "inv_free_m": 1 / p.v_free_m, "inv_free_c": 1 / p.v_free_c,

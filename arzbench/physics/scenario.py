@@ -135,7 +135,7 @@ class Scenario:
 
     def constants(self) -> Constants:
         """Constants of the model in the state's type."""
-        return constants(self.parameters, self.float_type)
+        return constants(self.parameters, self.float_type, self.dx)
 
     def profile(self, *, jam: FloatArray | None = None, limit: float = np.inf) -> FloatArray:
         """Return the road's profile, shape (PROFILE_ROWS, stride).
