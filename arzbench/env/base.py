@@ -8,12 +8,11 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from arzbench.env import DECISIONS
-from arzbench.env.batch import ArzBatch, Captured, pick
+from arzbench.env.batch import ArzBatch, Captured, check_captured, pick
 from arzbench.env.render import Window, space_time_image, why_no_window
 from arzbench.physics.detectors import ACCOUNTS
 from arzbench.physics.scenario import ARRIVED, LEFT, SCHEMES, WAITING, Scenario, State, vehicles
 
-_STATE_ARRAYS = ("u", "standing", "totals", "counters", "profile")
 #: debug messages of one application of a road's boundaries, by tag
 MESSAGES = {"DEBUG_BC_GPU": 4, "DEBUG_BC_DISPATCHER": 3}
 
@@ -142,14 +141,7 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         The caller saves `np_random.bit_generator.state`. With both restored the episode goes on
         bit for bit.
         """
-        arrays = {name: getattr(self.state, name).copy() for name in _STATE_ARRAYS}
-        return {
-            **arrays,
-            "demand": self.batch.demand[0].copy(),
-            "history": self.history.copy(),
-            "time": self.time,
-            **self.batch.get_control(0),
-        }
+        return {**self.batch.get_state(0), "history": self.history.copy()}
 
     def set_state(self, state: Captured) -> None:
         """Restore what `get_state` returned.
@@ -157,25 +149,9 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         Raises:
             ValueError: If an entry is missing, or an array has another shape or type.
         """
-        mine = self.get_state()
-        if missing := sorted(mine.keys() - state.keys()):
-            raise ValueError(f"state lacks {', '.join(missing)}")
-        for name, value in mine.items():
-            given = np.asarray(state[name])
-            if isinstance(value, np.ndarray) and (given.shape, given.dtype) != (
-                value.shape,
-                value.dtype,
-            ):
-                raise ValueError(
-                    f"{name} has shape {given.shape} and type {given.dtype}, "
-                    f"not {value.shape} and {value.dtype}"
-                )
-        for name in _STATE_ARRAYS:
-            getattr(self.state, name)[...] = state[name]
-        self.batch.demand[0] = state["demand"]
+        check_captured(state, self.get_state())
+        self.batch.set_state(0, state)
         self.history[...] = state["history"]
-        self.batch.time[0] = state["time"]
-        self.batch.set_control(0, state)
 
     def emit_messages(self) -> None:
         """Send the debug messages of the last step: seven for each application of a boundary."""

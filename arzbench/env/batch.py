@@ -34,6 +34,7 @@ Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
 Captured: TypeAlias = dict[str, NDArray[Any] | int | float | bool]
 
+STATE_ARRAYS = ("u", "standing", "totals", "counters", "profile")
 REWARDS = ("delay", "queue_change")
 DELAY_SCALE = 1000.0  # veh s
 QUEUE_SCALE = 10.0  # veh
@@ -48,6 +49,22 @@ def pick(kind: str, name: object, table: Any) -> Any:
     if not isinstance(name, str) or name not in table:
         raise ValueError(f"{kind}={name!r} is not one of {', '.join(table)}")
     return table[name]
+
+
+def check_captured(given: dict[str, Any], mine: Captured) -> None:
+    """Refuse a captured state that is not of the same kind as `mine`.
+
+    Raises:
+        ValueError: If an entry is missing, or an array has another shape or type.
+    """
+    if missing := sorted(mine.keys() - given.keys()):
+        raise ValueError(f"state lacks {', '.join(missing)}")
+    for name, value in mine.items():
+        array = np.asarray(given[name])
+        if isinstance(value, np.ndarray) and (array.shape, array.dtype) != (value.shape, value.dtype):
+            raise ValueError(
+                f"{name} has shape {array.shape} and type {array.dtype}, not {value.shape} and {value.dtype}"
+            )
 
 
 class ArzBatch(ABC):
@@ -196,6 +213,30 @@ class ArzBatch(ABC):
         self.demand[env] = np.moveaxis(np.array(demand), 2, 0)
         self.time[env] = 0
         self.reset_control(env)
+
+    def get_state(self, env: int) -> Captured:
+        """Return an environment's part of the batch, as arrays and numbers."""
+        own, state = self.own(env), self.state
+        return {
+            **{name: getattr(state, name)[own].copy() for name in STATE_ARRAYS},
+            "demand": self.demand[env].copy(),
+            "time": int(self.time[env]),
+            **self.get_control(env),
+        }
+
+    def set_state(self, env: int, captured: Captured) -> None:
+        """Restore what `get_state` returned, of any environment of the same kind.
+
+        Raises:
+            ValueError: As `check_captured`; then nothing is changed.
+        """
+        check_captured(captured, self.get_state(env))
+        own, state = self.own(env), self.state
+        for name in STATE_ARRAYS:
+            getattr(state, name)[own] = captured[name]
+        self.demand[env] = captured["demand"]
+        self.time[env] = captured["time"]
+        self.set_control(env, captured)
 
     def _refuse(self, actions: Integers) -> NoReturn:
         """Refuse actions of which not all are valid.

@@ -6,9 +6,7 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def begin(
-    actions: Any, choices: Any, demand: Any, time: Any, totals: Any, arrivals: Any, before: Any
-) -> int:
+def begin(actions: Any, choices: Any, demand: Any, time: Any, totals: Any, arrivals: Any, before: Any) -> int:
     """Begin a decision of each environment, unless an action is not one of the `choices`.
 
     Moves `time` on and writes this decision's `arrivals`, and the totals `before` it.

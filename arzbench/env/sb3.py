@@ -51,6 +51,14 @@ class ArzVecEnv(VecEnv):
                 rows[env] |= {"TimeLimit.truncated": True, "terminal_observation": last[env]}
         return observations, report[-1].astype(np.float32), done, rows
 
+    def get_state(self) -> list[dict[str, Any]]:
+        """Return the state of each environment, its random generator included."""
+        return self.episodes.get_state()
+
+    def set_state(self, states: list[dict[str, Any]]) -> None:
+        """Restore what `get_state` returned; errors as `Episodes.set_state`."""
+        self.episodes.set_state(states)
+
     def close(self) -> None:
         """Nothing to close."""
 

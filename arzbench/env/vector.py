@@ -14,7 +14,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from arzbench.env import DECISIONS
-from arzbench.env.batch import ArzBatch, Floats, Integers, Observations, pick
+from arzbench.env.batch import ArzBatch, Floats, Integers, Observations, check_captured, pick
 from arzbench.env.freeway import LaneDropBatch, RampBatch
 from arzbench.env.traffic import CrossingBatch
 from arzbench.physics.detectors import ACCOUNTS
@@ -53,6 +53,31 @@ class Episodes:
         rng = self.rngs[env]
         assert rng is not None, "reset comes before step"
         self.batch.reset_env(env, rng)
+
+    def get_state(self) -> list[dict[str, Any]]:
+        """Return for each environment its part of the batch, and its generator as `np_random`."""
+        return [
+            {**self.batch.get_state(env), "np_random": None if rng is None else rng.bit_generator.state}
+            for env, rng in enumerate(self.rngs)
+        ]
+
+    def set_state(self, states: list[dict[str, Any]]) -> None:
+        """Restore what `get_state` returned: all go on bit for bit.
+
+        Raises:
+            ValueError: If there is not one state for each environment, one lacks an entry, or an
+                array has another shape or type; then nothing is changed.
+        """
+        if len(states) != len(self.rngs):
+            raise ValueError(f"{len(states)} states: one for each of {len(self.rngs)} environments")
+        for env, state in enumerate(states):
+            check_captured(state, {**self.batch.get_state(env), "np_random": 0})
+        for env, state in enumerate(states):
+            self.batch.set_state(env, state)
+            self.rngs[env] = None
+            if state["np_random"] is not None:
+                self.rngs[env] = rng = seeding.np_random()[0]
+                rng.bit_generator.state = state["np_random"]
 
     def step(self, actions: Integers) -> tuple[Observations, Floats, NDArray[np.bool_], Observations | None]:
         """Step all; restart those at their end.
@@ -102,6 +127,14 @@ class ArzVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any
         else:
             seeds = list(seed)
         return self.episodes.start(seeds), {}
+
+    def get_state(self) -> list[dict[str, Any]]:
+        """Return the state of each environment, its random generator included."""
+        return self.episodes.get_state()
+
+    def set_state(self, states: list[dict[str, Any]]) -> None:
+        """Restore what `get_state` returned; errors as `Episodes.set_state`."""
+        self.episodes.set_state(states)
 
     def step(
         self, actions: NDArray[np.int64]

@@ -338,6 +338,6 @@ def relax_cell(
     y_c, flow_c = relax(rho_c, y_c, p_c, ve_c, decay_c, k)
     slow_m = choose(flow_m < k.standing * rho_m, rho_m, k.zero)
     slow = slow_m + choose(flow_c < k.standing * rho_c, rho_c, k.zero)
-    late = (rho_m - flow_m * k.inv_free_m) + (rho_c - flow_c * k.inv_free_c)
+    late = greatest(rho_m - flow_m * k.inv_free_m, k.zero) + greatest(rho_c - flow_c * k.inv_free_c, k.zero)
     over = choose((rho_m + k.alpha * rho_c) * inv_jam > k.over, k.one, k.zero)
     return y_m, y_c, slow, greatest(slow - before, k.zero), late, bad, over

@@ -100,3 +100,45 @@ def test_bad_values_are_named() -> None:
     with pytest.raises(ValueError, match=r"actions of shape \(3,\): one for each of 2 environments"):
         env.step(np.array([0, 1, 0]))
     assert env.episodes.batch.time.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("name", sorted(BATCHES))
+def test_captured_environments_go_on_bit_for_bit(name: str) -> None:
+    """Past the end of their episodes, so that what is drawn next is the same too."""
+    actions = np.random.default_rng(1).integers(0, BATCHES[name].actions, (STEPS, ENVS))
+    env, other = (ArzVectorEnv(name, ENVS, demand="rush", scheme="muscl") for _ in range(2))
+    env.reset(seed=3)
+    other.reset(seed=50)
+    other.step(actions[0])
+    for row in actions[:100]:
+        env.step(row)
+    states = env.get_state()
+    seen = [env.step(row) for row in actions[100:]]
+    other.set_state(states)
+    for row, (observations, rewards, _, done, infos) in zip(actions[100:], seen, strict=True):
+        again = other.step(row)
+        np.testing.assert_array_equal(again[0], observations)
+        np.testing.assert_array_equal(again[1], rewards)
+        np.testing.assert_array_equal(again[3], done)
+        np.testing.assert_array_equal(again[4]["stops"], infos["stops"])
+    third = ArzVecEnv(name, ENVS, demand="rush", scheme="muscl")
+    third.set_state(states)
+    np.testing.assert_array_equal(third.step(actions[100])[0], seen[0][0])
+
+
+def test_foreign_states_change_nothing() -> None:
+    env = ArzVectorEnv("arzbench/TrafficLight-v0", 2)
+    env.reset(seed=0)
+    env.step(np.array([1, 1]))
+    states = env.get_state()
+    other = ArzVectorEnv("arzbench/TrafficLight-v0", 2)
+    other.reset(seed=1)
+    before = other.get_state()
+    with pytest.raises(ValueError, match="1 states: one for each of 2 environments"):
+        other.set_state(states[:1])
+    with pytest.raises(ValueError, match="state lacks np_random, time"):
+        other.set_state([states[0], {k: v for k, v in states[1].items() if k not in ("time", "np_random")}])
+    with pytest.raises(ValueError, match="u has shape"):
+        other.set_state([states[0], states[1] | {"u": states[1]["u"][:1]}])
+    for a, b in zip(before, other.get_state(), strict=True):
+        np.testing.assert_equal(a, b)
