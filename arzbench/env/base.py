@@ -8,7 +8,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from arzbench.env import DECISIONS
-from arzbench.env.batch import ArzBatch, Captured, check_captured, pick
+from arzbench.env.batch import ArzBatch, Captured, check_captured, pick, whole
 from arzbench.env.render import Window, space_time_image, why_no_window
 from arzbench.physics.detectors import ACCOUNTS
 from arzbench.physics.scenario import ARRIVED, LEFT, SCHEMES, WAITING, Scenario, State, vehicles
@@ -113,7 +113,7 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
 
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Simulate 15 s under `action`; truncated after 240 decisions."""
-        *values, reward = self.batch.report(np.array([action], np.int64))[:, 0].tolist()
+        *values, reward = self.batch.report(whole([action]))[:, 0].tolist()
         time = self.time
         if self.render_mode is not None:
             cells = self.state.u[:, ::2, self.scenario.cells]

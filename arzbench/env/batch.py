@@ -51,6 +51,20 @@ def pick(kind: str, name: object, table: Any) -> Any:
     return table[name]
 
 
+def whole(actions: Any) -> Integers:
+    """Return actions as integers, one for each environment.
+
+    Raises:
+        ValueError: If one is no whole number.
+    """
+    given = np.asarray(actions)
+    if given.dtype == np.int64:
+        return given
+    if given.dtype.kind not in "biuf" or not (np.isfinite(given) & (given == np.floor(given))).all():
+        raise ValueError(f"actions {given.tolist()} are not all whole numbers")
+    return given.astype(np.int64)
+
+
 def check_captured(given: dict[str, Any], mine: Captured) -> None:
     """Refuse a captured state that is not of the same kind as `mine`.
 

@@ -8,6 +8,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from arzbench.env.batch import whole
 from arzbench.env.vector import Episodes
 
 
@@ -36,7 +37,7 @@ class ArzVecEnv(VecEnv):
 
     def step_async(self, actions: np.ndarray) -> None:
         """Keep the actions for `step_wait`."""
-        self._actions = np.asarray(actions, np.int64)
+        self._actions = whole(actions)
 
     def step_wait(self) -> VecEnvStepReturn:
         """Step all environments."""

@@ -4,6 +4,7 @@
 of either gives what an `ArzEnv` of the same seed gives, bit for bit.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from arzbench.env import DECISIONS
-from arzbench.env.batch import ArzBatch, Floats, Integers, Observations, check_captured, pick
+from arzbench.env.batch import ArzBatch, Floats, Integers, Observations, check_captured, pick, whole
 from arzbench.env.freeway import LaneDropBatch, RampBatch
 from arzbench.env.traffic import CrossingBatch
 from arzbench.physics.detectors import ACCOUNTS
@@ -41,7 +42,13 @@ class Episodes:
         self.actions = spaces.Discrete(self.batch.actions)
 
     def start(self, seeds: list[int | None]) -> Observations:
-        """Start all environments; one without a seed goes on with its own generator."""
+        """Start all environments; one without a seed goes on with its own generator.
+
+        Raises:
+            ValueError: If there is not one seed or None for each environment.
+        """
+        if len(seeds) != len(self.rngs):
+            raise ValueError(f"{len(seeds)} seeds: one for each of {len(self.rngs)} environments")
         for env, seed in enumerate(seeds):
             if seed is not None or self.rngs[env] is None:
                 self.rngs[env] = seeding.np_random(seed)[0]
@@ -98,8 +105,18 @@ class Episodes:
         return self.batch.observe(), report, done, last
 
 
+def _masked(report: Floats, of: NDArray[np.bool_]) -> dict[str, Any]:
+    """Infos as Gymnasium has them: an array of each kind, and under `_` whom it speaks of."""
+    values = dict(zip(ACCOUNTS, report, strict=False))
+    return values | dict.fromkeys((f"_{name}" for name in values), of)
+
+
 class ArzVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any]]):
-    """Gymnasium vector environment; an episode that ends restarts within the step."""
+    """Gymnasium vector environment; an episode that ends restarts within the step.
+
+    Its last observation and accounts are then under `final_obs` and `final_info`, as in
+    Gymnasium's own vector environments in that mode.
+    """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
 
@@ -115,18 +132,24 @@ class ArzVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any
         self.single_action_space = self.episodes.actions
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
+        self._all = np.ones(num_envs, np.bool_)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Start all environments; an integer seeds environment i with `seed + i`."""
+        """Start all environments; an integer seeds environment i with `seed + i`.
+
+        Raises:
+            ValueError: If a list of seeds is not of one for each environment.
+        """
         if seed is None:
             seeds: list[int | None] = [None] * self.num_envs
-        elif isinstance(seed, int):
-            seeds = [seed + i for i in range(self.num_envs)]
+        elif isinstance(seed, int | np.integer):
+            seeds = [int(seed) + i for i in range(self.num_envs)]
         else:
             seeds = list(seed)
-        return self.episodes.start(seeds), {}
+        observations, batch = self.episodes.start(seeds), self.episodes.batch
+        return observations, _masked(batch.measure(batch.state.totals), self._all)
 
     def get_state(self) -> list[dict[str, Any]]:
         """Return the state of each environment, its random generator included."""
@@ -140,13 +163,34 @@ class ArzVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any
         self, actions: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Step all environments."""
-        observations, report, done, last = self.episodes.step(np.asarray(actions, np.int64))
-        everyone = np.ones(self.num_envs, np.bool_)
-        out: dict[str, Any] = {}
-        infos = dict(zip(ACCOUNTS, report, strict=False))
-        for name, values in infos.items():
-            out[name], out[f"_{name}"] = values, everyone
+        observations, report, done, last = self.episodes.step(whole(actions))
+        rewards = report[-1]
+        out = _masked(report, self._all)
         if last is not None:
-            out["final_obs"], out["_final_obs"] = last, done
-            out["final_info"], out["_final_info"] = infos, done
-        return observations, report[-1], np.zeros(self.num_envs, np.bool_), done, out
+            out = _masked(np.where(done, 0.0, report), self._all)  # of the new episodes
+            out |= {
+                "final_obs": last,
+                "_final_obs": done,
+                "final_info": _masked(report, done),
+                "_final_info": done,
+            }
+        return observations, rewards, np.zeros(self.num_envs, np.bool_), done, out
+
+
+def _registered(
+    name: str, num_envs: int = 1, max_episode_steps: int = DECISIONS, **options: Any
+) -> ArzVectorEnv:
+    """What `gymnasium.make_vec` makes, in its default mode.
+
+    Raises:
+        ValueError: As `ArzVectorEnv`, and if episodes of another length are asked for.
+    """
+    if max_episode_steps != DECISIONS:
+        raise ValueError(
+            f"max_episode_steps={max_episode_steps}: episodes of a batch have {DECISIONS} decisions; "
+            "vectorization_mode='sync' can cut them"
+        )
+    return ArzVectorEnv(name, num_envs, **options)
+
+
+traffic_light, ramp_metering, speed_control = (partial(_registered, name) for name in BATCHES)

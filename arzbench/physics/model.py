@@ -40,9 +40,9 @@ class Constants(NamedTuple):
     """`Parameters` and the numbers of the schemes, all of one floating type.
 
     `zero` .. `nine_halves` are literals; `beta_s` = 13/3 and `weno_eps` belong to WENO5; `calm` is
-    the relative step under which MUSCL's limiter rests; `w_max_i` bounds a reconstructed w_i; `x_crit_i` is the occupancy of largest equilibrium flow; `rho_min`
-    is the density under which a class counts as absent; `keep` and `over` are one minus and one
-    plus a few rounding errors.
+    the relative step under which MUSCL's limiter rests; `w_max_i` bounds a reconstructed w_i;
+    `x_crit_i` is the occupancy of largest equilibrium flow; `rho_min` is the density under which a
+    class counts as absent; `keep` and `over` are one minus and one plus a few rounding errors.
     """
 
     zero: Real
@@ -84,7 +84,7 @@ class Constants(NamedTuple):
 
 
 def constants(parameters: Parameters, dtype: Any = np.float64, dx: float = 10.0) -> Constants:
-    """Return the constants of `parameters` on cells of `dx` [m] as scalars of `dtype` (float32 or float64)."""
+    """Return the constants of `parameters`, on cells of `dx` [m], as scalars of `dtype`."""
     p = parameters
     # A hard set keeps w <= v_free by itself; a soft one has no bound of its own.
     w_max_m, w_max_c = (p.v_free_m, p.v_free_c) if p.hard else (1e3, 1e3)

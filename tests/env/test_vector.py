@@ -3,6 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.vector import AutoresetMode
 
 import arzbench.env
 from arzbench.env.sb3 import ArzVecEnv
@@ -47,8 +48,10 @@ def test_gymnasium_vector_gives_the_single_numbers(expected: tuple, threads: int
         assert rewards.tolist() == [run[t][1] for run in runs]
         assert not terminated.any()
         assert truncated.tolist() == [run[t][2] for run in runs]
-        assert infos["delay"].tolist() == [run[t][3]["delay"] for run in runs]
+        accounts = infos["final_info"] if truncated.any() else infos
+        assert accounts["delay"].tolist() == [run[t][3]["delay"] for run in runs]
         if truncated.any():
+            assert not infos["delay"].any()  # of the new episode
             np.testing.assert_array_equal(infos["final_obs"], [run[t][4] for run in runs])
             assert infos["_final_obs"].all()
 
@@ -142,3 +145,48 @@ def test_foreign_states_change_nothing() -> None:
         other.set_state([states[0], states[1] | {"u": states[1]["u"][:1]}])
     for a, b in zip(before, other.get_state(), strict=True):
         np.testing.assert_equal(a, b)
+
+
+@pytest.mark.parametrize("name", sorted(BATCHES))
+def test_make_vec_makes_one_batch_that_speaks_as_gymnasiums_own(name: str) -> None:
+    """Environments whose episodes end at different times, against a vector of single ones."""
+    batch = gymnasium.make_vec(name, num_envs=3, demand="rush", scheme="muscl")
+    assert isinstance(batch.unwrapped, ArzVectorEnv)
+    same_step = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    singles = gymnasium.make_vec(
+        name, 3, "sync", vector_kwargs=same_step, demand="rush", scheme="muscl", max_episode_steps=None
+    )
+    np.testing.assert_equal(batch.reset(seed=7), singles.reset(seed=7))
+    for i, env in enumerate(singles.envs):
+        batch.unwrapped.episodes.batch.time[i] = env.unwrapped.batch.time[0] = 236 + i
+    actions = np.random.default_rng(2).integers(0, BATCHES[name].actions, (6, 3))
+    ends = 0
+    for row in actions:
+        *mine, infos = batch.step(row)
+        *theirs, expected = singles.step(row)
+        np.testing.assert_equal(mine, theirs)
+        ended = np.flatnonzero(mine[3])
+        ends += len(ended)
+        assert infos.keys() == expected.keys()
+        for key in infos:
+            for i in range(3) if key.startswith("_") or not key.startswith("final") else ended:
+                if key == "final_info":
+                    np.testing.assert_equal(
+                        *({k: v[i] for k, v in d[key].items()} for d in (infos, expected))
+                    )
+                else:
+                    np.testing.assert_array_equal(infos[key][i], expected[key][i])
+    assert ends == 3
+
+
+def test_what_a_batch_cannot_do_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_episode_steps=10"):
+        gymnasium.make_vec("arzbench/TrafficLight-v0", num_envs=2, max_episode_steps=10)
+    env = ArzVectorEnv("arzbench/TrafficLight-v0", 3)
+    with pytest.raises(ValueError, match="2 seeds: one for each of 3 environments"):
+        env.reset(seed=[1, 2])
+    env.reset(seed=np.int64(4))
+    with pytest.raises(ValueError, match=r"actions \[0.5, 0.0, 0.0\] are not all whole numbers"):
+        env.step(np.array([0.5, 0.0, 0.0]))
+    env.step(np.zeros(3))
+    assert env.episodes.batch.time.tolist() == [1, 1, 1]
