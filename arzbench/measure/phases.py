@@ -33,14 +33,15 @@ class PhaseTotals:
         """(seconds, units) per phase since the beginning."""
         return {phase: (seconds, units) for phase, (seconds, units) in self._totals.items()}
 
-    def take(self) -> dict[str, tuple[float, int]]:
-        """(seconds, units) per phase since the last `take`."""
+    def take(self, *only: Phase) -> dict[str, tuple[float, int]]:
+        """(seconds, units) per phase, or of those named, since they were last taken."""
         new = {}
-        for phase, (seconds, units) in self.totals.items():
+        for phase in only or tuple(self._totals):
+            seconds, units = self._totals.get(phase, (0.0, 0))
             before = self._taken.get(phase, (0.0, 0))
             if units > before[1]:
                 new[phase.value] = (seconds - before[0], units - before[1])
-        self._taken = self.totals
+                self._taken[phase] = (seconds, units)
         return new
 
 

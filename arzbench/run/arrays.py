@@ -1,12 +1,14 @@
-"""Numeric arrays in an npz archive: written in one pass, checked in full before a byte is believed."""
+"""Numeric arrays in an npz archive: written in one go, checked in full before a byte is believed."""
 
 from __future__ import annotations
 
 import functools
 import io
 import math
+import struct
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 import numpy as np
@@ -20,8 +22,13 @@ Outline = tuple[tuple[int, ...], np.dtype[Any]]
 #: bool, signed, unsigned, float, complex: nothing that could hold an object
 NUMERIC = "biufc"
 MAX_MEMBERS = 100_000
-#: smaller arrays are written in one piece: most are small, and a save has dozens
-AT_ONCE_BYTES = 1 << 20
+Data = bytes | bytearray | memoryview
+#: smaller arrays are gathered into one piece
+AT_ONCE_BYTES = 1 << 16
+#: of an entry in a zip archive, what its two headers share, and what the one in the directory has more
+_ENTRY, _MORE = struct.Struct("<HHHHHIIIH"), struct.Struct("<HHHHII")
+#: names are UTF-8; the first of January 1980; sizes are told elsewhere
+_UTF8, _DATE, _BELOW = 0x800, 0x21, (0xFFFFFFFF, 0xFFFFFFFF)
 #: what reading a malformed archive may raise
 MALFORMED = (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError, RuntimeError,
              OverflowError, TypeError, SyntaxError, MemoryError, KeyError)  # fmt: skip
@@ -34,17 +41,39 @@ def check_numeric(arrays: Mapping[str, Array]) -> None:
             raise StateError(f"the array {name!r} has dtype {array.dtype}: only numbers can be saved")
 
 
-def write(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
-    """Write `arrays` as an uncompressed npz; `file` need not be seekable."""
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
-            info = zipfile.ZipInfo(f"{name}.npy")  # of a fixed date: the same arrays give the same bytes
-            array = np.asarray(array, order="C")
-            if array.nbytes <= AT_ONCE_BYTES:
-                archive.writestr(info, _header(array.dtype.str, array.shape) + array.tobytes())
-                continue
-            with archive.open(info, "w", force_zip64=True) as member:
-                npy.write_array(member, array, allow_pickle=False)
+def encoded(arrays: Mapping[str, Array]) -> Iterator[Data]:
+    """`arrays` as an uncompressed npz, in pieces; the same arrays give the same bytes.
+
+    The archive that `zipfile` would write, in a fraction of its time: a save has dozens of small arrays.
+    Sizes and places are told in 64 bits throughout.
+    """
+    directory, piece, done = bytearray(), bytearray(), 0  # `piece` is not given yet, `done` bytes are
+    for name, array in arrays.items():
+        array = np.asarray(array, order="C")
+        path, header = f"{name}.npy".encode(), _header(array.dtype.str, array.shape)
+        few = array.nbytes < AT_ONCE_BYTES
+        data: Data = array.tobytes() if few else array.reshape(-1).view(np.uint8).data
+        size = len(header) + array.nbytes
+        entry = _ENTRY.pack(45, _UTF8, 0, 0, _DATE, zlib.crc32(data, zlib.crc32(header)), *_BELOW, len(path))
+        at = done + len(piece)
+        directory += b"PK\1\2\x2d\0" + entry + _MORE.pack(28, 0, 0, 0, 0, _BELOW[0]) + path
+        directory += struct.pack("<HHQQQ", 1, 24, size, size, at)
+        piece += b"PK\3\4" + entry + b"\x14\0" + path + struct.pack("<HHQQ", 1, 16, size, size) + header
+        if few:
+            piece += data
+        else:
+            yield piece
+            yield data
+            done += len(piece) + array.nbytes
+            piece = bytearray()
+    at, size, count = done + len(piece), len(directory), len(arrays)
+    if not count:
+        yield b"PK\5\6" + bytes(18)
+        return
+    piece += directory
+    piece += struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, at)
+    piece += struct.pack("<4sIQI", b"PK\6\7", 0, at + size, 1)
+    yield piece + b"PK\5\6\0\0\0\0" + 12 * b"\xff" + b"\0\0"
 
 
 @functools.lru_cache(maxsize=4096)

@@ -8,21 +8,14 @@ the newest two never share a file, so that no single damage takes both. See docs
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
-import json
 import os
 import re
 import shutil
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, cast
 
-import msgspec
-
-from arzbench import store
 from arzbench.clock import Clock
 from arzbench.errors import StateError, UsageError
 from arzbench.run import arrays, segments
@@ -41,6 +34,7 @@ from arzbench.run.manifest import (
     read_manifest,
     verify,
 )
+from arzbench.run.publish import Planned, Segment, begun, publish
 from arzbench.units import format_bytes
 from arzbench.workloads.base import Ring, TrainingState
 
@@ -57,6 +51,7 @@ __all__ = [
     "Header",
     "Manifest",
     "Part",
+    "Pending",
     "Saved",
     "UnsoundError",
     "checkpoint_paths",
@@ -64,6 +59,8 @@ __all__ = [
     "verify",
 ]
 
+#: a save that writes more is not copied: the training waits until it is written
+COPY_MOST_BYTES = 64 << 20
 #: kept free on the disk beyond the checkpoint itself
 SPARE_BYTES = 1 << 20
 #: the moments of a save at which a test may cut it off
@@ -80,7 +77,7 @@ class Saved:
     path: Path
     bytes: int  # of all its parts
     written: int  # of those that were not there yet
-    seconds: float
+    seconds: float  # from `begin` on
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +100,31 @@ class _Earlier:
         return part if found is not None and found[0] <= start else None
 
 
-#: rows of a segment, and the file that has them already
-_Planned = tuple[int, int, Part | None]
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A save that was begun; nothing else of its store may be used until it is written.
+
+    `live`: some of its rows are the training's own memory, so it is to be written before that goes on.
+    Otherwise any thread may write it, beside the training.
+    """
+
+    store: CheckpointStore
+    state: TrainingState
+    header: Header
+    serial: int
+    path: Path
+    segments: list[Segment]
+    live: bool = field(kw_only=True)
+    began: float = field(kw_only=True)
+    earlier: list[Path] = field(kw_only=True)
+
+    def write(self) -> Saved:
+        """Write it durably, then remove this training's oldest beyond the last k and the best.
+
+        Raises:
+            StateError: the folder cannot be written; the checkpoints there are as they were.
+        """
+        return self.store._write(self)
 
 
 class CheckpointStore:
@@ -131,6 +151,7 @@ class CheckpointStore:
         self._clock = clock
         self._at = at_point or (lambda _: None)
         self._pinned = pinned or (lambda: ())
+        self._manifests: dict[str, Manifest] = {}  # by name, of those read or written
         # the segments of the one before the last: what is shared is then never the newest two's
         self._history: deque[_Earlier] = deque(maxlen=min(2, self._keep))
 
@@ -152,7 +173,14 @@ class CheckpointStore:
         return checkpoint_paths(self.folder)
 
     def save(self, state: TrainingState, header: Header) -> Saved:
-        """Write `state` durably, then remove this training's oldest beyond the last k and the best.
+        """`begin` and `Pending.write` in one."""
+        return self.begin(state, header).write()
+
+    def begin(self, state: TrainingState, header: Header) -> Pending:
+        """A save of `state`, to be written before the next one begins.
+
+        Its arrays are taken as they are; of its ring, rows to be written are copied, unless they are many:
+        see `Pending.live`.
 
         Raises:
             StateError: not numeric, too little space, or the folder cannot be written; the
@@ -161,45 +189,38 @@ class CheckpointStore:
         began = self._clock.ticks()
         arrays.check_numeric(state.arrays)
         arrays.check_numeric(state.ring.arrays if state.ring is not None else {})
-        values = json.dumps(dict(state.values), separators=(",", ":")).encode()
-        planned = self._plan(state.ring)
-        self._check_space(state, values, planned)
-        earlier = self.paths()
-        serial = _serial(earlier[-1]) + 1 if earlier else 1
-        path = self.folder / f"step-{header.job_steps:012d}-{serial:04d}"
-        aside = self.folder / f".{path.name}.tmp"
-        try:
-            manifest, written = self._write(aside, state, values, header, serial, planned)
-            self._at("before-rename")
-            os.rename(aside, path)
-            self._at("before-directory-fsync")
-            store.fsync_directory(self.folder)
-        except OSError as error:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise StateError(
-                f"cannot write the checkpoint {path}: {error.strerror}",
-                "free space, or choose another folder with --dir; earlier checkpoints are untouched",
-            ) from error
-        self._history.append(_Earlier.of(path, manifest))
-        self._rotate(manifest, earlier)
-        return Saved(path, manifest.bytes, written, self._clock.ticks() - began)
-
-    def _plan(self, ring: Ring | None) -> list[_Planned]:
-        """The segments of `ring`, each with the one it can share."""
-        if ring is None:
-            return []
-        full = len(self._history) == self._history.maxlen
-        source = self._history[0] if full and self._history[0].total <= ring.total else None
-        return [
-            (start, stop, source.segment(start, stop) if source is not None else None)
-            for start, stop in segments.cut(ring)
-        ]
-
-    def _check_space(self, state: TrainingState, values: bytes, planned: list[_Planned]) -> None:
-        needed = sum(a.nbytes for a in state.arrays.values()) + len(values) + SPARE_BYTES
+        source, planned = self._plan(state.ring)
+        needed = sum(a.nbytes for a in state.arrays.values())
         if state.ring is not None:
             row = sum(a[:1].nbytes for a in state.ring.arrays.values())
             needed += row * sum(stop - start for start, stop, shared in planned if shared is None)
+        self._check_space(needed)
+        earlier = self.paths()
+        serial = _serial(earlier[-1]) + 1 if earlier else 1
+        path = self.folder / f"step-{header.job_steps:012d}-{serial:04d}"
+        parts = begun(path, source, planned, self._at)
+        live = needed > COPY_MOST_BYTES
+        for part in parts:
+            if part.shared is None and state.ring is not None:
+                rows = state.ring.rows(part.start, part.stop)
+                part.rows = rows if live else {name: array.copy() for name, array in rows.items()}
+        return Pending(self, state, header, serial, path, parts, live=live, began=began, earlier=earlier)
+
+    def _plan(self, ring: Ring | None) -> tuple[Path, list[Planned]]:
+        """The segments of `ring`, each with the one it can share, and where that is."""
+        if ring is None:
+            return self.folder, []
+        full = len(self._history) == self._history.maxlen
+        source = self._history[0] if full and self._history[0].total <= ring.total else None
+        found = [
+            (start, stop, source.segment(start, stop) if source is not None else None)
+            for start, stop in segments.cut(ring)
+        ]
+        return self.folder if source is None else source.path, found
+
+    def _check_space(self, needed: int) -> None:
+        """Raise a `StateError` unless `needed` bytes, some values and a manifest can be written."""
+        needed += SPARE_BYTES
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.folder).free
@@ -214,61 +235,17 @@ class CheckpointStore:
                 "free space, or choose another folder with --dir; earlier checkpoints are untouched",
             )
 
-    def _write(
-        self,
-        aside: Path,
-        state: TrainingState,
-        values: bytes,
-        header: Header,
-        serial: int,
-        planned: list[_Planned],
-    ) -> tuple[Manifest, int]:
-        """The manifest, and the bytes written now."""
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
-        self._at("before-write")
-        parts = [
-            _write_part(aside / ARRAYS, lambda file: arrays.write(file, state.arrays)),
-            _write_part(aside / STATE, lambda file: file.write(values)),
-        ]
-        written = sum(part.bytes for part in parts)
-        for start, stop, shared in planned:
-            if shared is not None and self._link(shared, aside):
-                parts.append(shared)
-            else:
-                assert state.ring is not None
-                write = functools.partial(arrays.write, arrays=state.ring.rows(start, stop))
-                parts.append(_write_part(aside / segments.name_of(start, stop), write))
-                written += parts[-1].bytes
-            self._at("after-segment")
-        self._at("after-write")
-        manifest = Manifest(
-            **msgspec.structs.asdict(header),
-            tier=state.tier,
-            serial=serial,
-            rows=None if state.ring is None else state.ring.total,
-            parts=tuple(parts),
-        )
-        manifest = msgspec.structs.replace(manifest, digest=manifest.expected_digest())
-        _write_part(aside / MANIFEST, lambda file: file.write(store.encode(SCHEMA, manifest)))
-        store.fsync_directory(aside)
-        return manifest, written
-
-    def _link(self, part: Part, aside: Path) -> bool:
-        """Whether the segment could be linked: it may be gone, or the file system may know no links."""
-        source = self._history[0].path / part.name
-        try:
-            if source.is_symlink() or source.stat().st_size != part.bytes:
-                return False
-            os.link(source, aside / part.name)
-        except OSError:
-            return False
-        return True
+    def _write(self, save: Pending) -> Saved:
+        manifest, written = publish(save.path, save.state, save.header, save.serial, save.segments, self._at)
+        self._history.append(_Earlier.of(save.path, manifest))
+        self._manifests[save.path.name] = manifest
+        self._rotate(manifest, save.earlier)
+        return Saved(save.path, manifest.bytes, written, self._clock.ticks() - save.began)
 
     def _rotate(self, new: Manifest, earlier: list[Path]) -> None:
         """Unsound ones go first: they must not push out what could still be needed."""
         unsound = [p for p in earlier if p.name in self.skipped]
-        sound = [(p, _manifest(p)) for p in earlier if p.name not in self.skipped]
+        sound = [(p, self._manifest(p)) for p in earlier if p.name not in self.skipped]
         mine = [(p, m) for p, m in sound if m is not None and m.training == new.training]
         best = None if new.is_best else next((p for p, m in reversed(mine) if m.is_best), None)
         surplus = [p for p, _ in mine[: max(0, len(mine) + 1 - self._keep)] if p != best]
@@ -280,6 +257,16 @@ class CheckpointStore:
                 os.rename(path, gone)
                 self._at("mid-rotation")
                 _remove(gone)
+                self._manifests.pop(path.name, None)
+
+    def _manifest(self, path: Path) -> Manifest | None:
+        """Of a checkpoint that is there already; read once."""
+        if path.name not in self._manifests:
+            try:
+                self._manifests[path.name] = read_manifest(path)
+            except (UnsoundError, UsageError):
+                return None
+        return self._manifests[path.name]
 
     def newest(self, study: str, training: int | None = None) -> Checkpoint | None:
         """The newest sound checkpoint of `study` (of one of its trainings); None without any.
@@ -323,30 +310,6 @@ def checkpoint_paths(folder: Path) -> list[Path]:
     return sorted(found, key=_serial)
 
 
-def _write_part(path: Path, fill: Callable[[IO[bytes]], object]) -> Part:
-    with open(path, "xb") as file:
-        through = _HashingFile(file)
-        fill(cast("IO[bytes]", through))
-        file.flush()
-        os.fsync(file.fileno())
-    return Part(name=path.name, sha256=through.sha256.hexdigest(), bytes=through.size)
-
-
-class _HashingFile:
-    """Hashes what passes through. Cannot seek, so that zipfile never goes back to patch a header."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.sha256 = hashlib.sha256()
-        self.size = 0
-        self.flush = file.flush
-
-    def write(self, data: bytes) -> int:
-        self.sha256.update(data)
-        self.size += len(data)
-        return self._file.write(data)
-
-
 def _remove(path: Path) -> None:
     """Remove a checkpoint, or whatever stands in its place; never what a link leads to."""
     if path.is_dir() and not path.is_symlink():
@@ -358,10 +321,3 @@ def _remove(path: Path) -> None:
 def _serial(path: Path) -> int:
     match = _NAME.fullmatch(path.name)
     return int(match[1]) if match else 0
-
-
-def _manifest(path: Path) -> Manifest | None:
-    try:
-        return read_manifest(path)
-    except (UnsoundError, UsageError):
-        return None

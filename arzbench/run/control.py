@@ -14,6 +14,7 @@ from arzbench.run.checkpoint import CheckpointStore, Header
 from arzbench.run.guard import Guard
 from arzbench.run.journal import Journal
 from arzbench.run.progress import Display, Observed, Predict, Progress, RunState, Speed, merged
+from arzbench.run.saver import Saver
 from arzbench.run.storage import Uploads
 from arzbench.study import Study, TrainConfig
 from arzbench.workloads.base import AbstractTraining, Evaluation
@@ -36,6 +37,7 @@ class Session:
     guard: Guard
     journal: Journal
     display: Display
+    saver: Saver
     predict: Predict | None
     versions: dict[str, str]
     steps: list[int]  # training env steps done, per training
@@ -59,6 +61,16 @@ class Session:
         return sum(self.steps) / max(1, sum(self.budgets))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Saving:
+    """A save under way. Times in seconds."""
+
+    num_timesteps: int
+    done: bool
+    capture_s: float
+    held_up_s: float  # what the training paid so far
+
+
 class TrainingControl:
     """Implements `Control` for the training `index` of a session."""
 
@@ -66,6 +78,7 @@ class TrainingControl:
         self.recorder = PhaseTotals()
         self.changed = False  # something was done since the last save
         self.kept_steps = session.steps[index]  # what a failure would leave
+        self._saving: _Saving | None = None  # under way
         #: mean return and num_timesteps of this training's best evaluation
         self.best: tuple[float, int] | None = None
         self._best_is_new = False  # and not in a checkpoint yet
@@ -97,10 +110,10 @@ class TrainingControl:
         now = self._guard.poll(updates)
         if training.num_timesteps >= self._next_save:
             self._next_save += self._save_every
-            self.save(training)
+            self.begin_save(training)
             now = self._guard.poll(updates)
-        if now >= self._next_tick:
-            self._tick(training, now)
+        if self._saving is not None or now >= self._next_tick:
+            self._look(training, now)
         self.changed = True
 
     def during_update(self, training: AbstractTraining) -> None:
@@ -112,13 +125,12 @@ class TrainingControl:
         self._book_episode(now)
         self._guard.require(self._expected_episode(training, kind), "the next evaluation episode")
         self._episode_kind, self._episode_began = kind, now
-        if now >= self._next_tick:
-            self._tick(training, now)
+        self._look(training, now)
 
     def during_episode(self, training: AbstractTraining) -> None:
         now = self._guard.poll(self._episode_kind)
-        if now >= self._next_tick:
-            self._tick(training, now)
+        if self._saving is not None or now >= self._next_tick:
+            self._look(training, now)
 
     def evaluated(self, training: AbstractTraining, result: Evaluation) -> None:
         self._guard.pause()
@@ -146,13 +158,26 @@ class TrainingControl:
     # What the session asks for.
 
     def save(self, training: AbstractTraining, *, done: bool = False) -> None:
-        """Save the state now; `done` when the training reached its budget.
+        """Make what was done durable, and wait for it; `done` when the training reached its budget.
 
         Raises:
             StateError: it could not be written; earlier checkpoints are untouched.
             DivergedError: it holds NaN or infinity; nothing was written.
         """
+        if self.changed or done:
+            self.begin_save(training, done=done)
+        self.finish_save()
+
+    def begin_save(self, training: AbstractTraining, *, done: bool = False) -> None:
+        """Save the state of now beside the training; `done` when it reached its budget.
+
+        Raises:
+            StateError: this save cannot be begun, or the one before could not be written; earlier
+                checkpoints are untouched.
+            DivergedError: it holds NaN or infinity; nothing was written.
+        """
         self._guard.pause()
+        self.finish_save()
         training.check_sound()
         self.flush(training)
         session, journal = self._session, self._session.journal
@@ -172,24 +197,51 @@ class TrainingControl:
             created=session.clock.wall().isoformat(timespec="seconds"),
         )
         began = session.clock.ticks()
-        saved = self._checkpoints.save(training.capture(), header)
-        seconds = session.clock.ticks() - began
-        self.recorder.add(Phase.CHECKPOINT, seconds)
-        self._guard.saved(seconds, saved.bytes)
+        state = training.capture()
+        captured = session.clock.ticks()
+        session.saver.start(self._checkpoints.begin(state, header))
+        self._saving = _Saving(
+            num_timesteps=training.num_timesteps,
+            done=done,
+            capture_s=captured - began,
+            held_up_s=session.clock.ticks() - began,
+        )
         self.changed = False
         self._best_is_new = False
-        self.kept_steps = training.num_timesteps
+        self._guard.save_begins()
+        if session.saver.ended:
+            self.finish_save()
+
+    def finish_save(self) -> None:
+        """Wait for the save under way, if there is one, and tell of it.
+
+        Raises:
+            StateError: it could not be written; earlier checkpoints are untouched.
+        """
+        saving, self._saving = self._saving, None
+        if saving is None:
+            return
+        session = self._session
+        began = session.clock.ticks()
+        saved = session.saver.wait()
+        held_up_s = saving.held_up_s + session.clock.ticks() - began
+        self.recorder.add(Phase.CHECKPOINT, held_up_s)
+        seconds = saving.capture_s + saved.seconds
+        self._guard.saved(seconds, saved.bytes)
+        self.kept_steps = saving.num_timesteps
         session.checkpoint, session.saved_at = saved.path, session.clock.now()
         if session.uploads is not None:
             session.uploads.offer(saved.path)
-        journal.write(
+        session.journal.write(
             "checkpoint",
-            self.recorder.take(),
+            # what was done beside the save is not in it: a resumption from it does that again
+            self.recorder.take(Phase.CHECKPOINT),
             name=saved.path.name,
             bytes=saved.bytes,
             written=saved.written,
             seconds=seconds,
-            done=done,
+            held_up_s=held_up_s,
+            done=saving.done,
         )
 
     def flush(self, training: AbstractTraining) -> None:
@@ -205,7 +257,11 @@ class TrainingControl:
             journal.write("phases", phases)
         self._next_flush = session.clock.now() + FLUSH_S
 
-    def _tick(self, training: AbstractTraining, now: float) -> None:
+    def _look(self, training: AbstractTraining, now: float) -> None:
+        if self._session.saver.ended:
+            self.finish_save()
+        if now < self._next_tick:
+            return
         self._next_tick = now + TICK_S
         self._guard.expect_save(training.replay_size())
         if now >= self._next_flush:

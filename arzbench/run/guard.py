@@ -89,7 +89,8 @@ class Guard:
         self._rows = self._first_bytes = 0
         self._unknown_save_s = min(UNKNOWN_SAVE_S, UNKNOWN_SAVE_SHARE * quota)
         self.save_s = self._unknown_save_s  # held back for one save
-        self._stop_by = self.deadline - self._tail_s - self.save_s
+        self._saving = False
+        self._hold_back()
 
     def begin(self, config: TrainConfig, model: CostModel | None) -> None:
         """Units are now those of `config`, with the prices of `model` until they are observed."""
@@ -165,12 +166,21 @@ class Guard:
         self._first_bytes = size
         self.expect_save(self._rows)
 
+    def save_begins(self) -> None:
+        """A save is under way beside the training: the last one would wait for it."""
+        self._saving = True
+        self._hold_back()
+
+    def _hold_back(self) -> None:
+        self._stop_by = self.deadline - self._tail_s - self.save_s * (1 + self._saving)
+
     def saved(self, seconds: float, size: int) -> None:
         """A save of `size` bytes took `seconds`."""
         if self._first_bytes:
             self._saves.clear()
             self._first_bytes = 0
         self._saves.append((seconds, size))
+        self._saving = False
         self.expect_save(self._rows)
 
     def expect_save(self, rows: int) -> None:
@@ -183,7 +193,7 @@ class Guard:
             scaled = [s * max(1.0, size / b) if b else s for s, b in self._saves]
             known += [SURPRISE * sum(scaled) / len(scaled), 1.5 * max(scaled)]
         self.save_s = max(known, default=self._unknown_save_s)
-        self._stop_by = self.deadline - self._tail_s - self.save_s
+        self._hold_back()
 
     def cost_of(self, phase: Phase, count: float = 1.0) -> float:
         """Seconds that `count` units of `phase` take by the model; 0 where it does not tell."""

@@ -23,6 +23,7 @@ from arzbench.run.job import ResumePoint, find_resume_point, model_file
 from arzbench.run.journal import Journal
 from arzbench.run.lock import only_run
 from arzbench.run.progress import Display, Predict, Progress, RunState
+from arzbench.run.saver import Saver
 from arzbench.run.signals import Signals
 from arzbench.run.stall import StallWatcher
 from arzbench.run.storage import UNLIMITED_FLUSH_S, UPLOAD_MOST_S, UPLOAD_SHARE, Uploads
@@ -57,6 +58,7 @@ class RunRequest:
     leave_s: float = 0.3  # from the return of `run_job` to the end of the process
     predict: Predict | None = None
     uploads: Uploads | None = None  # where checkpoints are copied to
+    save_beside: bool = True  # in a thread of its own; not where time is not the machine's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,7 @@ def run_job(request: RunRequest, workload: AbstractWorkload, clock: Clock, displ
             for config in _to_check(request, resume):
                 workload.check(config)
         session = _open_session(request, resume, versions, signals, clock, display)
+        stack.callback(session.saver.close)
         return _Run(request, workload, resume, session, signals).run()
 
 
@@ -148,6 +151,7 @@ def _open_session(
         guard=guard,
         journal=journal,
         display=display,
+        saver=Saver(beside=request.save_beside),
         predict=request.predict,
         versions=versions,
         steps=resume.steps,
@@ -288,12 +292,13 @@ class _Run:
                 training.run(control)
             except StopTraining:
                 control.flush(training)
-                if control.changed:
-                    control.save(training)
+                control.save(training)
                 raise
             control.save(training, done=True)
         except (Exception, SystemExit):
             with contextlib.suppress(StateError):  # a full disk may be the very error
+                control.finish_save()
+            with contextlib.suppress(StateError):
                 control.flush(training)  # the time was spent; the state may be halfway and is not saved
             self._session.steps[index] = control.kept_steps
             raise

@@ -83,6 +83,7 @@ def request(folder: Path, job: Study, clock: Clock, **changes: Any) -> RunReques
         "run_folder": folder / "reports" / "r1",
         "checkpoint_folder": folder / "checkpoints" / "r1",
         "session_start": clock.now(),
+        "save_beside": False,  # a virtual clock stands still beside a thread
     }
     return RunRequest(**{**given, **changes})
 

@@ -1,0 +1,144 @@
+"""How a checkpoint comes to be on the disk: written aside, each file fsynced, then renamed to its name."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from arzbench import store
+from arzbench.errors import StateError
+from arzbench.run import arrays, segments
+from arzbench.run.manifest import ARRAYS, MANIFEST, SCHEMA, STATE, Header, Manifest, Part
+from arzbench.workloads.base import TrainingState
+
+#: rows of a segment, and the file of an earlier checkpoint that has them already
+Planned = tuple[int, int, Part | None]
+
+
+@dataclass(slots=True)
+class Segment:
+    """Rows from `start` to before `stop`: in a file that an earlier checkpoint has too, or to be written."""
+
+    start: int
+    stop: int
+    shared: Part | None
+    rows: Mapping[str, arrays.Array] = field(default_factory=dict)
+
+
+def begun(
+    path: Path, source: Path, planned: Iterable[Planned], at_point: Callable[[str], None]
+) -> list[Segment]:
+    """The folder aside of the checkpoint `path`, with the segments that it shares with `source`.
+
+    Raises:
+        StateError: it cannot be made.
+    """
+    with _writing(path) as aside:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        at_point("before-write")
+        return [
+            Segment(start, stop, shared if shared is not None and _link(source, shared, aside) else None)
+            for start, stop, shared in planned
+        ]
+
+
+def publish(
+    path: Path,
+    state: TrainingState,
+    header: Header,
+    serial: int,
+    ring: Sequence[Segment],
+    at_point: Callable[[str], None],
+) -> tuple[Manifest, int]:
+    """Fill the folder that `begun` made, and make it the checkpoint `path`; the bytes written, too.
+
+    Raises:
+        StateError: it cannot be written.
+    """
+    with _writing(path) as aside:
+        values = json.dumps(dict(state.values), separators=(",", ":")).encode()
+        parts = [
+            _write_part(aside / ARRAYS, arrays.encoded(state.arrays)),
+            _write_part(aside / STATE, [values]),
+        ]
+        written = sum(part.bytes for part in parts)
+        for segment in ring:
+            if segment.shared is not None:
+                parts.append(segment.shared)
+            else:
+                name = segments.name_of(segment.start, segment.stop)
+                parts.append(_write_part(aside / name, arrays.encoded(segment.rows)))
+                written += parts[-1].bytes
+            at_point("after-segment")
+        at_point("after-write")
+        manifest = Manifest(
+            **msgspec.structs.asdict(header),
+            tier=state.tier,
+            serial=serial,
+            rows=None if state.ring is None else state.ring.total,
+            parts=tuple(parts),
+        )
+        manifest = msgspec.structs.replace(manifest, digest=manifest.expected_digest())
+        _write_part(aside / MANIFEST, [store.encode(SCHEMA, manifest)])
+        store.fsync_directory(aside)
+        at_point("before-rename")
+        os.rename(aside, path)
+        at_point("before-directory-fsync")
+        store.fsync_directory(path.parent)
+    return manifest, written
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """A failure of the disk within becomes a `StateError`, and nothing is left aside: the path given."""
+    aside = _aside(path)
+    try:
+        yield aside
+    except OSError as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise StateError(
+            f"cannot write the checkpoint {path}: {error.strerror}",
+            "free space, or choose another folder with --dir; earlier checkpoints are untouched",
+        ) from error
+
+
+def _write_part(path: Path, content: Iterable[arrays.Data]) -> Part:
+    """`path` with `content`, durable."""
+    sha256, size = hashlib.sha256(), 0
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        for data in content:
+            sha256.update(data)
+            left = memoryview(data).cast("B")
+            size += len(left)
+            while left:
+                left = left[os.write(descriptor, left) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return Part(name=path.name, sha256=sha256.hexdigest(), bytes=size)
+
+
+def _link(source: Path, part: Part, aside: Path) -> bool:
+    """Whether the segment could be linked: it may be gone, or the file system may know no links."""
+    found = source / part.name
+    try:
+        if found.is_symlink() or found.stat().st_size != part.bytes:
+            return False
+        os.link(found, aside / part.name)
+    except OSError:
+        return False
+    return True
