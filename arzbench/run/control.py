@@ -87,6 +87,7 @@ class TrainingControl:
         self._config: TrainConfig = session.study.trainings[index]
         self._checkpoints = checkpoints
         self._guard = session.guard
+        self._poll = session.guard.poll
         self._before = session.observed[index]
         self._speed = Speed()
         self._returns: list[float] = []
@@ -106,15 +107,20 @@ class TrainingControl:
 
     # Control, called by the training.
 
-    def before_step(self, training: AbstractTraining, updates: int) -> None:
-        now = self._guard.poll(updates)
+    def before_step(self, training: AbstractTraining, updates: int) -> int:
+        now = self._poll(updates)
         if training.num_timesteps >= self._next_save:
             self._next_save += self._save_every
             self.begin_save(training)
-            now = self._guard.poll(updates)
+            now = self._poll(updates)
         if self._saving is not None or now >= self._next_tick:
             self._look(training, now)
         self.changed = True
+        unasked = self._guard.unasked(now)
+        if unasked and self._next_save < math.inf:
+            steps_to_save = math.ceil((self._next_save - training.num_timesteps) / self._config.n_envs)
+            unasked = min(unasked, steps_to_save - 1)
+        return unasked
 
     def during_update(self, training: AbstractTraining) -> None:
         self._guard.require(0.0, "the rest of an update")

@@ -19,7 +19,7 @@ from arzbench.records import Coefficient, CostModel, Phase, StopReason
 from arzbench.run.signals import Signals
 from arzbench.study import TrainConfig
 from arzbench.units import format_duration
-from arzbench.workloads.base import StopTraining
+from arzbench.workloads.base import LIGHT, StopTraining
 
 #: how many times its usual cost a unit or a save may suddenly take
 SURPRISE = 3.0
@@ -32,6 +32,9 @@ MARGIN_SHARE, MARGIN_LEAST_S, MARGIN_MOST_S = 0.005, 0.1, 10.0
 UNKNOWN_SAVE_S, UNKNOWN_SAVE_SHARE = 3.0, 0.1
 #: durations kept of each kind of unit, and how many tell a P99
 RECENT, LEAST_SEEN = 512, 20
+#: steps that are not polled for take about so long together, in seconds, are so many at most, and end so
+#: long before the deadline at least
+SEVERAL_S, MOST_STEPS, FAR_S = 0.005, 15, 2.0
 #: weight of the newest observation in the usual cost of a unit
 _WEIGHT = 0.05
 Kind = int | str
@@ -85,6 +88,8 @@ class Guard:
         self._config: TrainConfig | None = None
         self._units: dict[Kind, _Unit] = {}
         self._unit: _Unit | None = None
+        self._several = False  # steps since the last poll
+        self._alone = True  # the step after it is timed by itself
         self._since = clock.now()
         self._rows = self._first_bytes = 0
         self._unknown_save_s = min(UNKNOWN_SAVE_S, UNKNOWN_SAVE_SHARE * quota)
@@ -112,12 +117,17 @@ class Guard:
         unit = self._unit
         if unit is not None:
             took = now - self._since
-            unit.note(took)
-            if unit.seen > 1:
+            if self._several:  # steps: what one of them took is not known, but that it was less
+                if took > unit.second and unit.seen > 1:
+                    unit.unusual(took, self._cap_s)
+                self._several, self._alone = False, True
+            elif unit.seen > 1:
+                unit.note(took)
                 unit.usual += _WEIGHT * (took - unit.usual)
                 if took > unit.second:
                     unit.unusual(took, self._cap_s)
             else:
+                unit.note(took)
                 unit.first_times(took)
                 if unit.seen > 1:
                     unit.unusual(took, self._cap_s)
@@ -130,9 +140,25 @@ class Guard:
         self._since = now
         return now
 
+    def unasked(self, now: float) -> int:
+        """After a poll of a step: how many steps after it need none, those with at most `LIGHT` updates.
+
+        Together they take about `SEVERAL_S`, and the deadline is far. Every second time none, so that
+        single steps are timed, too.
+        """
+        unit = self._unit
+        if self._alone or self._stop_by - now < FAR_S or unit is None or unit.seen < 2:
+            self._alone = False
+            return 0
+        light = [u.usual for k, u in self._units.items() if isinstance(k, int) and k <= LIGHT]
+        number = min(MOST_STEPS, int(SEVERAL_S / max([1e-6, *light])))
+        self._several = number > 0
+        return number
+
     def pause(self) -> None:
         """What happens until the next poll belongs to no unit."""
         self._unit = None
+        self._several = False
         self._since = self._now()
 
     def require(self, seconds: float, what: str) -> None:

@@ -8,7 +8,7 @@ the current point as if nothing had happened: arrays and plain values, never cod
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -42,6 +42,9 @@ class Recorder(Protocol):
 
     def add(self, phase: Phase, seconds: float, units: int = 1) -> None:
         """`units` of `phase` took `seconds`."""
+
+    def series(self, phase: Phase, units: int) -> Callable[[float], object]:
+        """What takes the seconds of each `units` of `phase`: for what is told at every step."""
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,14 +105,21 @@ class TrainingState(msgspec.Struct, frozen=True, kw_only=True):
     ring: Ring | None = None
 
 
+#: gradient steps that make a vectorised step no long one
+LIGHT = 4
+
+
 class Control(Protocol):
     """Decides, at consistent points, whether a training goes on. Any method may raise `StopTraining`.
 
     After it was raised out of `AbstractTraining.run`, `capture` is legal.
     """
 
-    def before_step(self, training: AbstractTraining, updates: int) -> None:
-        """The next vectorised step would be followed at once by `updates` gradient steps."""
+    def before_step(self, training: AbstractTraining, updates: int) -> int | None:
+        """The next vectorised step would be followed at once by `updates` gradient steps.
+
+        Returns how many steps after it need not be asked about, those with at most `LIGHT` gradient steps.
+        """
 
     def before_episode(self, training: AbstractTraining, kind: str) -> None:
         """The next episode of an evaluation or baseline."""

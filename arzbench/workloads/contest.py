@@ -135,6 +135,9 @@ class _Silent:
     def add(self, phase: Phase, seconds: float, units: int = 1) -> None:
         return
 
+    def series(self, phase: Phase, units: int) -> Callable[[float], object]:
+        return lambda seconds: self.add(phase, seconds, units)
+
 
 def load_model(config: TrainConfig, path: Path) -> Any:
     """The model in a .zip of the training library.

@@ -33,38 +33,34 @@ class Meter:
         self.add = recorder.add
         self.collecting = False  # between two consistent points: the policy is choosing actions
         self.logged = 0.0  # in messages, since the beginning
-        self._began = 0.0
-        self._booked = 0.0  # within the collection step now running
+        self.began = 0.0  # the collection step now running
+        self.booked = 0.0  # within it
         self._nested = 0.0  # resets and messages within the env step now running
-
-    def step_begins(self) -> None:
-        """Leave a consistent point: the collection step begins."""
-        self.collecting = True
-        self._booked = self._nested = 0.0
-        self._began = self.ticks()
+        self._series = recorder.series
+        self.add_rollout = recorder.series(_ROLLOUT, 1)
 
     def step_ended(self) -> None:
         """Arrive at a consistent point: what was not booked since the last one is rollout."""
         if self.collecting:
             self.collecting = False
-            self.add(_ROLLOUT, self.ticks() - self._began - self._booked, 1)
+            self.add_rollout(self.ticks() - self.began - self.booked)
 
     def book(self, phase: Phase, seconds: float, units: int) -> None:
         """A part of the collection step that is a phase of its own."""
-        self._booked += seconds
+        self.booked += seconds
         self.add(phase, seconds, units)
 
     def watch_steps(self, vec_env: Any) -> None:
         """Time `vec_env.step`, resets and messages inside it left out."""
-        inner, ticks, units = vec_env.step, self.ticks, vec_env.num_envs
+        inner, ticks, add = vec_env.step, self.ticks, self._series(_ENV_STEP, vec_env.num_envs)
 
         def step(actions: Any) -> Any:
+            self._nested = 0.0
             began = ticks()
             result = inner(actions)
             took = ticks() - began
-            self._booked += took
-            self.add(_ENV_STEP, took - self._nested, units)
-            self._nested = 0.0
+            self.booked += took
+            add(took - self._nested)
             return result
 
         vec_env.step = step
@@ -86,19 +82,36 @@ class Meter:
 
         env.reset = reset
 
-    def watch_policy(self, owner: Any, name: str) -> None:
-        """Time `owner.<name>` while collecting."""
-        inner, ticks = getattr(owner, name), self.ticks
+    def watch_forward(self, policy: Any, before: Callable[[], None]) -> None:
+        """Time `policy.forward`, which is called to collect only; `before` is called before each."""
+        inner, ticks, add = policy.forward, self.ticks, self._series(_POLICY, 1)
 
         def forward(*args: Any, **kwargs: Any) -> Any:
+            before()
+            began = ticks()
+            result = inner(*args, **kwargs)
+            took = ticks() - began
+            self.booked += took
+            add(took)
+            return result
+
+        policy.forward = forward
+
+    def watch_predict(self, policy: Any) -> None:
+        """Time `policy.predict` while collecting."""
+        inner, ticks, add = policy.predict, self.ticks, self._series(_POLICY, 1)
+
+        def predict(*args: Any, **kwargs: Any) -> Any:
             if not self.collecting:
                 return inner(*args, **kwargs)
             began = ticks()
             result = inner(*args, **kwargs)
-            self.book(_POLICY, ticks() - began, 1)
+            took = ticks() - began
+            self.booked += took
+            add(took)
             return result
 
-        setattr(owner, name, forward)
+        policy.predict = predict
 
     def timed(self, emit: Callable[..., None]) -> Callable[..., None]:
         """`emit`, which sends the messages of one env step, with its time booked."""

@@ -18,6 +18,7 @@ from arzbench.clock import Clock
 from arzbench.records import EnvFacts, Phase
 from arzbench.study import DQN, PPO, OffPolicyConfig, OnPolicyConfig, TrainConfig
 from arzbench.workloads.base import (
+    LIGHT,
     AbstractTraining,
     AbstractWorkload,
     Control,
@@ -145,10 +146,14 @@ class SyntheticTraining(AbstractTraining):
     def _train(self, control: Control) -> None:
         if self._steps == 0 and self._episode_step == 0 and not self._episodes:
             self._spend(Phase.RESET, self.config.n_envs)
+        unasked = 0
         while self._steps < self._budget or self._collected:
             self._evaluate_if_due(control)
             updates = self._updates_after_step()
-            control.before_step(self, updates)
+            if unasked and updates <= LIGHT:
+                unasked -= 1
+            else:
+                unasked = control.before_step(self, updates) or 0
             self._step(control)
             if updates:
                 self._learn(updates)

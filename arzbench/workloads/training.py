@@ -15,7 +15,7 @@ from arzbench.logs.periodic import PeriodicLogger
 from arzbench.records import EnvFacts, Phase
 from arzbench.study import OffPolicyConfig, OnPolicyConfig, TrainConfig
 from arzbench.workloads import modelstate, snapshot, updates
-from arzbench.workloads.base import AbstractTraining, Control, StopTraining, TrainingState
+from arzbench.workloads.base import LIGHT, AbstractTraining, Control, StopTraining, TrainingState
 from arzbench.workloads.episodes import Episodes, Player, by_policy
 from arzbench.workloads.messages import Messages
 from arzbench.workloads.meter import Meter
@@ -48,6 +48,7 @@ class SB3Training(TrainingParts, AbstractTraining):
         self._control: Control
         self._redraw: Callable[..., None] | None = None
         self._last_update_s = 0.0
+        self._unasked = 0  # steps that the control need not be asked about
         self._sound = Soundness(model)
         self._messages = [Messages(env, meter) for env in envs]
         self._eval_messages = Messages(episodes.env, meter)
@@ -57,20 +58,9 @@ class SB3Training(TrainingParts, AbstractTraining):
         for env in envs:
             meter.watch_resets(env, self.episode_ended)
         if isinstance(config, OnPolicyConfig):
-            meter.watch_policy(model.policy, "forward")
-            self._stop_before(model.policy)
+            meter.watch_forward(model.policy, self.consistent_point)  # a collection step begins with it
         else:
-            meter.watch_policy(model.policy, "predict")
-
-    def _stop_before(self, policy: Any) -> None:
-        """Make the forward pass of an on-policy collection step begin with a consistent point."""
-        inner = policy.forward
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            self.consistent_point()
-            return inner(*args, **kwargs)
-
-        policy.forward = forward
+            meter.watch_predict(model.policy)
 
     # -- the contract -----------------------------------------------------------------------------
 
@@ -88,6 +78,7 @@ class SB3Training(TrainingParts, AbstractTraining):
 
     def run(self, control: Control) -> None:
         self._control = control
+        self._unasked = 0
         if self.random is not None:
             modelstate.restore_random(self.model, self.random)
             self.random = None
@@ -188,6 +179,7 @@ class SB3Training(TrainingParts, AbstractTraining):
 
     def _between_steps(self) -> None:
         """Tell of ended episodes, and evaluate when it is time."""
+        self._unasked = 0
         while self.ended:
             self._control.episode_ended(self, *self.ended.pop(0))
         evaluation = self.config.evaluation
@@ -210,16 +202,30 @@ class SB3Training(TrainingParts, AbstractTraining):
             self.noise = []
 
     def consistent_point(self) -> None:
-        """The top of the collection loop."""
+        """The top of the collection loop. Called at every step: as few calls and look-ups as will do."""
         if self._redraw is not None:
             self._redraw_noise()
-        meter = self.meter
-        meter.step_ended()
-        if self.ended or self.model.num_timesteps >= self._evaluate_at:
+        meter, rollout, rule = self.meter, self.rollout, self.rule
+        ticks = meter.ticks
+        if meter.collecting:
+            meter.collecting = False
+            meter.add_rollout(ticks() - meter.began - meter.booked)
+        timesteps = self.model.num_timesteps
+        if self.ended or timesteps >= self._evaluate_at:
             self._between_steps()
-        self._control.before_step(self, self._updates_ahead())
-        self.rollout.steps += 1
-        meter.step_begins()
+        steps = rollout.steps + 1
+        # gradient steps that will follow the next vectorised step at once, at most
+        ahead = 0
+        if steps >= rule.steps and timesteps >= rule.first:
+            ahead = steps * self.config.n_envs if rule.updates < 0 else rule.updates
+        if self._unasked and ahead <= LIGHT:
+            self._unasked -= 1
+        else:
+            self._unasked = self._control.before_step(self, ahead) or 0
+        rollout.steps = steps
+        meter.collecting = True
+        meter.booked = 0.0
+        meter.began = ticks()
 
     def rollout_begins(self) -> None:
         """A rollout is collected from its first step."""
@@ -292,10 +298,3 @@ class SB3Training(TrainingParts, AbstractTraining):
         self._sound.check_return(episode_return)
         self.lengths.append(length)
         self.ended.append((float(episode_return), length))
-
-    def _updates_ahead(self) -> int:
-        """Gradient steps that will follow the next vectorised step at once, at most."""
-        rule, steps = self.rule, self.rollout.steps + 1
-        if steps < rule.steps or self.model.num_timesteps < rule.first:
-            return 0
-        return steps * self.config.n_envs if rule.updates < 0 else rule.updates
