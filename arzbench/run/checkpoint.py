@@ -194,7 +194,7 @@ class CheckpointStore:
         if state.ring is not None:
             row = sum(a[:1].nbytes for a in state.ring.arrays.values())
             needed += row * sum(stop - start for start, stop, shared in planned if shared is None)
-        self._check_space(needed)
+        require_space(self.folder, needed, "a checkpoint", "; earlier checkpoints are untouched")
         earlier = self.paths()
         serial = _serial(earlier[-1]) + 1 if earlier else 1
         path = self.folder / f"step-{header.job_steps:012d}-{serial:04d}"
@@ -217,23 +217,6 @@ class CheckpointStore:
             for start, stop in segments.cut(ring)
         ]
         return self.folder if source is None else source.path, found
-
-    def _check_space(self, needed: int) -> None:
-        """Raise a `StateError` unless `needed` bytes, some values and a manifest can be written."""
-        needed += SPARE_BYTES
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(self.folder).free
-        except OSError as error:
-            raise StateError(
-                f"cannot write in {self.folder}: {error.strerror}", "choose another folder with --dir"
-            ) from error
-        if free < needed:
-            raise StateError(
-                f"too little space for a checkpoint in {self.folder}: "
-                f"{format_bytes(needed)} needed, {format_bytes(free)} free",
-                "free space, or choose another folder with --dir; earlier checkpoints are untouched",
-            )
 
     def _write(self, save: Pending) -> Saved:
         manifest, written = publish(save.path, save.state, save.header, save.serial, save.segments, self._at)
@@ -308,6 +291,35 @@ def checkpoint_paths(folder: Path) -> list[Path]:
     except OSError as error:
         raise StateError(f"cannot read {folder}: {error.strerror}") from error
     return sorted(found, key=_serial)
+
+
+def believed(folder: Path) -> list[Path]:
+    """The checkpoints in `folder` up to the newest sound one, oldest first; those before it are not read."""
+    found = checkpoint_paths(folder)
+    while found:
+        with contextlib.suppress(UnsoundError):
+            verify(found[-1], read_manifest(found[-1]))
+            break
+        found.pop()
+    return found
+
+
+def require_space(folder: Path, needed: int, what: str, comfort: str = "") -> None:
+    """Raise a `StateError` unless `needed` bytes and some more can be written in `folder`, made if absent."""
+    needed += SPARE_BYTES
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise StateError(
+            f"cannot write in {folder}: {error.strerror}", "choose another folder with --dir"
+        ) from error
+    if free < needed:
+        raise StateError(
+            f"too little space for {what} in {folder}: "
+            f"{format_bytes(needed)} needed, {format_bytes(free)} free",
+            f"free space, or choose another folder with --dir{comfort}",
+        )
 
 
 def _remove(path: Path) -> None:

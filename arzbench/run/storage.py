@@ -23,7 +23,7 @@ from typing import Any
 from arzbench import store
 from arzbench.errors import ArzbenchError, StateError, UsageError
 from arzbench.records import RunRecord
-from arzbench.run.checkpoint import checkpoint_paths
+from arzbench.run.checkpoint import believed, require_space
 from arzbench.run.manifest import MANIFEST, Manifest, UnsoundError, parse_manifest, read_manifest, verify
 
 #: of the quota, and at most, in seconds: held back at the end for what is not uploaded yet
@@ -213,15 +213,19 @@ class Remote:
     def download(self, name: str, folder: Path) -> Path:
         """Copy a checkpoint into `folder`, where it appears whole and proved or not at all.
 
+        What bears its name there, being damaged, gives way to it.
+
         Raises:
             UnsoundError: torn or damaged there.
+            StateError: too little space.
         """
         manifest = self.manifest(name)
         aside, path = folder / f".{name}.tmp", folder / name
         folder.mkdir(parents=True, exist_ok=True)
+        require_space(folder, manifest.bytes, f"{self.url}/{name}")
         with contextlib.ExitStack() as stack:
-            stack.callback(_discard, aside)
-            _discard(aside)
+            stack.callback(shutil.rmtree, aside, ignore_errors=True)
+            shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir()
             for part in manifest.parts:
                 try:
@@ -236,6 +240,10 @@ class Remote:
             for file in aside.iterdir():
                 _fsync(file)
             store.fsync_directory(aside)
+            damaged = folder / f".{name}.damaged.tmp"
+            stack.callback(shutil.rmtree, damaged, ignore_errors=True)
+            if path.exists():
+                os.rename(path, damaged)
             os.rename(aside, path)
             store.fsync_directory(folder)
         self._verified.update(part.sha256 for part in manifest.parts)  # not to be read once more
@@ -252,7 +260,7 @@ class Remote:
         said: list[str] = []
         newest: set[int] = set()
         best: set[int] = set()
-        have = {path.name for path in checkpoint_paths(folder)}
+        have = {path.name for path in believed(folder)}
         last = max((int(name.rpartition("-")[2]) for name in have), default=0)
         try:
             names = self.names()
@@ -369,10 +377,6 @@ def _why(error: BaseException) -> str:
     """The error in one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return f"{type(error).__name__}: {text}"[:300]
-
-
-def _discard(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def _fsync(path: Path) -> None:

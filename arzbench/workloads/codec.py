@@ -20,6 +20,7 @@ from arzbench.errors import StateError
 Array = np.ndarray[Any, Any]
 #: dtype kinds that hold numbers: bool, signed, unsigned, float, complex
 NUMERIC = "biufc"
+_PLAIN = frozenset({type(None), bool, int, str})
 
 
 def pack(value: Any, name: str, arrays: dict[str, Array]) -> Any:
@@ -28,11 +29,13 @@ def pack(value: Any, name: str, arrays: dict[str, Array]) -> Any:
     Raises:
         StateError: something that is neither a number, text, None, list, tuple, dict nor array.
     """
+    if type(value) in _PLAIN:  # most values are: a state is packed again and again
+        return value
     if isinstance(value, np.ndarray):
         return _store("$array", value, name, arrays)
     if isinstance(value, np.generic):
         return _store("$scalar", np.asarray(value), name, arrays)
-    if value is None or isinstance(value, bool | int | str):
+    if isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else {"$float": repr(value)}

@@ -270,7 +270,8 @@ class SB3Training(TrainingParts, AbstractTraining):
         """Do the update that follows a rollout: `train` does `gradient_steps`, or `count()` where fewer."""
         ticks = self.meter.ticks
         began = ticks()
-        with updates.without_denormals():
+        updates.flush_denormals(True)
+        try:
             if gradient_steps >= updates.LONG_STEPS or self._last_update_s > updates.LONG_S:
                 try:
                     with updates.undone_if_stopped(self.model, lambda: self._control.during_update(self)):
@@ -280,6 +281,8 @@ class SB3Training(TrainingParts, AbstractTraining):
                     raise
             else:
                 train()
+        finally:
+            updates.flush_denormals(False)
         took = self._last_update_s = ticks() - began
         done = gradient_steps if count is None else count()
         self.updates += done

@@ -22,18 +22,13 @@ from arzbench.workloads.base import StopTraining
 LONG_S, LONG_STEPS = 0.1, 100
 
 
-@contextlib.contextmanager
-def without_denormals() -> Iterator[None]:
-    """Flush denormal numbers to zero on the CPU.
+def flush_denormals(on: bool) -> None:
+    """Whether the CPU takes denormal numbers for zero.
 
     Moments of gradients that vanish become denormal, and a CPU computes with those many times slower: see
     docs/decisions/0005-denormals.md.
     """
-    th.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        th.set_flush_denormal(False)
+    th.set_flush_denormal(on)
 
 
 @contextlib.contextmanager
