@@ -393,4 +393,6 @@ def main() -> None:
         path = context.command_path if context is not None else "arzbench"
         tell(told(), f"see {path} --help")
         code = ExitCode.USAGE
+    if "torch" in sys.modules:  # an error may come just before a deadline, too
+        leave(int(code or 0))
     sys.exit(int(code or 0))

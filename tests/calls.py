@@ -40,6 +40,7 @@ def call(arguments: str | list[str], folder: Path) -> Told:
         patch.delenv("COLUMNS", raising=False)
         patch.setattr(sys, "stdout", out)
         patch.setattr(sys, "stderr", err)
+        patch.setattr(cli, "leave", sys.exit)  # this process goes on
         try:
             cli.main()
         except SystemExit as ended:
