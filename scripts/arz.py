@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "concepts" / "arz.md"
 BEGIN, END = "<!-- made by scripts/arz.py: {} -->", "<!-- end -->"
 ARZBENCH = [sys.executable, "-m", "arzbench"]
-STUDIES = {"traffic-light": 61_440, "ramp-metering": 80_640, "speed-control": 199_680}
+STUDIES = {"traffic-light": 61_440, "ramp-metering": 80_640, "speed-control": 299_520}
 MEASURE = "delay [veh h]"
 
 
