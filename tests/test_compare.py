@@ -154,6 +154,7 @@ def test_a_figure_without_matplotlib(place: Path, monkeypatch: pytest.MonkeyPatc
         ("--env CartPole-v1 --algo ppo", "add --model FILE.zip"),
         ("--run x --study light", "leave out the other flags"),
         ("--study light --seeds 1", "--seeds 1 is too small"),
+        ("--study light --seeds 1_000_000", "--seeds 1000000 is too many"),
         ("--study light --training nonsense", "unknown training 'nonsense'"),
         ("--study light --set env_kwargs.demand=heavy", "demand='heavy'"),
     ],

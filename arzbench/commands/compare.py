@@ -22,6 +22,9 @@ from arzbench.settings import change_study, choose_study
 from arzbench.study import AnyConfig, Study
 
 
+_MOST_SEEDS = 10_000  # a batch holds some 30 kB of each
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareOptions:
     """The command line of `arzbench compare`."""
@@ -40,6 +43,10 @@ class CompareOptions:
 
     def check(self) -> None:
         """Raise a `UsageError` where flags contradict each other or say too little."""
+        if self.seeds > _MOST_SEEDS:
+            raise UsageError(
+                f"--seeds {self.seeds} is too many", f"at most {_MOST_SEEDS:,}: all are played at once"
+            )
         named = self.study is not None or self.env is not None or self.algo is not None
         if self.run_id is not None and (named or self.model is not None):
             raise UsageError("--run names models and their env by itself", "leave out the other flags")
