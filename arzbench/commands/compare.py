@@ -21,7 +21,6 @@ from arzbench.run.job import model_file
 from arzbench.settings import change_study, choose_study
 from arzbench.study import AnyConfig, Study
 
-
 _MOST_SEEDS = 10_000  # a batch holds some 30 kB of each
 
 
