@@ -45,13 +45,9 @@ def fit(samples: WorkloadSamples, mode: str | None = None) -> CostModel:
     """The prices of every phase that was measured, under the logging `mode` (None: the calibrated one)."""
     main = mode or samples.config.logging.mode
     groups: dict[tuple[Phase, str], list[PhaseSamples]] = {}
-    told = {i.phase for i in samples.phases if i.variant in ("", main) and not i.warmup}
-    for item in samples.phases:
-        # a reset or an update may not have fallen into the blocks of another mode: then any mode's will do
-        any_mode = item.phase in (Phase.RESET, Phase.UPDATE) and item.phase not in told
-        if not item.warmup and (any_mode or item.variant in ("", main, "cold", "warm")):
-            variant = item.variant if item.phase is Phase.JIT else ""
-            groups.setdefault((item.phase, variant), []).append(item)
+    for item in priced(samples, main):
+        variant = item.variant if item.phase is Phase.JIT else ""
+        groups.setdefault((item.phase, variant), []).append(item)
     found = [
         _price(phase, variant, items)
         for (phase, variant), items in groups.items()
@@ -69,6 +65,16 @@ def fit(samples: WorkloadSamples, mode: str | None = None) -> CostModel:
         state_bytes=samples.state_bytes,
         coefficients=tuple(found),
     )
+
+
+def priced(samples: WorkloadSamples, main: str) -> list[PhaseSamples]:
+    """What prices under the logging mode `main` are made of; warm-ups left out."""
+    later = [item for item in samples.phases if not item.warmup]
+    own = [item for item in later if item.variant in ("", main, "cold", "warm")]
+    told = {item.phase for item in own}
+    # a reset or an update may not have fallen into the blocks of this mode: then any mode's will do
+    lacking = {Phase.RESET, Phase.UPDATE} - told
+    return own + [item for item in later if item.phase in lacking]
 
 
 def _by_repetition(items: Iterable[PhaseSamples]) -> tuple[list[float], list[int]]:

@@ -21,7 +21,8 @@ from arzbench.costmodel import (
     startup_seconds,
 )
 from arzbench.errors import UsageError
-from arzbench.records import CostModel, EnvFacts, Phase, Spread, TrainSchedule
+from arzbench.records import BEFORE_LEARNING, CostModel, EnvFacts, Phase, Spread, TrainSchedule
+from arzbench.report.sheets import calibration_sheets
 from arzbench.schedule import count_training
 from arzbench.spread import PastRun, spread_from
 from arzbench.study import Checkpoints, Evaluation, TrainConfig
@@ -81,6 +82,21 @@ def test_a_phase_that_no_block_of_a_mode_met_keeps_its_price() -> None:
     price = fit(msgspec.structs.replace(samples, phases=kept), "off").get(Phase.RESET)
     assert price is not None
     assert price.fixed_s == pytest.approx(worlds.PRICES[Phase.RESET], rel=0.01)
+
+
+def test_the_calibration_shows_each_phase_that_has_a_price() -> None:
+    """A rare reset may have come before learning alone, under no logging mode."""
+    record = worlds.calibration(worlds.study(FULL))
+    (samples,) = record.workloads
+    phases = tuple(
+        msgspec.structs.replace(p, variant=BEFORE_LEARNING) if p.phase is Phase.RESET else p
+        for p in samples.phases
+    )
+    samples = msgspec.structs.replace(samples, phases=phases)
+    sheet = calibration_sheets(msgspec.structs.replace(record, workloads=(samples,)))[0]
+    shown = {row[0].partition(" (")[0] for row in sheet.rows}
+    assert "reset" in shown
+    assert shown == {c.phase.value for c in fit(samples).coefficients}
 
 
 def test_compiled_code_has_two_prices() -> None:

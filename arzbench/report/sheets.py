@@ -7,14 +7,13 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from arzbench.costmodel import fit, phase_seconds, seconds_per_step
+from arzbench.costmodel import fit, phase_seconds, priced, seconds_per_step
 from arzbench.records import (
     Calibration,
     CostModel,
     Estimate,
     HostInfo,
     Phase,
-    PhaseSamples,
     Plan,
     TrainSchedule,
     Verdict,
@@ -112,10 +111,8 @@ def _measured(samples: WorkloadSamples, phase: Phase, variant: str) -> tuple[lis
     if phase is Phase.FIRST:
         excess = [p for p in fit(samples).coefficients if p.phase is phase]
         return [p.fixed_s for p in excess], sum(p.n for p in excess)
-    wanted = {variant} if variant else {"", samples.config.logging.mode}
-    items: list[PhaseSamples] = [
-        i for i in samples.phases if i.phase is phase and not i.warmup and i.variant in wanted
-    ]
+    own = [i for i in priced(samples, samples.config.logging.mode) if i.phase is phase]
+    items = [i for i in own if not variant or i.variant == variant]
     return [v for i in items for v in i.per_unit()], sum(i.count for i in items)
 
 
