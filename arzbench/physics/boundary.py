@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from arzbench.physics.cells import inlined, inner
+from arzbench.physics.cells import inlined
 from arzbench.physics.junction import beyond, enter, merge
 from arzbench.physics.memory import load, store
 from arzbench.physics.scenario import (
@@ -26,7 +26,7 @@ def _cell(u: Any, road: Any, stride: Any, q: Any) -> Any:
     )  # fmt: skip
 
 
-@inner
+@inlined
 def entering(
     u: Any, road: Any, wish_m: Any, wish_c: Any, stride: Any, q: Any, dxdt: Any, slack: Any, k: Any
 ) -> Any:
@@ -34,7 +34,7 @@ def entering(
     return enter(_cell(u, road, stride, q), wish_m, wish_c, dxdt, slack, k)
 
 
-@inner
+@inlined
 def set_exit(u: Any, road: Any, stride: Any, n: Any, k: Any) -> None:
     """Set the ghosts past the exit: free traffic."""
     q = NUM_GHOST + n - 1
@@ -45,7 +45,7 @@ def set_exit(u: Any, road: Any, stride: Any, n: Any, k: Any) -> None:
             store(u, field * stride + q + 1 + g, value)
 
 
-@inner
+@inlined
 def set_merge(
     u: Any, flux: Any, road: Any, wish_m: Any, wish_c: Any, rate: Any, stride: Any, q: Any,
     dxdt: Any, slack: Any, k: Any,

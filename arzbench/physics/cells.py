@@ -25,7 +25,7 @@ from arzbench.physics.scenario import (
 from arzbench.physics.simd import before, lanes, largest, load_pack, spread, store_pack, total
 
 _MUSCL, _WENO5 = SCHEMES["muscl"], SCHEMES["weno5"]
-inner = njit(fastmath=FASTMATH, error_model="numpy", nogil=True)
+# All in one function: a call would hand over the constants one by one, on the stack, at each pass.
 inlined = njit(fastmath=FASTMATH, error_model="numpy", nogil=True, forceinline=True)
 
 # Rows of face states: of a class at the left face of each cell, then at the right one; speeds.
@@ -34,7 +34,15 @@ _LEFT_V_M, _LEFT_V_C, _LEFT_LAM, _V_M, _V_C, _LAM = range(8, 14)
 FACE_ROWS = 14
 
 
-@inner
+@njit(nogil=True)
+def copy_rows(source: Any, target: Any, rows: Any, stride: Any, target_stride: Any) -> None:
+    """Copy rows of whole packs, as far as both go."""
+    for row in range(rows):
+        for q in range(0, min(stride, target_stride), lanes(source[0])):
+            store_pack(target, row * target_stride + q, load_pack(source, row * stride + q))
+
+
+@inlined
 def fill_ghosts(u: Any, stride: Any, n: Any) -> None:
     """Zero-gradient ghosts: free outflow; at the entry the flux is set apart."""
     for field in range(FIELDS):
@@ -44,7 +52,7 @@ def fill_ghosts(u: Any, stride: Any, n: Any) -> None:
             store(u, row + NUM_GHOST + n + g, load(u, row + NUM_GHOST + n - 1))
 
 
-@inner
+@inlined
 def _weno5_faces(
     u: Any, faces: Any, road: Any, stride: Any, n: Any, row: Any, w_free: Any, w_max: Any, slack: Any, k: Any
 ) -> None:
@@ -75,7 +83,7 @@ def _weno5_faces(
             store_pack(faces, at + i * stride, states[i])
 
 
-@inner
+@inlined
 def _muscl_faces(u: Any, faces: Any, stride: Any, n: Any, row: Any, w_free: Any, w_max: Any, k: Any) -> None:
     a, b, to = row * stride, (row + 1) * stride, 2 * row * stride
     for q in range(NUM_GHOST - 1, NUM_GHOST + n + 1, lanes(k.zero)):
@@ -87,7 +95,7 @@ def _muscl_faces(u: Any, faces: Any, stride: Any, n: Any, row: Any, w_free: Any,
             store_pack(faces, to + i * stride + q, states[i])
 
 
-@inner
+@inlined
 def _first_order_faces(
     u: Any, faces: Any, stride: Any, n: Any, row: Any, w_free: Any, w_max: Any, k: Any
 ) -> None:
@@ -98,7 +106,7 @@ def _first_order_faces(
             store_pack(faces, to + i * stride + q, states[i])
 
 
-@inner
+@inlined
 def reconstruct(u: Any, faces: Any, road: Any, stride: Any, n: Any, scheme: Any, slack: Any, k: Any) -> None:
     """Face states of the cells, and of one ghost on each side."""
     if scheme == _WENO5:
@@ -112,7 +120,7 @@ def reconstruct(u: Any, faces: Any, road: Any, stride: Any, n: Any, scheme: Any,
         _first_order_faces(u, faces, stride, n, 2, k.v_free_c, k.w_max_c, k)
 
 
-@inner
+@inlined
 def speeds(faces: Any, road: Any, stride: Any, n: Any, k: Any) -> None:
     """Speeds and smallest eigenvalue of each face state."""
     for q in range(NUM_GHOST - 1, NUM_GHOST + n + 1, lanes(k.zero)):
@@ -134,7 +142,7 @@ def speeds(faces: Any, road: Any, stride: Any, n: Any, k: Any) -> None:
         store_pack(faces, _LAM * stride + q, lam)
 
 
-@inner
+@inlined
 def fluxes(
     u: Any, faces: Any, flux: Any, road: Any, stride: Any, n: Any, dxdt: Any, slack: Any, k: Any
 ) -> Any:
@@ -176,7 +184,7 @@ def increment(base: Any, now: Any, flux: Any, flux_next: Any, share: Any, dtdx: 
     return base + share * ((now - base) + dtdx * (flux - flux_next))
 
 
-@inner
+@inlined
 def update(u: Any, u0: Any, out: Any, flux: Any, stride: Any, n: Any, share: Any, dtdx: Any, k: Any) -> None:
     """One Runge-Kutta stage: `out = u0 + share (u + dt L(u) - u0)`, zero past the road.
 
@@ -193,7 +201,7 @@ def update(u: Any, u0: Any, out: Any, flux: Any, stride: Any, n: Any, share: Any
             store_pack(out, i, choose(real, new, k.zero))
 
 
-@inner
+@inlined
 def source(u: Any, road: Any, standing: Any, stride: Any, n: Any, decay_m: Any, decay_c: Any, k: Any) -> Any:
     """Relaxation of each cell, and what is measured there.
 
@@ -217,7 +225,7 @@ def source(u: Any, road: Any, standing: Any, stride: Any, n: Any, decay_m: Any, 
     return total(late), total(stood), total(newly), total(bad), total(over)
 
 
-@inner
+@inlined
 def top_speed(u: Any, road: Any, stride: Any, n: Any, k: Any) -> Any:
     """Largest |lambda| over the cells."""
     fastest = spread(k.zero)

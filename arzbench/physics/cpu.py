@@ -19,16 +19,17 @@ from arzbench.physics.boundary import add_to_cell, entering, set_exit, set_merge
 from arzbench.physics.cache import source_tag
 from arzbench.physics.cells import (
     FACE_ROWS,
+    copy_rows,
     fill_ghosts,
     fluxes,
-    inner,
+    inlined,
     reconstruct,
     source,
     speeds,
     top_speed,
     update,
 )
-from arzbench.physics.memory import borrow, load, store
+from arzbench.physics.memory import borrow, first_aligned, load, store
 from arzbench.physics.model import FASTMATH, Constants
 from arzbench.physics.scenario import (
     ARRIVED,
@@ -42,6 +43,7 @@ from arzbench.physics.scenario import (
     NEGATIVE,
     NUM_GHOST,
     OVERFULL,
+    PROFILE_ROWS,
     QUEUE_C,
     QUEUE_M,
     RAMP_C,
@@ -57,11 +59,17 @@ from arzbench.physics.scenario import (
 )
 from arzbench.physics.simd import cast, flush_denormals
 
+# A road is worked on in a copy of its own: u, profile, standing; two stages, fluxes, faces. There rows are
+# as long as compiled code knows beforehand, for it to find them all from one pointer; and aligned, as no
+# array of NumPy's need be: a pack across two cache lines costs as much as two.
+_WORK_ROWS = FIELDS + PROFILE_ROWS + 1 + 3 * FIELDS + FACE_ROWS
+_SHORT_ROW, _LONGER = 128, 4
+
 # Schemes by the number of their Runge-Kutta stages less one.
 _RK2, _RK3 = SCHEMES["muscl"], SCHEMES["weno5"]
 
 
-@inner
+@inlined
 def _book(total: Any, flux: Any, stop: Any, stride: Any, n: Any, duration: Any) -> None:
     """Book the vehicles that cross the entry, the stop line and the exit in `duration`."""
     total[QUEUE_M] -= duration * load(flux, NUM_GHOST)
@@ -73,7 +81,7 @@ def _book(total: Any, flux: Any, stop: Any, stride: Any, n: Any, duration: Any) 
     total[LEFT] += duration * (load(flux, face) + load(flux, face + 2 * stride))
 
 
-@inner
+@inlined
 def _stage(
     now: Any, u: Any, target: Any, faces: Any, flux: Any, road: Any, total: Any, count: Any, wish: Any,
     places: Any, closed: Any, rate: Any, scheme: Any, weight: Any, share: Any, dt: Any, dx: Any,
@@ -110,7 +118,7 @@ def _stage(
     _book(total, flux, stop, stride, n, weight * dt)
 
 
-@inner
+@inlined
 def _substep(
     u: Any, work: Any, road: Any, total: Any, count: Any, demand: Any, places: Any, closed: Any,
     rate: Any, scheme: Any, dt: Any, dx: Any, slack: Any, k: Any,
@@ -154,7 +162,7 @@ def _substep(
     total[ARRIVED] += (demand[0] + demand[1] + demand[2] + demand[3]) * dt
 
 
-@inner
+@inlined
 def _road_step(
     u: Any, standing: Any, total: Any, count: Any, road: Any, work: Any, demand: Any, places: Any,
     red: Any, rate: Any, scheme: Any, substeps: Any, dt: Any, dx: Any, cfl: Any, slack: Any,
@@ -186,8 +194,8 @@ def _road_step(
         count[OVERFULL] += int(over)
 
 
-def _compile(tag: int) -> Any:
-    """Compile the entry point, cached on disk under `tag`."""
+def _compile(tag: int, stride: int) -> Any:
+    """Compile the engine for roads whose rows fit `stride` cells; cached on disk under `tag`."""
 
     @njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)
     def advance(
@@ -197,7 +205,14 @@ def _compile(tag: int) -> Any:
     ) -> int:  # fmt: skip
         k = Constants(*constants)
         mode = flush_denormals(np.int64(-1))
-        work = np.zeros((3 * FIELDS + FACE_ROWS) * places[0] + TILE, u.dtype)
+        work = np.zeros(_WORK_ROWS * stride + TILE, u.dtype)
+        at = first_aligned(borrow(work), NUM_GHOST - 1)
+        own_u = borrow(work)[at : at + FIELDS * stride]
+        at += FIELDS * stride
+        own_road = borrow(work)[at : at + PROFILE_ROWS * stride]
+        at += PROFILE_ROWS * stride
+        own_standing = borrow(work)[at : at + stride]
+        scratch = borrow(work)[at + stride :]
         fields, slow, sums, counts, roads = (
             borrow(u),
             borrow(standing),
@@ -205,16 +220,21 @@ def _compile(tag: int) -> Any:
             borrow(count),
             borrow(road),
         )
-        scratch = borrow(work)
-        ramp = demand.shape[1] - 1
+        row, ramp = standing.shape[1], demand.shape[1] - 1
+        inside = stride, places[0], places[1], places[2]
         for b in range(u.shape[0]):
+            copy_rows(fields[b], own_u, FIELDS, row, stride)
+            copy_rows(roads[b], own_road, PROFILE_ROWS, row, stride)
+            copy_rows(slow[b], own_standing, 1, row, stride)
             arrivals = (
                 demand[b, 0, 0], demand[b, 0, 1], ramp * demand[b, ramp, 0], ramp * demand[b, ramp, 1],
             )  # fmt: skip
             _road_step(
-                fields[b], slow[b], sums[b], counts[b], roads[b], scratch, arrivals, places, red[b],
+                own_u, own_standing, sums[b], counts[b], own_road, scratch, arrivals, inside, red[b],
                 cast(rate[b], k.one), scheme, substeps, dt, dx, cfl, slack, decay, k,
             )  # fmt: skip
+            copy_rows(own_u, fields[b], FIELDS, stride, row)
+            copy_rows(own_standing, slow[b], 1, stride, row)
         work[0] = 0  # it had to live until here
         flush_denormals(mode)
         return tag
@@ -222,9 +242,18 @@ def _compile(tag: int) -> Any:
     return advance
 
 
-advance = _compile(
-    source_tag("boundary", "cells", "junction", "model", "reconstruction", "memory", "scenario", "simd")
-)
+@lru_cache
+def _compiled(stride: int) -> Any:
+    names = "boundary", "cells", "junction", "model", "reconstruction", "memory", "scenario", "simd"
+    return _compile(source_tag(*names), stride)
+
+
+def advance(u: Any, standing: Any, *rest: Any) -> None:
+    """Advance roads by one decision: the compiled engine for rows as long as these."""
+    stride = _SHORT_ROW
+    while stride < standing.shape[1]:
+        stride *= _LONGER
+    _compiled(stride + TILE)(u, standing, *rest)
 
 
 def init(scenario: Scenario, roads: int) -> State:
@@ -318,7 +347,7 @@ def numbers_of(scenario: Scenario) -> tuple[Any, ...]:
     p, real = scenario.parameters, scenario.float_type
     dt = scenario.decision_s / scenario.substeps
     decay = tuple(real(-math.expm1(-part * dt / tau)) for part in (0.5, 1.0) for tau in (p.tau_m, p.tau_c))
-    places = scenario.stride, scenario.n_cells, scenario.stop_cell, scenario.ramp_cell
+    places = scenario.n_cells, scenario.stop_cell, scenario.ramp_cell
     slack = real(0 if p.hard else np.inf)
     scheme = SCHEMES[scenario.scheme]
     return (

@@ -48,3 +48,17 @@ def borrow(typing_context: Any, array: Any) -> Any:
         return view._getvalue()
 
     return array(array), codegen
+
+
+@intrinsic
+def first_aligned(typing_context: Any, array: Any, ahead: Any) -> Any:
+    """First index >= 0 from which the element `ahead` further on begins a cache line of 64 bytes."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        size, line = array.dtype.bitwidth // 8, 64
+        at = builder.ptrtoint(builder.gep(data, [arguments[1]]), arguments[1].type)
+        short = builder.and_(builder.neg(at), at.type(line - 1))
+        return builder.udiv(short, at.type(size))
+
+    return types.int64(array, types.int64), codegen

@@ -13,7 +13,7 @@ from arzbench.physics.parameters import PARAMETER_SETS, Parameters
 FloatArray: TypeAlias = NDArray[np.floating[Any]]
 
 NUM_GHOST = 3
-TILE = 16  # a row has room for whole packs of cells: a multiple of every pack's size
+TILE = 16  # cells; a multiple of every pack's size: rows of whole tiles are aligned alike
 FIELDS = 4  # rho_m, y_m, rho_c, y_c
 
 SCHEMES = {"first_order": 0, "muscl": 1, "weno5": 2}
@@ -119,9 +119,9 @@ class Scenario:
 
     @property
     def stride(self) -> int:
-        """Length of a row of cells: ghosts, cells, and padding to whole tiles."""
+        """Length of a row: ghosts, cells, and room for the packs that a pass over them ends with."""
         tiles = -(-(self.n_cells + 2) // TILE)
-        return TILE * tiles + 2 * NUM_GHOST
+        return TILE * (tiles + 1)
 
     @property
     def cells(self) -> slice:
