@@ -51,10 +51,11 @@ def set_merge(
     dxdt: Any, slack: Any, k: Any,
 ) -> Any:  # fmt: skip
     """Set the mainline's fluxes into cell q and return the on-ramp's."""
-    main = load(flux, q), load(flux, q + stride), load(flux, q + 2 * stride), load(flux, q + 3 * stride)
+    p = q - 1
+    main = load(flux, p), load(flux, p + stride), load(flux, p + 2 * stride), load(flux, p + 3 * stride)
     f = merge(_cell(u, road, stride, q), main, wish_m, wish_c, rate, dxdt, slack, k)
     for field in range(FIELDS):
-        store(flux, field * stride + q, f[field])
+        store(flux, field * stride + p, f[field])
     return f[4], f[5], f[6], f[7]
 
 

@@ -1,8 +1,8 @@
 """Compiled passes over the cells of one road, a pack of cells at a time.
 
-Arrays are flat: field f of cell q is at `f * stride + q`, with ghosts on both sides. A pass goes
-in whole packs and so past the last cell, into ghosts and padding: what it makes there is never
-used.
+Arrays are flat: field f of cell q is at `f * stride + q`, with ghosts on both sides, and so is the flux
+of it out of cell q. Packs begin at the last ghost before the road, which is aligned, and go past the
+last cell, into ghosts and padding: what a pass makes there is never used.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ from arzbench.physics.scenario import (
     PROFILE_LIMIT,
     SCHEMES,
 )
-from arzbench.physics.simd import before, lanes, largest, load_pack, spread, store_pack, total
+from arzbench.physics.simd import lanes, largest, load_pack, spread, store_pack, total, within
 
 _MUSCL, _WENO5 = SCHEMES["muscl"], SCHEMES["weno5"]
 # All in one function: a call would hand over the constants one by one, on the stack, at each pass.
@@ -54,12 +54,13 @@ def fill_ghosts(u: Any, stride: Any, n: Any) -> None:
 
 @inlined
 def _weno5_faces(
-    u: Any, faces: Any, road: Any, stride: Any, n: Any, row: Any, w_free: Any, w_max: Any, slack: Any, k: Any
-) -> None:
+    u: Any, faces: Any, values: Any, road: Any, stride: Any, n: Any, row: Any, w_free: Any, w_max: Any,
+    slack: Any, k: Any,
+) -> None:  # fmt: skip
     """Face states of the class in rows `row` and `row + 1` of u.
 
-    In two passes: the chain of operations that wait for each other would be too long for a core
-    to have enough of them under way.
+    In two passes, four rows of `values` between them: the chain of operations that wait for each
+    other would be too long for a core to have enough of them under way.
     """
     a, b, to = row * stride, (row + 1) * stride, 2 * row * stride
     for q in range(NUM_GHOST - 1, NUM_GHOST + n + 1, lanes(k.zero)):
@@ -70,17 +71,16 @@ def _weno5_faces(
             load_pack(u, b + q + 2), w_free, k,
         )  # fmt: skip
         for i in range(4):
-            store_pack(faces, to + i * stride + q, states[i])
+            store_pack(values, i * stride + q, states[i])
     for q in range(NUM_GHOST - 1, NUM_GHOST + n + 1, lanes(k.zero)):
-        at = to + q
         top = load_pack(road, PROFILE_JAM * stride + q) + slack
         states = bounded(
-            load_pack(faces, at), load_pack(faces, at + stride), load_pack(faces, at + 2 * stride),
-            load_pack(faces, at + 3 * stride), load_pack(u, a + q), load_pack(u, b + q),
+            load_pack(values, q), load_pack(values, q + stride), load_pack(values, q + 2 * stride),
+            load_pack(values, q + 3 * stride), load_pack(u, a + q), load_pack(u, b + q),
             top, w_free, w_max, k,
         )  # fmt: skip
         for i in range(4):
-            store_pack(faces, at + i * stride, states[i])
+            store_pack(faces, to + i * stride + q, states[i])
 
 
 @inlined
@@ -107,11 +107,13 @@ def _first_order_faces(
 
 
 @inlined
-def reconstruct(u: Any, faces: Any, road: Any, stride: Any, n: Any, scheme: Any, slack: Any, k: Any) -> None:
-    """Face states of the cells, and of one ghost on each side."""
+def reconstruct(
+    u: Any, faces: Any, values: Any, road: Any, stride: Any, n: Any, scheme: Any, slack: Any, k: Any
+) -> None:
+    """Face states of the cells, and of one ghost on each side; four rows of `values` are overwritten."""
     if scheme == _WENO5:
-        _weno5_faces(u, faces, road, stride, n, 0, k.v_free_m, k.w_max_m, slack, k)
-        _weno5_faces(u, faces, road, stride, n, 2, k.v_free_c, k.w_max_c, slack, k)
+        _weno5_faces(u, faces, values, road, stride, n, 0, k.v_free_m, k.w_max_m, slack, k)
+        _weno5_faces(u, faces, values, road, stride, n, 2, k.v_free_c, k.w_max_c, slack, k)
     elif scheme == _MUSCL:
         _muscl_faces(u, faces, stride, n, 0, k.v_free_m, k.w_max_m, k)
         _muscl_faces(u, faces, stride, n, 2, k.v_free_c, k.w_max_c, k)
@@ -146,11 +148,10 @@ def speeds(faces: Any, road: Any, stride: Any, n: Any, k: Any) -> None:
 def fluxes(
     u: Any, faces: Any, flux: Any, road: Any, stride: Any, n: Any, dxdt: Any, slack: Any, k: Any
 ) -> Any:
-    """Fluxes at the left face of each cell; returns (limited faces, largest wave speed)."""
+    """Fluxes out of each cell, and into the first; returns (limited faces, largest wave speed)."""
     hits, fastest = spread(k.zero), spread(k.zero)
-    end = NUM_GHOST + n + 1
-    for q in range(NUM_GHOST, end, lanes(k.zero)):
-        p = q - 1
+    for p in range(NUM_GHOST - 1, NUM_GHOST + n, lanes(k.zero)):
+        q = p + 1
         left = (
             load_pack(faces, _RHO_M * stride + p), load_pack(faces, _W_M * stride + p),
             load_pack(faces, _V_M * stride + p), load_pack(faces, _RHO_C * stride + p),
@@ -168,35 +169,34 @@ def fluxes(
         )  # fmt: skip
         receiver = load_pack(u, q), load_pack(u, q + 2 * stride), load_pack(road, PROFILE_JAM * stride + q)
         f_m, y_m, f_c, y_c, cut, speed = face_fluxes(left, right, donor, receiver, dxdt, slack, k)
-        store_pack(flux, q, f_m)
-        store_pack(flux, q + stride, y_m)
-        store_pack(flux, q + 2 * stride, f_c)
-        store_pack(flux, q + 3 * stride, y_c)
-        real = before(q, end, k.zero)
+        store_pack(flux, p, f_m)
+        store_pack(flux, p + stride, y_m)
+        store_pack(flux, p + 2 * stride, f_c)
+        store_pack(flux, p + 3 * stride, y_c)
+        real = within(q - NUM_GHOST, n + 1, k.zero)
         hits = hits + choose(real & (cut > k.v_min), k.one, k.zero)
         fastest = choose(real, greatest(fastest, speed), fastest)
     return total(hits), largest(fastest)
 
 
 @scalar
-def increment(base: Any, now: Any, flux: Any, flux_next: Any, share: Any, dtdx: Any) -> Any:
+def increment(base: Any, now: Any, inflow: Any, outflow: Any, share: Any, dtdx: Any) -> Any:
     """A field of a cell after one Runge-Kutta stage in increment form."""
-    return base + share * ((now - base) + dtdx * (flux - flux_next))
+    return base + share * ((now - base) + dtdx * (inflow - outflow))
 
 
 @inlined
 def update(u: Any, u0: Any, out: Any, flux: Any, stride: Any, n: Any, share: Any, dtdx: Any, k: Any) -> None:
-    """One Runge-Kutta stage: `out = u0 + share (u + dt L(u) - u0)`, zero past the road.
+    """One Runge-Kutta stage: `out = u0 + share (u + dt L(u) - u0)`, zero off the road.
 
     `out` may be `u` or `u0`.
     """
-    end = NUM_GHOST + n
-    for q in range(NUM_GHOST, end, lanes(k.zero)):
-        real = before(q, end, k.zero)
+    for q in range(NUM_GHOST - 1, NUM_GHOST + n, lanes(k.zero)):
+        real = within(q - NUM_GHOST, n, k.zero)
         for field in range(FIELDS):
             i = field * stride + q
             new = increment(
-                load_pack(u0, i), load_pack(u, i), load_pack(flux, i), load_pack(flux, i + 1), share, dtdx
+                load_pack(u0, i), load_pack(u, i), load_pack(flux, i - 1), load_pack(flux, i), share, dtdx
             )
             store_pack(out, i, choose(real, new, k.zero))
 
@@ -229,8 +229,7 @@ def source(u: Any, road: Any, standing: Any, stride: Any, n: Any, decay_m: Any, 
 def top_speed(u: Any, road: Any, stride: Any, n: Any, k: Any) -> Any:
     """Largest |lambda| over the cells."""
     fastest = spread(k.zero)
-    end = NUM_GHOST + n
-    for q in range(NUM_GHOST, end, lanes(k.zero)):
+    for q in range(NUM_GHOST - 1, NUM_GHOST + n, lanes(k.zero)):
         a, b = q + 2 * stride, q + 3 * stride
         m = first_order(load_pack(u, q), load_pack(u, q + stride), k.v_free_m, k.w_max_m, k)
         c = first_order(load_pack(u, a), load_pack(u, b), k.v_free_c, k.w_max_c, k)
@@ -239,5 +238,5 @@ def top_speed(u: Any, road: Any, stride: Any, n: Any, k: Any) -> Any:
             load_pack(road, PROFILE_C_C * stride + q), k,
         )  # fmt: skip
         speed = greatest(greatest(v_m, v_c), -lam)
-        fastest = choose(before(q, end, k.zero), greatest(fastest, speed), fastest)
+        fastest = choose(within(q - NUM_GHOST, n, k.zero), greatest(fastest, speed), fastest)
     return largest(fastest)

@@ -72,12 +72,13 @@ _RK2, _RK3 = SCHEMES["muscl"], SCHEMES["weno5"]
 @inlined
 def _book(total: Any, flux: Any, stop: Any, stride: Any, n: Any, duration: Any) -> None:
     """Book the vehicles that cross the entry, the stop line and the exit in `duration`."""
-    total[QUEUE_M] -= duration * load(flux, NUM_GHOST)
-    total[QUEUE_C] -= duration * load(flux, NUM_GHOST + 2 * stride)
+    face = NUM_GHOST - 1
+    total[QUEUE_M] -= duration * load(flux, face)
+    total[QUEUE_C] -= duration * load(flux, face + 2 * stride)
     if stop >= 0:
-        face = NUM_GHOST + stop
+        face = NUM_GHOST - 1 + stop
         total[CROSSED] += duration * (load(flux, face) + load(flux, face + 2 * stride))
-    face = NUM_GHOST + n
+    face = NUM_GHOST - 1 + n
     total[LEFT] += duration * (load(flux, face) + load(flux, face + 2 * stride))
 
 
@@ -94,17 +95,17 @@ def _stage(
     set_exit(now, road, stride, n, k)
     # Long chains of dependent operations, begun early so that they end while the cells are worked on.
     entry = entering(now, road, wish[0], wish[1], stride, NUM_GHOST, dxdt, slack, k)
-    reconstruct(now, faces, road, stride, n, scheme, slack, k)
+    reconstruct(now, faces, flux, road, stride, n, scheme, slack, k)
     speeds(faces, road, stride, n, k)
     limited, speed = fluxes(now, faces, flux, road, stride, n, dxdt, slack, k)
     count[LIMITED] += int(limited)
     if speed * dtdx > k.over:
         count[CFL_EXCEEDED] += 1
     for field in range(FIELDS):
-        store(flux, field * stride + NUM_GHOST, entry[field])
+        store(flux, field * stride + NUM_GHOST - 1, entry[field])
     if closed:
         for field in range(FIELDS):
-            store(flux, field * stride + NUM_GHOST + stop, k.zero)
+            store(flux, field * stride + NUM_GHOST - 1 + stop, k.zero)
     if ramp >= 0:
         cell = NUM_GHOST + ramp
         f0, f1, f2, f3 = set_merge(now, flux, road, wish[2], wish[3], rate, stride, cell, dxdt, slack, k)

@@ -222,25 +222,9 @@ def ratio(rho: Real, y: Real, w_free: Real, w_max: Real, k: Constants) -> Real:
 
 
 @scalar
-def two_ratios(
-    rho_l: Real, y_l: Real, rho_r: Real, y_r: Real, w_free: Real, w_max: Real, k: Constants
-) -> tuple[Real, Real]:
-    """`ratio` of two states with one division."""
-    here_l, here_r = rho_l > k.rho_min, rho_r > k.rho_min
-    den_l, den_r = choose(here_l, rho_l, k.one), choose(here_r, rho_r, k.one)
-    inv = k.one / (den_l * den_r)
-    w_l = choose(here_l, y_l, w_free) * (den_r * inv)
-    w_r = choose(here_r, y_r, w_free) * (den_l * inv)
-    return least(greatest(w_l, k.zero), w_max), least(greatest(w_r, k.zero), w_max)
-
-
-@scalar
-def admissible(
-    rho_face: Real, y_face: Real, rho: Real, y: Real, rho_max: Real, k: Constants
-) -> tuple[Real, Real]:
-    """Face state (rho, y), or the cell's own where the reconstruction left the physical range."""
-    ok = (rho_face > k.rho_min) & (rho_face <= rho_max) & (y_face >= k.zero)
-    return choose(ok, rho_face, rho), choose(ok, y_face, y)
+def admissible(rho: Real, y: Real, rho_max: Real, k: Constants) -> Any:
+    """Whether a reconstructed state is one: within the physical range."""
+    return (rho > k.rho_min) & (rho <= rho_max) & (y >= k.zero)
 
 
 @scalar

@@ -15,7 +15,6 @@ from arzbench.physics.model import (
     least,
     ratio,
     scalar,
-    two_ratios,
 )
 
 
@@ -86,11 +85,18 @@ def bounded(
     rho_l: Real, y_l: Real, rho_r: Real, y_r: Real, rho: Real, y: Real,
     rho_max: Real, w_free: Real, w_max: Real, k: Constants,
 ) -> tuple[Real, Real, Real, Real]:  # fmt: skip
-    """Face states (rho, w) from values (rho, y): the cell's own where those are out of range."""
-    rho_l, y_l = admissible(rho_l, y_l, rho, y, rho_max, k)
-    rho_r, y_r = admissible(rho_r, y_r, rho, y, rho_max, k)
-    w_l, w_r = two_ratios(rho_l, y_l, rho_r, y_r, w_free, w_max, k)
-    return rho_l, w_l, rho_r, w_r
+    """Face states (rho, w) from values (rho, y): the cell's own where those are out of range.
+
+    As in `ratio`, w is a free vehicle's where the class is absent. One division for both faces.
+    """
+    present = rho > k.rho_min
+    own, own_y = choose(present, rho, k.one), choose(present, y, w_free)
+    ok_l, ok_r = admissible(rho_l, y_l, rho_max, k), admissible(rho_r, y_r, rho_max, k)
+    den_l, den_r = choose(ok_l, rho_l, own), choose(ok_r, rho_r, own)
+    inv = k.one / (den_l * den_r)
+    w_l, w_r = choose(ok_l, y_l, own_y) * (den_r * inv), choose(ok_r, y_r, own_y) * (den_l * inv)
+    w_l, w_r = least(greatest(w_l, k.zero), w_max), least(greatest(w_r, k.zero), w_max)
+    return choose(ok_l, rho_l, rho), w_l, choose(ok_r, rho_r, rho), w_r
 
 
 @scalar

@@ -267,16 +267,16 @@ def lanes(context: Any, number: Any) -> Any:
 
 
 @intrinsic
-def before(context: Any, index: Any, end: Any, number: Any) -> Any:
-    """Mask of the lanes `i` of a pack for which `index + i < end`."""
-    count = Pack(number).lanes
+def within(context: Any, index: Any, count: Any, number: Any) -> Any:
+    """Mask of the lanes `i` of a pack for which `0 <= index + i < count`."""
+    lanes = Pack(number).lanes
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vector = ir.VectorType(_INDEX, count)
-        left = _splat(builder, builder.sub(arguments[1], arguments[0]), count)
-        return builder.icmp_signed("<", ir.Constant(vector, list(range(count))), left)
+        index, count = (_splat(builder, value, lanes) for value in arguments[:2])
+        places = builder.add(index, ir.Constant(index.type, list(range(lanes))))
+        return builder.icmp_unsigned("<", places, count)  # less than nothing is more than all, unsigned
 
-    return signature(Mask(count), types.int64, types.int64, number), codegen
+    return signature(Mask(lanes), types.int64, types.int64, number), codegen
 
 
 def _fold(combine: Callable[..., Any]) -> Any:

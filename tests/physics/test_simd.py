@@ -7,7 +7,7 @@ from numba import njit
 from arzbench.physics import cpu, simd
 from arzbench.physics.model import choose, greatest, least, newton_root, root
 from arzbench.physics.scenario import Scenario
-from arzbench.physics.simd import before, lanes, largest, load_pack, spread, store_pack, total
+from arzbench.physics.simd import lanes, largest, load_pack, spread, store_pack, total, within
 
 REALS = [np.float64, np.float32]
 RNG = np.random.default_rng(7)
@@ -59,20 +59,21 @@ def test_roots_are_good_to_the_last_bits(real: type, newton: bool) -> None:
 
 
 @njit(error_model="numpy")
-def folds(a, c, end):
+def folds(a, c, index, count):
     x = load_pack(a, 0)
-    return total(x), largest(x), total(choose(before(5, end, c), c, c - c))
+    return total(x), largest(x), total(choose(within(index, count, c), c, c - c))
 
 
 @pytest.mark.parametrize("real", REALS)
-def test_folds_and_the_mask_of_an_end(real: type) -> None:
-    count = 64 // np.dtype(real).itemsize
-    a = RNG.uniform(-2, 2, count).astype(real)
-    for end in (0, 5, 6, 9, 5 + count, 100):
-        together, most, inside = folds(a, real(1), end)
-        assert together == pytest.approx(a.sum(), rel=1e-5)
-        assert most == a.max()
-        assert inside == min(max(end - 5, 0), count)
+def test_folds_and_the_mask_of_a_range(real: type) -> None:
+    lanes = 64 // np.dtype(real).itemsize
+    a = RNG.uniform(-2, 2, lanes).astype(real)
+    for index in (-20, -3, -1, 0, 5):
+        for count in (0, 1, 5, 9, 100):
+            together, most, inside = folds(a, real(1), index, count)
+            assert together == pytest.approx(a.sum(), rel=1e-5)
+            assert most == a.max()
+            assert inside == sum(0 <= index + i < count for i in range(lanes))
 
 
 def test_the_engine_leaves_denormals_on() -> None:
