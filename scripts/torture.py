@@ -227,7 +227,9 @@ def tasks(options: argparse.Namespace) -> Iterator[tuple[str, str, str, tuple[An
             study = TRAINED[number // 2 % len(TRAINED)]
             yield f"{kind}/{number}", study, "training", (options.seed, number, kind == "command")
     for name in POINTS:
-        for save, study in itertools.islice(itertools.product((3, 1), TRAINED), options.points):
+        # without a replay buffer there are no segments
+        studies = [s for s in TRAINED if name != "after-segment" or s.endswith("dqn")]
+        for save, study in itertools.islice(itertools.product((3, 1, 4, 2), studies), options.points):
             yield f"points/{name}/{study}/{save}", study, "point", (options.seed, name, save)
 
 
