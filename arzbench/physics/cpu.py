@@ -59,9 +59,10 @@ from arzbench.physics.scenario import (
 )
 from arzbench.physics.simd import cast, flush_denormals
 
-# A road is worked on in a copy of its own: u, profile, standing; two stages, fluxes, faces. There rows are
-# as long as compiled code knows beforehand, for it to find them all from one pointer; and aligned, as no
-# array of NumPy's need be: a pack across two cache lines costs as much as two.
+# A road is worked on in a copy of its own: u, profile, standing; two stages, fluxes, faces. There a row's
+# length is a constant, so that compiled code finds all rows from one pointer; and packs are aligned, as
+# they need not be in an array of NumPy's: one across two cache lines costs as much as two. A tile more
+# than a power of two keeps rows from falling on the same lines of a cache.
 _WORK_ROWS = FIELDS + PROFILE_ROWS + 1 + 3 * FIELDS + FACE_ROWS
 _SHORT_ROW, _LONGER = 128, 4
 
@@ -245,12 +246,13 @@ def _compile(tag: int, stride: int) -> Any:
 
 @lru_cache
 def _compiled(stride: int) -> Any:
+    """`_compile` with the tag of all it is made of."""
     names = "boundary", "cells", "junction", "model", "reconstruction", "memory", "scenario", "simd"
     return _compile(source_tag(*names), stride)
 
 
 def advance(u: Any, standing: Any, *rest: Any) -> None:
-    """Advance roads by one decision: the compiled engine for rows as long as these."""
+    """Advance roads by one decision, with the engine compiled for rows of their length or more."""
     stride = _SHORT_ROW
     while stride < standing.shape[1]:
         stride *= _LONGER
