@@ -209,10 +209,12 @@ def source(u: Any, road: Any, standing: Any, stride: Any, n: Any, decay_m: Any, 
     """
     nothing = spread(k.zero)
     late, stood, newly, bad, over = nothing, nothing, nothing, nothing, nothing
-    for q in range(NUM_GHOST, NUM_GHOST + n, lanes(k.zero)):
+    for q in range(NUM_GHOST - 1, NUM_GHOST + n, lanes(k.zero)):
+        real = within(q - NUM_GHOST, n, k.zero)  # nobody is off the road, to be counted
         y_m, y_c, slow, grown, lost, negative, overfull = relax_cell(
-            load_pack(u, q), load_pack(u, q + stride), load_pack(u, q + 2 * stride),
-            load_pack(u, q + 3 * stride), load_pack(standing, q),
+            choose(real, load_pack(u, q), k.zero), choose(real, load_pack(u, q + stride), k.zero),
+            choose(real, load_pack(u, q + 2 * stride), k.zero),
+            choose(real, load_pack(u, q + 3 * stride), k.zero), load_pack(standing, q),
             load_pack(road, PROFILE_C_M * stride + q), load_pack(road, PROFILE_C_C * stride + q),
             load_pack(road, PROFILE_INV_JAM * stride + q), load_pack(road, PROFILE_LIMIT * stride + q),
             decay_m, decay_c, k,

@@ -144,6 +144,29 @@ def test_free_flow_has_no_queue_and_little_delay() -> None:
     assert totals[DELAY] < 0.2 * totals[ARRIVED] * 100  # a free crossing takes about 100 s
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("cells", [1, 2, *range(94, 111), 126, 127])
+def test_nothing_off_the_road_counts(cells: int, dtype: str) -> None:
+    """Wherever a road ends within a pack, and however long its rows are."""
+    stop_line = 10.0 * (cells // 2) if cells > 1 else None
+    scenario = Scenario(n_cells=cells, length=10.0 * cells, stop_line=stop_line, dtype=dtype, n_substeps=40)
+    states = [cpu.init(scenario, 1) for _ in range(2)]
+    off = np.ones(scenario.stride, bool)
+    off[scenario.cells] = False
+    for red in (40, 40, 40, 0, 40):
+        states[1].u[..., off] = 0.1
+        for state in states:
+            run(scenario, state, 1, [[0.5, 0.4]], [red])
+    clean, littered = states
+    assert clean.totals[0, STANDING] > 0 or cells < 3
+    standing = clean.standing[0, scenario.cells].sum() * scenario.dx
+    assert clean.totals[0, STANDING] == pytest.approx(standing, rel=1e-5)
+    assert not clean.standing[:, off].any()
+    np.testing.assert_array_equal(clean.totals, littered.totals)
+    np.testing.assert_array_equal(clean.counters, littered.counters)
+    np.testing.assert_array_equal(clean.u[..., scenario.cells], littered.u[..., scenario.cells])
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_change_nothing(threads: int) -> None:
     scenario = Scenario()
