@@ -324,10 +324,15 @@ def require_space(folder: Path, needed: int, what: str, comfort: str = "") -> No
 
 def _remove(path: Path) -> None:
     """Remove a checkpoint, or whatever stands in its place; never what a link leads to."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
+    if not path.is_dir() or path.is_symlink():
         path.unlink()
+        return
+    try:
+        for name in os.listdir(path):  # files alone, as a rule: fewer calls than those of `rmtree`
+            os.unlink(path / name)
+        path.rmdir()
+    except OSError:
+        shutil.rmtree(path)
 
 
 def _serial(path: Path) -> int:

@@ -79,6 +79,7 @@ class TrainingControl:
         self.changed = False  # something was done since the last save
         self.kept_steps = session.steps[index]  # what a failure would leave
         self._saving: _Saving | None = None  # under way
+        self._study = store.digest(session.study)
         #: mean return and num_timesteps of this training's best evaluation
         self.best: tuple[float, int] | None = None
         self._best_is_new = False  # and not in a checkpoint yet
@@ -163,15 +164,15 @@ class TrainingControl:
 
     # What the session asks for.
 
-    def save(self, training: AbstractTraining, *, done: bool = False) -> None:
-        """Make what was done durable, and wait for it; `done` when the training reached its budget.
+    def save(self, training: AbstractTraining) -> None:
+        """Make what was done durable, and wait for it.
 
         Raises:
             StateError: it could not be written; earlier checkpoints are untouched.
             DivergedError: it holds NaN or infinity; nothing was written.
         """
-        if self.changed or done:
-            self.begin_save(training, done=done)
+        if self.changed:
+            self.begin_save(training)
         self.finish_save()
 
     def begin_save(self, training: AbstractTraining, *, done: bool = False) -> None:
@@ -188,7 +189,7 @@ class TrainingControl:
         self.flush(training)
         session, journal = self._session, self._session.journal
         header = Header(
-            study=store.digest(session.study),
+            study=self._study,
             training=self._index,
             num_timesteps=training.num_timesteps,
             job_steps=sum(session.steps),

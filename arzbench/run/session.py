@@ -275,26 +275,34 @@ class _Run:
             training = self._create(control, config, budget, found)
         self._built_s = max(self._built_s, session.clock.now() - began)
         control.start(training)
-        if not done:
-            self._drive(training, control, index)
-        guard.require(0.0, f"exporting {config.name}")  # within what is held back for a save
         aside = model.with_name(f".{model.name}")
-        training.export(str(aside))
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())  # a next session trusts what bears the name
+        self._drive(training, control, index, aside, done=done)
         os.replace(aside, model)
         store.fsync_directory(model.parent)
         training.close()
 
-    def _drive(self, training: AbstractTraining, control: TrainingControl, index: int) -> None:
+    def _drive(
+        self, training: AbstractTraining, control: TrainingControl, index: int, model: Path, *, done: bool
+    ) -> None:
+        """Run a training unless `done`, and export it to `model` beside its last save. Both are durable."""
         try:
+            if not done:
+                try:
+                    training.run(control)
+                except StopTraining:
+                    control.flush(training)
+                    control.save(training)
+                    raise
+                control.begin_save(training, done=True)
             try:
-                training.run(control)
-            except StopTraining:
-                control.flush(training)
-                control.save(training)
-                raise
-            control.save(training, done=True)
+                name = self._request.study.trainings[index].name
+                # within what is held back for a save
+                self._session.guard.require(0.0, f"exporting {name}")
+                training.export(str(model))
+                with model.open("rb") as file:
+                    os.fsync(file.fileno())  # a next session trusts what bears its final name
+            finally:
+                control.finish_save()
         except (Exception, SystemExit):
             with contextlib.suppress(StateError):  # a full disk may be the very error
                 control.finish_save()

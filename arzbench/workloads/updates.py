@@ -22,13 +22,10 @@ from arzbench.workloads.base import StopTraining
 LONG_S, LONG_STEPS = 0.1, 100
 
 
-def flush_denormals(on: bool) -> None:
-    """Whether the CPU takes denormal numbers for zero.
-
-    Moments of gradients that vanish become denormal, and a CPU computes with those many times slower: see
-    docs/decisions/0005-denormals.md.
-    """
-    th.set_flush_denormal(on)
+#: whether the CPU takes denormal numbers for zero: moments of gradients that vanish become denormal, and
+#: a CPU computes with those many times slower, see docs/decisions/0005-denormals.md. Called at every
+#: update: no Python function in between
+flush_denormals: Callable[[bool], bool] = th.set_flush_denormal
 
 
 @contextlib.contextmanager
