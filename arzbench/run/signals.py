@@ -14,6 +14,8 @@ from arzbench.records import StopReason
 from arzbench.workloads.base import StopTraining
 
 HONOURED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+#: seconds until a stop is raised once more: a compiler, or a call back from C, may drop what is raised in it
+INSIST_S = 0.1
 
 
 class Signals:
@@ -26,6 +28,7 @@ class Signals:
     def __init__(self) -> None:
         self.first: str | None = None
         self._at_once = False
+        self._insisting = False
         self.later = 0
         self._before: dict[signal.Signals, Any] = {}
 
@@ -45,19 +48,23 @@ class Signals:
             signal.signal(number, handler)
 
     def _expired(self, number: int, frame: FrameType | None) -> None:
-        """The time of `starting` is over: a training that goes is the guard's."""
+        """The time of `starting` is over, or a stop was dropped: a training that goes is the guard's."""
         if self._at_once:
-            self._at_once = False
-            _raise_late(number, frame)
+            self._insisting = True
+            if self.first is None:
+                _raise_late(number, frame)
+            self._raise_told()
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
         """Within, a signal raises `StopTraining` where it finds the program: nothing is there to be saved."""
-        self._at_once = True
+        self._at_once, self._insisting = True, False
         try:
             yield
         finally:
             self._at_once = False
+            if self._insisting:
+                signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
@@ -71,8 +78,12 @@ class Signals:
         with contextlib.suppress(OSError):  # a reader at the end of a pipe got the signal, too
             os.write(2, said.encode())  # print is not safe within a handler
         if self._at_once:
-            self._at_once = False
-            raise StopTraining(StopReason.SIGNAL, self.told)
+            self._insisting = True
+            self._raise_told()
+
+    def _raise_told(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, INSIST_S)
+        raise StopTraining(StopReason.SIGNAL, self.told)
 
     @property
     def told(self) -> str:
@@ -99,4 +110,5 @@ def starting(seconds: float | None) -> Iterator[None]:
 
 
 def _raise_late(number: int, frame: FrameType | None) -> None:
+    signal.setitimer(signal.ITIMER_REAL, INSIST_S)
     raise StopTraining(StopReason.DEADLINE, "starting took all of the quota")
