@@ -20,6 +20,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     folder: Path
     record: RunRecord
+    sessions: int = 0  # that have begun, by what its URL tells
+    budgets: tuple[int, ...] = ()  # of the last of these
 
     @property
     def ledger_path(self) -> Path:

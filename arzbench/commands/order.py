@@ -121,6 +121,8 @@ def decide(options: RunOptions, clock: Clock, earlier: runs.Run | None, limits: 
 def last_budgets(run: runs.Run) -> tuple[int, ...]:
     """What the last session of a run was to train: a budget may shrink and grow from session to session."""
     sessions = run.summary().sessions
+    if run.budgets and run.sessions >= max((entry.session for entry in sessions), default=0):
+        return run.budgets
     given = sessions[-1].data.get("budgets") if sessions else None
     return tuple(int(n) for n in given) if given else run.record.budgets
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from arzbench import runs, store
 from arzbench.commands.order import RunOptions, asked_study
 from arzbench.errors import UsageError
@@ -44,7 +46,13 @@ def take_up(options: RunOptions, remote: Remote, named: runs.Run | None) -> runs
         raise UsageError(f"{other}, which is of another study", "name another URL for this study")
     here = [run for run in runs.newest_first(options.working) if run.record.id == record.id]
     folder = runs.reports_folder(options.working) / record.id
-    return here[0] if here else runs.Run(folder=folder, record=record)
+    found = here[0] if here else runs.Run(folder=folder, record=record)
+    newest = remote.session()
+    if newest is None or newest.run != record.id:
+        return found
+    if len(newest.budgets) != len(record.budgets) or min(newest.sessions, *newest.budgets) < 0:
+        raise UsageError(f"{remote.url}/session.json does not fit its run.json", "remove it")
+    return msgspec.structs.replace(found, sessions=newest.sessions, budgets=newest.budgets)
 
 
 def fetch(options: RunOptions, remote: Remote, run: runs.Run) -> list[str]:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 
 from arzbench import profiles, runs, store
@@ -34,7 +35,8 @@ from arzbench.report.sheets import study_line
 from arzbench.run.predictor import predictor
 from arzbench.run.session import RunOutcome, RunRequest, run_job
 from arzbench.run.signals import starting
-from arzbench.run.storage import Remote, Uploads
+from arzbench.run.storage import Remote
+from arzbench.run.uploads import Uploads
 from arzbench.spread import training_key
 from arzbench.study import Study
 from arzbench.units import format_duration
@@ -123,7 +125,7 @@ def _begin_or_resume(
             "--extend lets its budget grow, its schedules keep their horizon\n--fresh begins a new run",
         )
     if not (found.folder / "run.json").exists():  # it was known by its URL alone
-        found = runs.begin(options.working, found.record)
+        found = msgspec.structs.replace(found, folder=runs.begin(options.working, found.record).folder)
     return found, order, True
 
 
@@ -215,6 +217,7 @@ def _carry_out(
         stall_s=STALL_S,
         predict=predictor(order.plan, order.study, order.budgets),
         uploads=uploads,
+        sessions=run.sessions,
     )
     logged = any(t.logging.mode != "off" for t in order.study.trainings)
     workload = SB3Workload(clock, run.folder / MESSAGES if logged else None)

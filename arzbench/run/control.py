@@ -15,7 +15,7 @@ from arzbench.run.guard import Guard
 from arzbench.run.journal import Journal
 from arzbench.run.progress import Display, Observed, Predict, Progress, RunState, Speed, merged
 from arzbench.run.saver import Saver
-from arzbench.run.storage import Uploads
+from arzbench.run.uploads import Uploads
 from arzbench.study import Study, TrainConfig
 from arzbench.workloads.base import AbstractTraining, Evaluation
 

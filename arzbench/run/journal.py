@@ -19,11 +19,18 @@ from arzbench.run.progress import Observed
 class Journal:
     """The open ledger of one session."""
 
-    def __init__(self, path: Path, manifest: Manifest | None, session_start: float, clock: Clock) -> None:
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest | None,
+        session_start: float,
+        clock: Clock,
+        sessions: int = 0,
+    ) -> None:
         """Open the ledger; time and sessions go on from the later of it and the checkpoint.
 
         A killed session's time is in the ledger only, a job moved without its ledger has the
-        checkpoint only.
+        checkpoint only; `sessions` are known to have begun, elsewhere too.
         """
         self._ledger = Ledger(path)
         self._lock = threading.Lock()  # a stall is told from another thread
@@ -31,7 +38,8 @@ class Journal:
         self._session_start = session_start
         entries = self._ledger.entries
         self._before_s = max([e.elapsed_s for e in entries] + [manifest.elapsed_s if manifest else 0.0])
-        self.session = 1 + max([e.session for e in entries] + [manifest.sessions if manifest else 0])
+        known = (manifest.sessions if manifest else 0, sessions)
+        self.session = 1 + max(*known, *(e.session for e in entries))
         self.rewound_to = min(manifest.ledger if manifest else 0, len(entries))
         self.training = manifest.training if manifest else 0
         self.step = 0

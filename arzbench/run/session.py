@@ -26,7 +26,7 @@ from arzbench.run.progress import Display, Predict, Progress, RunState
 from arzbench.run.saver import Saver
 from arzbench.run.signals import Signals
 from arzbench.run.stall import StallWatcher
-from arzbench.run.storage import UNLIMITED_FLUSH_S, UPLOAD_MOST_S, UPLOAD_SHARE, Uploads
+from arzbench.run.uploads import UNLIMITED_FLUSH_S, UPLOAD_MOST_S, UPLOAD_SHARE, Uploads
 from arzbench.study import Study, TrainConfig
 from arzbench.workloads.base import TIERS, AbstractTraining, AbstractWorkload, StopTraining
 
@@ -54,6 +54,7 @@ class RunRequest:
     checkpoint_folder: Path  # checkpoints and exported models
     session_start: float  # clock.now() when the quota began: at the start of the process
     max_sessions: int | None = None  # of the run in all
+    sessions: int = 0  # known to have begun, elsewhere too
     stall_s: float | None = None  # without a step until it is reported; None: never
     leave_s: float = 0.3  # from the return of `run_job` to the end of the process
     predict: Predict | None = None
@@ -135,12 +136,14 @@ def _open_session(
     guard = Guard(clock, signals, session_start=start, quota_s=request.quota_s, leave_s=leave_s)
     newest = resume.newest
     manifest = None if newest is None else newest.manifest
-    journal = Journal(request.run_folder / ledger.FILE, manifest, start, clock)
+    journal = Journal(request.run_folder / ledger.FILE, manifest, start, clock, request.sessions)
     if request.max_sessions is not None and journal.session > request.max_sessions:
         raise SessionsUsedError(
             f"run {request.run_id} has had its {request.max_sessions} sessions",
             f"one more: --max-sessions {journal.session}",
         )
+    if request.uploads is not None:
+        request.uploads.take(request.run_id, request.budgets, journal.session, clock.wall().isoformat())
     guard.resumed(journal.saves, 0 if newest is None else newest.bytes)
     return Session(
         study=request.study,

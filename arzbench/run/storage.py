@@ -1,52 +1,51 @@
-"""Checkpoints at a URL, as copies of the local ones: uploaded beside the training, verified, retried.
+"""Checkpoints at a URL, as copies of the local ones, verified.
 
     URL/run.json                 what the run set out to do
+    URL/session.json             its newest session: who uploads, and what another machine is to know
     URL/parts/<sha256>           a part, under its content's name: what is there is never sent again
     URL/<checkpoint>.json        its manifest, byte for byte; written last, so a checkpoint is whole or absent
 
-Any URL that fsspec knows. The local folder stays the primary: no failure here reaches the training.
+Any URL that fsspec knows. One session uploads: the one that began last. See docs/reference/checkpoints.md.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
+import json
 import os
 import re
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from arzbench import store
 from arzbench.errors import ArzbenchError, StateError, UsageError
-from arzbench.records import RunRecord
+from arzbench.records import Record, RunRecord
 from arzbench.run.checkpoint import believed, require_space
+from arzbench.run.filesystem import EXTRAS, hint, open_url, why
 from arzbench.run.manifest import MANIFEST, Manifest, UnsoundError, parse_manifest, read_manifest, verify
 
-#: of the quota, and at most, in seconds: held back at the end for what is not uploaded yet
-UPLOAD_SHARE, UPLOAD_MOST_S = 0.05, 10.0
-#: seconds a session without a quota waits at its end
-UNLIMITED_FLUSH_S = 60.0
-#: seconds to the next attempt after a failure: doubled each time
-FIRST_RETRY_S, LAST_RETRY_S = 0.5, 30.0
-RUN, PARTS = "run.json", "parts"
+RUN, SESSION, PARTS = "run.json", "session.json", "parts"
 #: of each training
 KEEP_LAST = 2
 _MANIFEST_NAME = re.compile(r"(step-\d{12,}-\d{4,})\.json")
 _CHUNK = 1 << 20
-#: what to try where a file system is missing
-_EXTRAS = {"s3": 'pip install "arzbench[s3]"', "s3a": 'pip install "arzbench[s3]"'}
-#: given to file systems: no attempt may hang for long, and retrying is done here
-_OPTIONS: dict[str, dict[str, Any]] = {
-    protocol: {
-        "config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 1}},
-        "use_listings_cache": False,
-    }
-    for protocol in ("s3", "s3a")
-}
+
+
+class RemoteSession(Record, frozen=True, kw_only=True):
+    """session.json: the session that uploads, and what the next one is to know, wherever it is."""
+
+    run: str
+    token: str  # of this session alone
+    machine: str
+    began: str  # ISO
+    budgets: tuple[int, ...]  # of this session, training env steps per training
+    sessions: int  # that have begun, this one included
+
+
+class TakenError(StateError):
+    """Another session uploads to the URL."""
 
 
 class Remote:
@@ -59,27 +58,17 @@ class Remote:
             UsageError: not a URL, nothing here can speak its protocol, or it cannot be read.
         """
         self.url = url.rstrip("/")
-        protocol, separator, rest = url.partition("://")
-        if not separator or not rest.strip("/"):
-            raise UsageError(
-                f"--checkpoints {url!r} is not a URL", "for example s3://bucket/run-1 or file:///mnt/run-1"
-            )
-        fsspec: Any = _import_fsspec(url)
-        try:
-            self._fs, self._root = fsspec.core.url_to_fs(self.url, **_OPTIONS.get(protocol, {}))
-        except ImportError as error:
-            hint = _EXTRAS.get(protocol, f"install what fsspec needs for {protocol}://")
-            raise UsageError(f"{url}: {error}", hint) from error
-        except ValueError as error:
-            raise UsageError(f"{url}: {error}", "a URL that fsspec knows: s3://, file://, ...") from error
-        self._protocol = protocol
+        self._fs, self._root, self._protocol = open_url(self.url)
         self._verified: set[str] = set()
+        self._session: RemoteSession | None = None
+        self._known: set[str] | None = None  # names and parts that were there before, or are of this session
+        self._unsound: set[str] = set()  # checkpoints there that cannot be believed
 
     def check(self) -> None:
         """Raise a `UsageError` unless files can be written, read and removed below the URL."""
         probe = self._path(f".arzbench-{os.getpid()}")
         try:
-            if self._protocol in _EXTRAS:
+            if self._protocol in EXTRAS:
                 self._fs.info(self._root.partition("/")[0])  # a bucket is never made here
             else:
                 self._fs.makedirs(self._root, exist_ok=True)
@@ -87,7 +76,7 @@ class Remote:
             same = self._fs.cat_file(probe) == b"arzbench"
             self._fs.rm_file(probe)
         except Exception as error:
-            raise UsageError(f"cannot use {self.url}: {_why(error)}", _hint(self._protocol)) from error
+            raise UsageError(f"cannot use {self.url}: {why(error)}", hint(self._protocol)) from error
         if not same:
             raise UsageError(f"cannot use {self.url}: what is written there is not read back")
 
@@ -102,7 +91,7 @@ class Remote:
         except (ArzbenchError, UnsoundError):
             raise
         except Exception as error:
-            raise StateError(f"cannot read {self.url}: {_why(error)}", _hint(self._protocol)) from error
+            raise StateError(f"cannot read {self.url}: {why(error)}", hint(self._protocol)) from error
 
     def run_record(self) -> RunRecord | None:
         """The run whose checkpoints are here, None before the first.
@@ -115,11 +104,27 @@ class Remote:
         except FileNotFoundError:
             return None
         except Exception as error:
-            raise UsageError(f"cannot read {self.url}: {_why(error)}", _hint(self._protocol)) from error
+            raise UsageError(f"cannot read {self.url}: {why(error)}", hint(self._protocol)) from error
         record: RunRecord = store.decode(text, "arzbench/run", RunRecord, f"{self.url}/{RUN}")
         if record.id in ("", ".", "..") or {"/", "\0"} & set(record.id):  # it becomes a folder here
             raise UsageError(f"{self.url}/{RUN}: {record.id!r} cannot name a run", "name another URL")
         return record
+
+    def session(self) -> RemoteSession | None:
+        """The newest session that took the URL; None before the first, or where a kill tore what it wrote.
+
+        Raises:
+            UsageError: it cannot be read.
+        """
+        try:
+            text = self._fs.cat_file(self._path(SESSION))
+            json.loads(text)
+        except (FileNotFoundError, ValueError):
+            return None
+        except Exception as error:
+            raise UsageError(f"cannot read {self.url}: {why(error)}", hint(self._protocol)) from error
+        found: RemoteSession = store.decode(text, "arzbench/session", RemoteSession, f"{self.url}/{SESSION}")
+        return found
 
     def names(self) -> list[str]:
         """Its checkpoints by name, oldest first, sound or not."""
@@ -152,16 +157,45 @@ class Remote:
 
     # -- up ---------------------------------------------------------------------------------------
 
-    def upload(self, path: Path, run_file: Path | None = None) -> None:
-        """Copy the local checkpoint `path`, then remove the oldest there. Any exception: try again."""
-        manifest = read_manifest(path)
+    def take(self, session: RemoteSession, run_file: Path | None = None) -> None:
+        """From now on `session` uploads here, and none that began before.
+
+        Raises:
+            TakenError: another run has come first, or another session at the same moment.
+        """
         self._fs.makedirs(self._path(PARTS), exist_ok=True)
-        if run_file is not None and RUN not in self._verified:
+        known = self.run_record()
+        if known is not None and known.id != session.run:
+            raise TakenError(f"{self.url} holds the checkpoints of run {known.id}", "name another URL")
+        if known is None and run_file is not None:
             self._pipe(RUN, run_file.read_bytes())
-            self._verified.add(RUN)
+        self._pipe(SESSION, store.encode("arzbench/session", session))
+        self._session = session
+        self._require_ours()
+
+    def _require_ours(self) -> None:
+        found = self.session() if self._session is not None else None
+        if self._session is not None and found is not None and found.token != self._session.token:
+            raise TakenError(
+                f"{self.url} was taken by {found.machine} at {found.began} for run {found.run}",
+                "stop one of the two; the states here are kept",
+            )
+
+    def upload(self, path: Path) -> None:
+        """Copy the local checkpoint `path`, then remove what it supersedes there.
+
+        Raises:
+            TakenError: another session uploads here now; nothing of it was touched.
+            Exception: any other, try again.
+        """
+        manifest = read_manifest(path)
+        self._require_ours()
+        self._fs.makedirs(self._path(PARTS), exist_ok=True)
         sizes = self._sizes()
+        if self._known is None:
+            self._known = {*self.names(), *sizes}
         for part in manifest.parts:
-            if part.sha256 in self._verified and part.sha256 in sizes:
+            if part.sha256 in self._verified and sizes.get(part.sha256) == part.bytes:
                 continue
             target = self._path(PARTS, part.sha256)
             if sizes.get(part.sha256) != part.bytes or self._sha256(target) != part.sha256:
@@ -170,8 +204,11 @@ class Remote:
                 if found != part.sha256:
                     raise OSError(f"{part.name} came back with sha256 {found[:12]}, not {part.sha256[:12]}")
             self._verified.add(part.sha256)
+        self._require_ours()
         self._pipe(f"{path.name}.json", (path / MANIFEST).read_bytes())
-        self._prune()
+        self._known.update((path.name, *(part.sha256 for part in manifest.parts)))
+        self._unsound.discard(path.name)
+        self._prune(path.name, manifest)
 
     def _pipe(self, name: str, content: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):  # what is whole is not put at risk: a write may be torn
@@ -188,25 +225,39 @@ class Remote:
                 found.update(chunk)
         return found.hexdigest()
 
-    def _prune(self) -> None:
-        """Keep the last of each training and its best; then the parts that those name."""
-        kept: list[Manifest] = []
-        for name in reversed(self.names()):
+    def _prune(self, new: str, uploaded: Manifest) -> None:
+        """Remove what `new` supersedes: of each training all but the last, and the best, and what is unsound.
+
+        Only what was there when this session began to upload, or is its own, and is not newer than `new`:
+        another session may be at work. A part goes with the last manifest that names it.
+        """
+        sizes, known = self._sizes(), self._known or set()
+        if any(sizes.get(part.sha256) != part.bytes for part in uploaded.parts):
+            raise OSError(f"parts of {new} have been removed")
+        names = self.names()
+        older = names[: names.index(new)] if new in names else []
+        counted, named, surplus = [uploaded], {part.sha256 for part in uploaded.parts}, []
+        for name in reversed([n for n in names if n != new]):
             try:
                 manifest = self.manifest(name)
-            except UnsoundError:
+            except (UnsoundError, FileNotFoundError):
                 continue
-            of_training = [m for m in kept if m.training == manifest.training]
+            of_training = [m for m in counted if m.training == manifest.training]
             best_known = any(m.is_best for m in of_training)
-            if len(of_training) < KEEP_LAST or (manifest.is_best and not best_known):
-                kept.append(manifest)
-            else:
-                self._fs.rm_file(self._path(f"{name}.json"))
-        named = {part.sha256 for manifest in kept for part in manifest.parts}
-        for sha256 in self._sizes():
-            if sha256 not in named:
-                self._fs.rm_file(self._path(PARTS, sha256))
-                self._verified.discard(sha256)
+            whole = all(sizes.get(part.sha256) == part.bytes for part in manifest.parts)
+            wanted = whole and (len(of_training) < KEEP_LAST or (manifest.is_best and not best_known))
+            if name in known and (name in self._unsound or (name in older and not wanted)):
+                surplus.append(name)
+                continue
+            named.update(part.sha256 for part in manifest.parts)
+            if name in older and whole:
+                counted.append(manifest)
+        self._require_ours()
+        for name in surplus:
+            self._fs.rm_file(self._path(f"{name}.json"))
+        for sha256 in known & sizes.keys() - named:
+            self._fs.rm_file(self._path(PARTS, sha256))
+            self._verified.discard(sha256)
 
     # -- down -------------------------------------------------------------------------------------
 
@@ -276,6 +327,7 @@ class Remote:
                         continue
                     self.download(name, folder)
                 except UnsoundError as error:
+                    self._unsound.add(name)
                     said.append(f"passed over {self.url}/{name}: {error}")
                     continue
                 newest.add(manifest.training)
@@ -284,99 +336,12 @@ class Remote:
         except ArzbenchError:
             raise
         except Exception as error:
-            raise StateError(f"cannot read {self.url}: {_why(error)}", _hint(self._protocol)) from error
+            raise StateError(f"cannot read {self.url}: {why(error)}", hint(self._protocol)) from error
         if names and not newest and not have:
             raise StateError(
                 f"no sound checkpoint at {self.url}: {'; '.join(said)}", "restore one, or name another URL"
             )
         return said
-
-
-class Uploads:
-    """Sends checkpoints in a thread of its own: the newest only, again and again until it is there."""
-
-    def __init__(self, remote: Remote, run_file: Path | None = None) -> None:
-        self.remote = remote
-        self.failed = ""  # why the last attempt failed; empty after a success
-        self.done = ""  # name of the newest that is there
-        self._run_file = run_file
-        self._pending: Path | None = None
-        self._current: Path | None = None
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="uploads", daemon=True)
-        self._thread.start()
-
-    def offer(self, path: Path) -> None:
-        """Upload `path` next, in place of any that waits."""
-        with self._changed:
-            self._pending = path
-            self._changed.notify_all()
-
-    def pinned(self) -> set[str]:
-        """The checkpoints that are needed here still."""
-        with self._changed:
-            return {path.name for path in (self._pending, self._current) if path is not None}
-
-    def flush(self, limit_s: float) -> list[str]:
-        """Wait at most `limit_s` seconds for what is not there yet; what then is missing, in words."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._pending is None and self._current is None, max(0.0, limit_s))
-            left = self._pending or self._current
-        if left is None:
-            return []
-        why = self.failed or "there was no time"
-        return [f"not uploaded to {self.remote.url}: {left.name} ({why}); the next session sends it"]
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._pending is not None)
-                self._current, self._pending = self._pending, None
-            assert self._current is not None
-            self._send(self._current)
-            with self._changed:
-                self._current = None
-                self._changed.notify_all()
-
-    def _send(self, path: Path) -> None:
-        """Until it is there, gone here, or a newer one waits."""
-        delay = FIRST_RETRY_S
-        while path.is_dir():
-            try:
-                self.remote.upload(path, self._run_file)
-            except Exception as error:
-                self.failed = _why(error)
-            else:
-                self.failed, self.done = "", path.name
-                return
-            with self._changed:
-                if self._changed.wait_for(lambda: self._pending is not None, delay):
-                    return
-            delay = min(2 * delay, LAST_RETRY_S)
-
-
-def _import_fsspec(url: str) -> Any:
-    try:
-        fsspec = importlib.import_module("fsspec")
-        importlib.import_module("fsspec.core")
-    except ImportError as error:
-        raise UsageError(f"--checkpoints {url} needs fsspec", 'pip install "arzbench[train]"') from error
-    return fsspec
-
-
-def _hint(protocol: str) -> str:
-    if protocol in _EXTRAS:
-        return (
-            "the bucket must exist, credentials come from the environment (AWS_ACCESS_KEY_ID, "
-            "AWS_SECRET_ACCESS_KEY),\nanother server than Amazon's is named by AWS_ENDPOINT_URL"
-        )
-    return "name another URL, or leave out --checkpoints"
-
-
-def _why(error: BaseException) -> str:
-    """The error in one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return f"{type(error).__name__}: {text}"[:300]
 
 
 def _fsync(path: Path) -> None:

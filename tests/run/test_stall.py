@@ -107,6 +107,8 @@ def test_a_hanging_env_is_found_by_the_thread(tmp_path: Path, capfd: pytest.Capt
 class SlowUploads:
     """What is waited for at the end of a session."""
 
+    def take(self, *given: object) -> None: ...
+
     def offer(self, path: Path) -> None: ...
 
     def pinned(self) -> set[str]:
