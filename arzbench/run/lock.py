@@ -34,7 +34,8 @@ def only_run(folder: Path) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:
         raise StateError(f"cannot lock {folder}: {error}", "choose another folder with --dir") from error
     try:
-        owner.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
+        with contextlib.suppress(OSError):  # of a full disk; it holds all the same
+            owner.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
         yield
     finally:
         with contextlib.suppress(OSError):

@@ -14,9 +14,10 @@ import pytest
 
 from arzbench import store
 from arzbench.clock import VirtualClock
-from arzbench.errors import ArzbenchError, UsageError
+from arzbench.errors import ArzbenchError, StateError, UsageError
 from arzbench.records import StopReason
 from arzbench.run.checkpoint import CheckpointStore
+from arzbench.run.lock import only_run
 from arzbench.workloads.synthetic import SyntheticWorkload
 from tests.run.jobs import COSTS, dqn, fingerprints, run, study
 
@@ -132,6 +133,14 @@ def test_a_full_disk_stops_the_run_with_the_reason_and_loses_nothing(
     assert run(disk, JOB).reason is StopReason.FINISHED
     run(tmp_path / "whole", JOB)
     assert fingerprints(disk) == fingerprints(tmp_path / "whole")
+
+
+def test_a_folder_on_a_full_disk_is_held_all_the_same(mounted: Mount) -> None:
+    disk = mounted("size=64k")
+    Ballast(disk, "bytes", 0)(0)
+    assert shutil.disk_usage(disk).free == 0
+    with only_run(disk), pytest.raises(StateError, match="another run is using"), only_run(disk):
+        pass
 
 
 def test_a_disk_that_became_read_only_is_one_clear_error(mounted: Mount, tmp_path: Path) -> None:
