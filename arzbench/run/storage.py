@@ -139,9 +139,13 @@ class Remote:
         """The manifest of a checkpoint.
 
         Raises:
-            UnsoundError: torn or damaged.
+            UnsoundError: torn, damaged or gone.
         """
-        return parse_manifest(self._fs.cat_file(self._path(f"{name}.json")), f"{self.url}/{name}.json")
+        try:
+            text = self._fs.cat_file(self._path(f"{name}.json"))
+        except FileNotFoundError as error:
+            raise UnsoundError("it was removed meanwhile") from error
+        return parse_manifest(text, f"{self.url}/{name}.json")
 
     def complete(self, manifest: Manifest) -> bool:
         """Whether every part is there with its size; its bytes are not read."""
@@ -240,7 +244,7 @@ class Remote:
         for name in reversed([n for n in names if n != new]):
             try:
                 manifest = self.manifest(name)
-            except (UnsoundError, FileNotFoundError):
+            except UnsoundError:
                 continue
             of_training = [m for m in counted if m.training == manifest.training]
             best_known = any(m.is_best for m in of_training)

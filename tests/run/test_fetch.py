@@ -53,3 +53,15 @@ def test_too_little_space_is_told_before_a_download(
     with pytest.raises(StateError, match=r"too little space .* needed, 1 kB free"):
         remote.fetch("study-1", tmp_path / "back")
     assert list((tmp_path / "back").iterdir()) == []
+
+
+def test_what_is_removed_while_it_is_fetched_is_passed_over(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = Remote(url)
+    remote.upload(filled(tmp_path / "here", 1).paths()[0])
+    there = [*remote.names(), "step-000000000002-0002"]
+    monkeypatch.setattr(remote, "names", lambda: there)
+    said = remote.fetch("study-1", tmp_path / "back")
+    assert said[0] == f"passed over {url}/step-000000000002-0002: it was removed meanwhile"
+    assert newest(tmp_path / "back").load().values == {"step": 1}
