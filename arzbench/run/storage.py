@@ -342,6 +342,10 @@ class Remote:
         except Exception as error:
             raise StateError(f"cannot read {self.url}: {why(error)}", hint(self._protocol)) from error
         if names and not newest and not have:
+            with self.reading():
+                moved = self.names() != names
+            if moved:  # by a session that still uploads
+                return said + self.fetch(study, folder)
             raise StateError(
                 f"no sound checkpoint at {self.url}: {'; '.join(said)}", "restore one, or name another URL"
             )
