@@ -3,57 +3,28 @@
 import json
 import sys
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-import s3fs
 
 from arzbench import store
 from arzbench.clock import VirtualClock
 from arzbench.errors import StateError, UsageError
 from arzbench.records import RunRecord, StopReason
-from arzbench.run import uploads
 from arzbench.run.manifest import UnsoundError, verify
 from arzbench.run.session import run_job
-from arzbench.run.storage import Remote, RemoteSession, TakenError, all_manifests
+from arzbench.run.storage import Remote, all_manifests
 from arzbench.run.uploads import Uploads
 from arzbench.workloads.synthetic import SyntheticWorkload
 from tests.calls import call
 from tests.run.jobs import COSTS, Recorded, dqn, fingerprints, plan, request, run, study
-from tests.run.s3 import Server, environment, serving
+from tests.run.s3 import environment, serving
 from tests.run.states import filled, header, names, newest, opened, state
 from tests.run.test_checkpoint_rows import save
 
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("s3")) as running:
-        yield running
-
-
-@pytest.fixture
-def url(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """A place of this test's own on the server, which clients know by the environment."""
-    for name, value in environment(server.url).items():
-        monkeypatch.setenv(name, value)
-    return f"s3://bucket/{tmp_path.name}"
-
-
-@pytest.fixture(autouse=True)
-def forgetful() -> None:
-    """No client is shared with the test before, whose server was another."""
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "FIRST_RETRY_S", 0.05)
-    monkeypatch.setattr(uploads, "LAST_RETRY_S", 0.1)
-
-
+pytestmark = pytest.mark.usefixtures("forgetful")
 URL = "s3://bucket/run-1"
 
 
@@ -109,79 +80,6 @@ def test_the_best_stays_at_the_url(tmp_path: Path, url: str) -> None:
 
 
 # Two machines at one URL.
-
-
-def session(token: str = "a", **changes: Any) -> RemoteSession:
-    given: dict[str, Any] = {"run": "r1", "token": token, "machine": f"process 1 on {token}"}
-    return RemoteSession(**{**given, "began": "2026-01-01", "budgets": (600,), "sessions": 1, **changes})
-
-
-def test_who_began_last_uploads_and_the_other_is_told(tmp_path: Path, url: str) -> None:
-    first, second = Remote(url), Remote(url)
-    one, two = filled(tmp_path / "one", 4).paths(), filled(tmp_path / "two", 2).paths()
-    first.take(session("a"))
-    first.upload(one[0])
-    second.take(session("b", sessions=2))
-    second.upload(two[1])
-    before = second._fs.find(url)
-    with pytest.raises(TakenError, match="was taken by process 1 on b at 2026-01-01 for run r1"):
-        first.upload(one[3])
-    assert second._fs.find(url) == before
-    uploads = Uploads(first)
-    uploads.offer(one[3])
-    assert "was taken by process 1 on b" in uploads.flush(60)[0]
-    uploads.offer(one[3])
-    assert not uploads.pinned()
-
-
-def test_what_another_session_uploads_meanwhile_is_not_removed(tmp_path: Path, url: str) -> None:
-    """Its sessions told nothing of each other: older programs, or a session.json that a kill tore."""
-    first, second = Remote(url), Remote(url)
-    one, two = filled(tmp_path / "one", 6, keep_last=9).paths(), filled(tmp_path / "two", 3).paths()
-    first.upload(one[0])
-    second.upload(two[1])
-    second._fs.pipe_file(f"{url}/parts/{'0' * 64}", b"on its way")
-    for path in one[2:]:
-        first.upload(path)
-    assert remote_names(first) == ["0002", "0005", "0006"]
-    second.download(two[1].name, tmp_path / "back")
-    assert second._fs.exists(f"{url}/parts/{'0' * 64}")
-
-
-def test_an_older_state_that_is_sound_is_kept_where_the_newer_are_not(tmp_path: Path, url: str) -> None:
-    remote = Remote(url)
-    paths = filled(tmp_path / "here", 5).paths()
-    remote.upload(paths[3])
-    remote.upload(paths[4])
-    for path in paths[3:]:
-        for part in remote.manifest(path.name).parts:
-            remote._fs.pipe_file(f"{url}/parts/{part.sha256}", bytes(part.bytes))
-    again = Remote(url)
-    with pytest.raises(StateError, match="no sound checkpoint"):
-        again.fetch("study-1", tmp_path / "back")
-    again.upload(paths[1])
-    assert remote_names(again) == ["0002"]
-    Remote(url).fetch("study-1", tmp_path / "back")
-    assert newest(tmp_path / "back").load().values == {"step": 2}
-
-
-def test_runs_that_came_at_once_do_not_mix(tmp_path: Path, url: str) -> None:
-    (tmp_path / "run.json").write_bytes(store.encode("arzbench/run", record()))
-    Remote(url).take(session("a"), tmp_path / "run.json")
-    with pytest.raises(TakenError, match="holds the checkpoints of run r1"):
-        Remote(url).take(session("b", run="r2"))
-    found = Remote(url).session()
-    assert found is not None
-    assert found.token == "a"
-
-
-@pytest.mark.parametrize("torn", [b"", b'{"schema": "arzbench/sess'])
-def test_a_session_torn_by_a_kill_is_as_if_it_were_absent(tmp_path: Path, url: str, torn: bytes) -> None:
-    remote = Remote(url)
-    remote._fs.pipe_file(f"{url}/session.json", torn)
-    assert remote.session() is None
-    remote.take(session("b"))
-    assert remote.session() == session("b")
 
 
 # Damage there.
