@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ from arzbench.env import DECISIONS, batch, register_envs
 from arzbench.physics import cpu
 from arzbench.physics.peak import peak_kernel
 from arzbench.physics.scenario import DTYPES, SCHEMES, Scenario
+from arzbench.physics.threads import team
 
 ENV = "arzbench/TrafficLight-v0"
 GREEN = 4  # decisions: a light of 60 s red, 60 s green
@@ -46,16 +46,11 @@ class PeakCase:
     def __post_init__(self) -> None:
         self._kernel, per_round = peak_kernel(self.dtype, self.width)
         self.flop = per_round * self.rounds * self.threads
-        self._pool = ThreadPoolExecutor(self.threads)
 
     def run(self) -> None:
         real = DTYPES[self.dtype]
         work: tuple[Any, ...] = self.rounds, real(0.5), real(0.5)
-        if self.threads == 1:  # handed to another thread, waking it would count as work
-            self._kernel(*work)
-            return
-        for job in [self._pool.submit(self._kernel, *work) for _ in range(self.threads)]:
-            job.result()
+        team(self.threads).run(self._kernel, [work] * self.threads)
 
     def record(self, seconds: list[float]) -> Peak:
         """The record of the times measured."""

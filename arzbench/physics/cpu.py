@@ -5,8 +5,6 @@ bit for bit, at any batch size and thread count.
 """
 
 import math
-import os
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -58,6 +56,7 @@ from arzbench.physics.scenario import (
     State,
 )
 from arzbench.physics.simd import cast, flush_denormals
+from arzbench.physics.threads import team
 
 # A road is worked on in a copy of its own: u, profile, standing; two stages, fluxes, faces. There a row's
 # length is a constant, so that compiled code finds all rows from one pointer; and packs are aligned, as
@@ -324,18 +323,8 @@ def step_with(
         return
     # The compiled code holds no lock of the interpreter, so plain threads run side by side.
     bounds = np.linspace(0, roads, min(threads, roads) + 1).astype(int).tolist()
-    jobs = [
-        _pool(threads, os.getpid()).submit(advance, *(array[a:b] for array in arrays), *numbers)
-        for a, b in pairwise(bounds)
-    ]
-    for job in jobs:
-        job.result()
-
-
-@lru_cache(maxsize=4)
-def _pool(threads: int, pid: int) -> ThreadPoolExecutor:
-    """Threads of this process: those of a parent do not survive a fork."""
-    return ThreadPoolExecutor(threads, f"arz-{pid}")
+    parts = [(*(array[a:b] for array in arrays), *numbers) for a, b in pairwise(bounds)]
+    team(threads).run(advance, parts)
 
 
 @lru_cache(maxsize=64)
