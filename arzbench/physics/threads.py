@@ -4,7 +4,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
 from typing import Any
 
@@ -25,11 +25,17 @@ class Team:
         self._placed: tuple[int, int] | None = None  # the caller's processor, and how many were kept off it
 
     def run(self, work: Callable[..., Any], parts: Sequence[Sequence[Any]]) -> None:
-        """Call `work` with the arguments of each part, one in each thread; returns when all are done."""
+        """Call `work` with the arguments of each part, one in each thread.
+
+        Returns when all are done; what one of them raises is raised then.
+        """
         first, *others = parts
         self._keep_off()
         jobs = [self._pool.submit(work, *part) for part in others]
-        work(*first)
+        try:
+            work(*first)
+        finally:
+            wait(jobs)
         for job in jobs:
             job.result()
 
