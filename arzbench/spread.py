@@ -27,9 +27,9 @@ from arzbench.study import Study
 #: standard deviation of what all runs of a host share
 HOST_SIGMA = 0.05
 #: medians of the prior of the other three: of a training, of a calibration, of a run
-MEDIANS = (0.04, 0.03, 0.03)
+MEDIANS = (0.04, 0.03, 0.05)
 #: and its width: the standard deviation of their logarithms
-WIDTH = 0.7
+WIDTH = 0.5
 #: values that are averaged over. With the prior alone they come to 10 %: identical trainings back to back
 #: on idle shared machines differed by 5 to 10 % (coefficient of variation), and prices err as well
 STEPS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)

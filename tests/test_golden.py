@@ -78,7 +78,7 @@ def test_plan_1_kept_the_middle_of_its_ratios() -> None:
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_plans_follow_from_calibration_1(version: int) -> None:
-    """The same question, asked again years later, has the same answer: with version 1, about."""
+    """The same question, asked again years later, has the same answer, about: priors may change."""
     old: Plan = LOADERS["plan"](golden("plan", version))
     assert old.rows[-1].verdict is Verdict.TIMES_OUT
     assert old.models[0].get(Phase.UPDATE) is not None
@@ -96,8 +96,7 @@ def test_plans_follow_from_calibration_1(version: int) -> None:
         command="arzbench run --auto-budget",
     )
     assert again.study == old.study
-    near = 0.02 if version == 1 else 1e-6
-    assert again.rows[-1].estimate.p50_s == pytest.approx(old.rows[-1].estimate.p50_s, rel=near)
+    assert again.rows[-1].estimate.p50_s == pytest.approx(old.rows[-1].estimate.p50_s, rel=0.01)
     assert [o.key for o in again.options] == [o.key for o in old.options]
 
 

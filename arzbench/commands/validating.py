@@ -104,7 +104,7 @@ class Bench:
         )
 
     def run(self, pair: Pair, beside: bool, repetition: int, cell: Cell) -> Outcome:
-        """Predict, then run; every second one under what a plan calls safe: its P95 and a margin.
+        """Predict, then run; one of a pair's under what a plan calls safe: its P95 and a margin.
 
         Not all: a run that is stopped tells only that it takes longer, and the record would hold the others.
         """
@@ -113,7 +113,8 @@ class Bench:
         store.save(self._work / "plan.json", "arzbench/plan", plan)
         job = Job([(plan.models[0], plan.schedules[0])], plan.spread)
         quantiles = {q: job.quantile(float(q)) for q in QUANTILES}
-        quota_s = round(quantiles["0.95"] + MARGIN_S, 1) if repetition % 2 else None
+        held = self._design.under_quota(pair, beside, repetition)
+        quota_s = round(quantiles["0.95"] + MARGIN_S, 1) if held else None
         limit = [] if quota_s is None else ["--quota", f"{quota_s}s"]
         command = [*ARZBENCH, "run", "--plan", str(self._work / "plan.json"), "--fresh", *limit]
         code, took, _ = self._call([*command, "--dir", str(self._work)])

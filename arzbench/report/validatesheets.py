@@ -74,7 +74,7 @@ def _criteria_sheet(validation: Validation) -> Sheet:
 def _error_sheet(validation: Validation) -> Sheet:
     rows = []
     groups = {
-        **scores.split(validation), **scores.by_record(validation), "all": list(validation.runs),
+        **scores.split(validation), **scores.by_record(validation), "all": scores.unlimited(validation),
     }  # fmt: skip
     for name, runs in groups.items():
         cells = [scores.cell_of(validation, r) for r in runs]
@@ -105,7 +105,7 @@ def _error_sheet(validation: Validation) -> Sheet:
         align="lrrrrrrrrrr",
         rows=tuple(rows),
         notes=(
-            "error: predicted / actual - 1 of the wall time of the whole process; below zero it took longer",
+            "of runs without a quota; error: predicted / actual - 1 of the wall time of the whole process",
             "first runs: of a calibration not tried before; later runs know what those before them took",
             "prices alone: without what the host's record of finished runs says",
             "floor: median relative difference of two runs of the same training, same seed, same conditions",
@@ -116,7 +116,7 @@ def _error_sheet(validation: Validation) -> Sheet:
 
 
 def _coverage_sheet(validation: Validation) -> Sheet:
-    runs = list(validation.runs)
+    runs = scores.unlimited(validation)
     rows = [
         (
             f"P{level:.0%}".rstrip("%"),
@@ -126,12 +126,13 @@ def _coverage_sheet(validation: Validation) -> Sheet:
         )
         for level in scores.INTERVALS
     ]
-    booked = [r for r in runs if r.quota_s is not None]
-    late = scores.overruns(runs)
+    booked = [r for r in validation.runs if r.quota_s is not None]
+    late = scores.overruns(booked)
     stopped = [r for r in booked if not r.finished]
     slack = [r.quota_s - r.wall_s for r in booked if r.quota_s is not None]
     notes = [
-        "runs below: at or below the quantile; within: in the central interval of that probability",
+        "of runs without a quota; runs below: at or below the quantile; within: in the central interval of "
+        "that probability",
         f"quota at the planned P95: {len(booked)} runs, {len(late)} ended after it, {len(stopped)} were "
         "stopped and saved before their end",
     ]
@@ -167,7 +168,8 @@ def _pair_sheet(validation: Validation) -> Sheet:
     rows = []
     for cell in sorted(validation.cells, key=lambda c: (c.pair, c.beside)):
         runs = [r for r in validation.runs if (r.pair, r.beside) == (cell.pair, cell.beside)]
-        ours = [scores.own_error(r) for r in runs]
+        free = [r for r in runs if r.quota_s is None]
+        ours = [scores.own_error(r) for r in free]
         online = [scores.online(runs, share)[:2] for share in scores.MARKS[:2]]
         rows.append(
             (
@@ -178,7 +180,7 @@ def _pair_sheet(validation: Validation) -> Sheet:
                 f"{cell.drift:.0%}",
                 str(len(runs)),
                 _percent(statistics.median(ours) if ours else None, signed=True),
-                _percent(scores.floor(runs)),
+                _percent(scores.floor(free)),
                 *(f"{_percent(a)} | {_percent(b)}" for a, b in online),
             )
         )

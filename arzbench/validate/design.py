@@ -73,7 +73,7 @@ def make_design(
         beside = _share(USUAL_RUNS, neighbour)
         return _design(pairs, USUAL_RUNS - beside, beside, 40.0, None, None, seed)
     calibrate_s = QUICK_CALIBRATE_S if quick else None
-    for runs in (USUAL_RUNS, 4, 2):
+    for runs in (USUAL_RUNS, 5, 4, 2):
         beside = _share(runs, neighbour)
         target = _target(len(pairs), runs, beside, calibrate_s, planned_s)
         if target >= LEAST_S:

@@ -34,6 +34,13 @@ class Design(Record, frozen=True, kw_only=True):
         kinds = [beside for beside, runs in ((False, self.alone), (True, self.beside)) if runs]
         return [(pair, beside) for pair in self.pairs for beside in kinds]
 
+    def under_quota(self, pair: Pair, beside: bool, repetition: int) -> bool:
+        """One run of each pair is held to a quota: the last of those alone, of every second pair beside."""
+        runs = self.beside if beside else self.alone
+        both = bool(self.alone and self.beside)
+        chosen = not both or beside == bool(self.pairs.index(pair) % 2)
+        return chosen and runs > 1 and repetition == runs - 1
+
     def rounds(self) -> list[list[tuple[Pair, bool, int]]]:
         """(pair, beside, repetition) in the order they run: A B C ... A B C."""
         most = max(self.alone, self.beside)

@@ -1,7 +1,7 @@
 """What the raw figures of a validation say: errors, the machine's own floor, coverage, criteria.
 
-An error is predicted / actual - 1: below zero the run took longer than was said. A run that was stopped at
-its quota took at least its time: its error is a bound, and it lies outside every interval that ends below.
+An error is predicted / actual - 1: below zero the run took longer than was said. Errors, floor and
+coverage are of runs without a quota: one that is stopped tells only that it takes longer.
 """
 
 from __future__ import annotations
@@ -128,29 +128,34 @@ def online(runs: Sequence[Outcome], share: float) -> tuple[float | None, float |
     return median_size(e[0] for e in found), median_size(e[1] for e in found), len(found)
 
 
+def unlimited(validation: Validation) -> list[Outcome]:
+    """Runs without a quota: they took as long as they take. Which have one is settled before any has run."""
+    return [r for r in validation.runs if r.quota_s is None]
+
+
 def by_record(validation: Validation) -> dict[str, list[Outcome]]:
     """Runs by how often their calibration had been tried when they were predicted."""
-    first = [r for r in validation.runs if r.repetition == 0]
-    later = [r for r in validation.runs if r.repetition > 0]
+    first = [r for r in unlimited(validation) if r.repetition == 0]
+    later = [r for r in unlimited(validation) if r.repetition > 0]
     return {name: runs for name, runs in (("first runs", first), ("later runs", later)) if runs}
 
 
 def split(validation: Validation) -> dict[str, list[Outcome]]:
     """Runs alone and beside the neighbour; conditions without runs are left out."""
     kinds = {"alone": False, "beside a busy process": True}
-    found = {name: [r for r in validation.runs if r.beside == b] for name, b in kinds.items()}
+    found = {name: [r for r in unlimited(validation) if r.beside == b] for name, b in kinds.items()}
     return {name: runs for name, runs in found.items() if runs}
 
 
 def criteria(validation: Validation) -> list[Criterion]:
     """Every condition of a prediction one can bet on."""
-    runs = list(validation.runs)
+    runs = unlimited(validation)
     found = _error_criteria(validation)
     for what, share in (("P95 interval", covered(runs, 0.95)), ("P95", below(runs, "0.95"))):
         text = f"{what} covers 88 to 100 % of the runs"
         found.append(_between(text, share, *COVERED))
-    booked = [r for r in runs if r.quota_s is not None]
-    late = overruns(runs)
+    booked = [r for r in validation.runs if r.quota_s is not None]
+    late = overruns(booked)
     found.append(
         Criterion(
             text="no run ends after a quota set at its planned P95",
@@ -160,7 +165,7 @@ def criteria(validation: Validation) -> list[Criterion]:
     )
     for share, most in ((0.10, AT_10_MOST), (0.25, AT_25_MOST)):
         text = f"at {share:.0%} of a run the median error of its predicted end is at most {most:.0%}"
-        found.append(_at_most(text, online(runs, share)[0], most))
+        found.append(_at_most(text, online(validation.runs, share)[0], most))
     found.append(_beats(validation))
     longest = max((c.calibration_s for c in validation.cells), default=None)
     found.append(
@@ -190,7 +195,7 @@ def _error_criteria(validation: Validation) -> list[Criterion]:
         most = BESIDE_MOST if runs[0].beside else ALONE_MOST
         text = f"{name}: the median error is at most {most:.0%}"
         found.append(_at_most(text, size, most))
-    runs = list(validation.runs)
+    runs = unlimited(validation)
     size, own_floor = median_size(map(own_error, runs)), floor(runs)
     text = "the median error is at most 1.25 times the machine's own floor"
     if size is None or own_floor is None:

@@ -88,7 +88,7 @@ def test_a_long_calibration_fails() -> None:
 
 
 def test_the_tables_hold_every_run_and_every_criterion() -> None:
-    runs = [outcome(wall_s=30.0 + n, repetition=n, beside=b, quota_s=33.0) for n in range(3) for b in (0, 1)]
+    runs = [outcome(wall_s=30.0 + n, repetition=n, beside=bool(b)) for n in range(3) for b in (0, 1)]
     runs[-1] = outcome(wall_s=32.9, repetition=2, beside=True, quota_s=33.0, finished=False)
     whole = validation(*runs)
     text = "\n".join([*validation_lines(whole), *(to_markdown(s) for s in validation_sheets(whole))])
