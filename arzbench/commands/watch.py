@@ -10,6 +10,7 @@ import signal
 import sys
 import termios
 import threading
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -163,7 +164,7 @@ class Observer:
         self.clock = clock
         self._every_s = every_s
         self._options = (quota_s, total_steps)
-        self._pieces: list[_Piece] = []
+        self._pieces: deque[_Piece] = deque()
         self._began = clock.now()
         self._ended = threading.Event()
         self._live: Live | None = None
@@ -188,7 +189,8 @@ class Observer:
         said = 0.0
         while True:
             last = self._ended.wait(LOOK_S)
-            pieces, self._pieces = self._pieces, []
+            # one by one: a list that is exchanged may still be appended to by who looked it up before
+            pieces = [self._pieces.popleft() for _ in range(len(self._pieces))]
             for stream in (1, 2):  # what came within one look is one piece
                 if mine := [data for _, of, data in pieces if of == stream]:
                     live.feed(b"".join(mine), pieces[-1][0], stream)
