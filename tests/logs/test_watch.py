@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PRINTER = (
     "import sys\n"
     "for i in range(3000): print('[NOISE] line', i)\n"
-    "sys.stdout.flush(); sys.stdout.buffer.write(b'\\xff\\x00 no end'); sys.stderr.write('own error\\n'); sys.exit(7)\n"
+    "sys.stdout.flush()\n"
+    "sys.stdout.buffer.write(b'\\xff\\x00 no end'); sys.stderr.write('own error\\n'); sys.exit(7)\n"
 )
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
