@@ -8,6 +8,7 @@ the newest two never share a file, so that no single damage takes both. See docs
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -34,7 +35,7 @@ from arzbench.run.manifest import (
     read_manifest,
     verify,
 )
-from arzbench.run.publish import Planned, Segment, begun, publish
+from arzbench.run.publish import Planned, Save, begun, cut_off, remove, write
 from arzbench.units import format_bytes
 from arzbench.workloads.base import Ring, TrainingState
 
@@ -100,23 +101,20 @@ class _Earlier:
         return part if found is not None and found[0] <= start else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """A save that was begun; nothing else of its store may be used until it is written.
-
-    `live`: some of its rows are the training's own memory, so it is to be written before that goes on.
-    Otherwise any thread may write it, beside the training.
-    """
+    """A save that was begun; nothing else of its store may be used until it is written."""
 
     store: CheckpointStore
-    state: TrainingState
-    header: Header
-    serial: int
-    path: Path
-    segments: list[Segment]
-    live: bool = field(kw_only=True)
-    began: float = field(kw_only=True)
-    earlier: list[Path] = field(kw_only=True)
+    save: Save
+    #: some of its rows are the training's own memory: to be written before that goes on
+    live: bool
+    began: float
+
+    @property
+    def watched(self) -> bool:
+        """Someone wants to be told of its `POINTS`."""
+        return self.store.watched
 
     def write(self) -> Saved:
         """Write it durably, then remove this training's oldest beyond the last k and the best.
@@ -124,7 +122,22 @@ class Pending:
         Raises:
             StateError: the folder cannot be written; the checkpoints there are as they were.
         """
-        return self.store._write(self)
+        return self.store.write(self)
+
+    def write_again(self) -> Saved:
+        """`write`, where another process was cut off in doing so."""
+        try:
+            if self.save.path.is_dir():  # all is there but what is to go
+                manifest = read_manifest(self.save.path)
+                return self.written(manifest, manifest.bytes, self.store.seconds_since(self.began))
+        except UnsoundError as error:
+            raise StateError(f"cannot read the checkpoint {self.save.path}: {error}") from error
+        cut_off(self.save)
+        return self.write()
+
+    def written(self, manifest: Manifest, written: int, seconds: float) -> Saved:
+        """It was, by another process: the bytes that were not there yet, the seconds from `begin` on."""
+        return self.store.written(self, manifest, written, seconds)
 
 
 class CheckpointStore:
@@ -149,6 +162,7 @@ class CheckpointStore:
         self.skipped: dict[str, str] = {}
         self._keep = max(1, keep_last)
         self._clock = clock
+        self.watched = at_point is not None
         self._at = at_point or (lambda _: None)
         self._pinned = pinned or (lambda: ())
         self._manifests: dict[str, Manifest] = {}  # by name, of those read or written
@@ -161,7 +175,7 @@ class CheckpointStore:
             return
         for path in self.folder.glob(".*.tmp"):
             with contextlib.suppress(OSError):
-                _remove(path)
+                remove(path)
 
     def adopt(self, found: Checkpoint | None) -> None:
         """This session goes on from `found`, which was proved sound: its segments may be shared."""
@@ -204,7 +218,18 @@ class CheckpointStore:
             if part.shared is None and state.ring is not None:
                 rows = state.ring.rows(part.start, part.stop)
                 part.rows = rows if live else {name: array.copy() for name, array in rows.items()}
-        return Pending(self, state, header, serial, path, parts, live=live, began=began, earlier=earlier)
+        save = Save(
+            path=path,
+            header=header,
+            serial=serial,
+            tier=state.tier,
+            values=json.dumps(dict(state.values), separators=(",", ":")).encode(),
+            arrays=state.arrays,
+            rows=None if state.ring is None else state.ring.total,
+            ring=parts,
+            remove=self._surplus(header, earlier),
+        )
+        return Pending(store=self, save=save, live=live, began=began)
 
     def _plan(self, ring: Ring | None) -> tuple[Path, list[Planned]]:
         """The segments of `ring`, each with the one it can share, and where that is."""
@@ -218,29 +243,33 @@ class CheckpointStore:
         ]
         return self.folder if source is None else source.path, found
 
-    def _write(self, save: Pending) -> Saved:
-        manifest, written = publish(save.path, save.state, save.header, save.serial, save.segments, self._at)
-        self._history.append(_Earlier.of(save.path, manifest))
-        self._manifests[save.path.name] = manifest
-        self._rotate(manifest, save.earlier)
-        return Saved(save.path, manifest.bytes, written, self._clock.ticks() - save.began)
+    def write(self, pending: Pending) -> Saved:
+        """See `Pending.write`."""
+        manifest, written = write(pending.save, self._at)
+        return self.written(pending, manifest, written, self.seconds_since(pending.began))
 
-    def _rotate(self, new: Manifest, earlier: list[Path]) -> None:
-        """Unsound ones go first: they must not push out what could still be needed."""
+    def seconds_since(self, began: float) -> float:
+        """Of this store's clock."""
+        return self._clock.ticks() - began
+
+    def written(self, pending: Pending, manifest: Manifest, written: int, seconds: float) -> Saved:
+        """See `Pending.written`."""
+        path = pending.save.path
+        self._history.append(_Earlier.of(path, manifest))
+        self._manifests[path.name] = manifest
+        for gone in pending.save.remove:
+            self._manifests.pop(gone.name, None)
+        return Saved(path, manifest.bytes, written, seconds)
+
+    def _surplus(self, new: Header, earlier: list[Path]) -> list[Path]:
+        """What goes when `new` is there. Unsound ones first: they must not push out what may be needed."""
         unsound = [p for p in earlier if p.name in self.skipped]
         sound = [(p, self._manifest(p)) for p in earlier if p.name not in self.skipped]
         mine = [(p, m) for p, m in sound if m is not None and m.training == new.training]
         best = None if new.is_best else next((p for p, m in reversed(mine) if m.is_best), None)
         surplus = [p for p, _ in mine[: max(0, len(mine) + 1 - self._keep)] if p != best]
-        for path in unsound + surplus:
-            if path.name in self._pinned():
-                continue  # the next save removes it
-            gone = path.with_name(f".{path.name}.tmp")  # not half a checkpoint under its own name
-            with contextlib.suppress(OSError):
-                os.rename(path, gone)
-                self._at("mid-rotation")
-                _remove(gone)
-                self._manifests.pop(path.name, None)
+        pinned = self._pinned()  # the next save removes them
+        return [path for path in unsound + surplus if path.name not in pinned]
 
     def _manifest(self, path: Path) -> Manifest | None:
         """Of a checkpoint that is there already; read once."""
@@ -320,19 +349,6 @@ def require_space(folder: Path, needed: int, what: str, comfort: str = "") -> No
             f"{format_bytes(needed)} needed, {format_bytes(free)} free",
             f"free space, or choose another folder with --dir{comfort}",
         )
-
-
-def _remove(path: Path) -> None:
-    """Remove a checkpoint, or whatever stands in its place; never what a link leads to."""
-    if not path.is_dir() or path.is_symlink():
-        path.unlink()
-        return
-    try:
-        for name in os.listdir(path):  # files alone, as a rule: fewer calls than those of `rmtree`
-            os.unlink(path / name)
-        path.rmdir()
-    except OSError:
-        shutil.rmtree(path)
 
 
 def _serial(path: Path) -> int:

@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 from arzbench.errors import StateError
 
 LOCK, OWNER = ".lock", ".owner"
+#: held by a process that writes checkpoints for the run; it ends soon after the run's own was killed
+WRITING, WRITING_S = ".writing", 30.0
 
 
 @contextlib.contextmanager
@@ -34,6 +36,7 @@ def only_run(folder: Path) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:
         raise StateError(f"cannot lock {folder}: {error}", "choose another folder with --dir") from error
     try:
+        _await_writer(folder)
         with contextlib.suppress(OSError):  # of a full disk; it holds all the same
             owner.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
         yield
@@ -41,6 +44,21 @@ def only_run(folder: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             owner.unlink(missing_ok=True)
         lock.release()
+
+
+def _await_writer(folder: Path) -> None:
+    if not (folder / WRITING).exists():
+        return
+    try:
+        with FileLock(folder / WRITING).acquire(timeout=WRITING_S):
+            pass
+    except Timeout as error:
+        raise StateError(
+            f"a checkpoint is still being written to {folder}, by a process whose run is no more",
+            "wait for it, or begin another run with --fresh",
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise StateError(f"cannot lock {folder}: {error}", "choose another folder with --dir") from error
 
 
 def _who(owner: Path) -> str:

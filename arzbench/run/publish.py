@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +16,6 @@ from arzbench import store
 from arzbench.errors import StateError
 from arzbench.run import arrays, segments
 from arzbench.run.manifest import ARRAYS, MANIFEST, SCHEMA, STATE, Header, Manifest, Part
-from arzbench.workloads.base import TrainingState
 
 #: rows of a segment, and the file of an earlier checkpoint that has them already
 Planned = tuple[int, int, Part | None]
@@ -35,6 +33,21 @@ class Segment:
     rows: Mapping[str, arrays.Array] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Save:
+    """All that a checkpoint is made of, and what goes when it is there."""
+
+    path: Path
+    header: Header
+    serial: int
+    tier: str
+    values: bytes  # JSON
+    arrays: Mapping[str, arrays.Array]
+    rows: int | None  # ever written to the ring buffer; None without one
+    ring: Sequence[Segment]
+    remove: Sequence[Path]  # older checkpoints
+
+
 def begun(
     path: Path, source: Path, planned: Iterable[Planned], at_point: Callable[[str], None]
 ) -> list[Segment]:
@@ -44,8 +57,11 @@ def begun(
         StateError: it cannot be made.
     """
     with _writing(path) as aside:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
+        try:
+            os.mkdir(aside)
+        except FileExistsError:
+            shutil.rmtree(aside, ignore_errors=True)
+            os.mkdir(aside)
         at_point("before-write")
         return [
             Segment(start, stop, shared if shared is not None and _link(source, shared, aside) else None)
@@ -53,27 +69,39 @@ def begun(
         ]
 
 
-def publish(
-    path: Path,
-    state: TrainingState,
-    header: Header,
-    serial: int,
-    ring: Sequence[Segment],
-    at_point: Callable[[str], None],
-) -> tuple[Manifest, int]:
-    """Fill the folder that `begun` made, and make it the checkpoint `path`; the bytes written, too.
+def write(save: Save, at_point: Callable[[str], None]) -> tuple[Manifest, int]:
+    """Fill the folder that `begun` made, make it a checkpoint, and remove older ones; the bytes written, too.
 
     Raises:
-        StateError: it cannot be written.
+        StateError: it cannot be written; the checkpoints there are as they were.
     """
-    with _writing(path) as aside, _Files(aside) as files:
-        values = json.dumps(dict(state.values), separators=(",", ":")).encode()
+    published = _publish(save, at_point)
+    for path in save.remove:
+        gone = _aside(path)  # not half a checkpoint under its own name
+        with contextlib.suppress(OSError):
+            os.rename(path, gone)
+            at_point("mid-rotation")
+            remove(gone)
+    return published
+
+
+def cut_off(save: Save) -> None:
+    """Make a save that was cut off ready to be written from its beginning."""
+    shared = {segment.shared.name for segment in save.ring if segment.shared is not None}
+    with _writing(save.path) as aside:
+        for name in os.listdir(aside):
+            if name not in shared:
+                os.unlink(aside / name)
+
+
+def _publish(save: Save, at_point: Callable[[str], None]) -> tuple[Manifest, int]:
+    with _writing(save.path) as aside, _Files(aside) as files:
         parts = [
-            files.write(ARRAYS, arrays.encoded(state.arrays)),
-            files.write(STATE, [values]),
+            files.write(ARRAYS, arrays.encoded(save.arrays)),
+            files.write(STATE, [save.values]),
         ]
         written = sum(part.bytes for part in parts)
-        for segment in ring:
+        for segment in save.ring:
             if segment.shared is not None:
                 parts.append(segment.shared)
             else:
@@ -83,10 +111,10 @@ def publish(
             at_point("after-segment")
         at_point("after-write")
         manifest = Manifest(
-            **msgspec.structs.asdict(header),
-            tier=state.tier,
-            serial=serial,
-            rows=None if state.ring is None else state.ring.total,
+            **msgspec.structs.asdict(save.header),
+            tier=save.tier,
+            serial=save.serial,
+            rows=save.rows,
             parts=tuple(parts),
         )
         manifest = msgspec.structs.replace(manifest, digest=manifest.expected_digest())
@@ -94,10 +122,23 @@ def publish(
         files.sync()
         store.fsync_directory(aside)
         at_point("before-rename")
-        os.rename(aside, path)
+        os.rename(aside, save.path)
         at_point("before-directory-fsync")
-        store.fsync_directory(path.parent)
+        store.fsync_directory(save.path.parent)
     return manifest, written
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint, or whatever stands in its place; never what a link leads to."""
+    if not path.is_dir() or path.is_symlink():
+        path.unlink()
+        return
+    try:
+        for name in os.listdir(path):  # files alone, as a rule: fewer calls than those of `rmtree`
+            os.unlink(path / name)
+        path.rmdir()
+    except OSError:
+        shutil.rmtree(path)
 
 
 def _aside(path: Path) -> Path:

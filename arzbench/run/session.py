@@ -59,7 +59,7 @@ class RunRequest:
     leave_s: float = 0.3  # from the return of `run_job` to the end of the process
     predict: Predict | None = None
     uploads: Uploads | None = None  # where checkpoints are copied to
-    save_beside: bool = True  # in a thread of its own; not where time is not the machine's
+    save_beside: bool = True  # in a thread or process of its own; not where time is not the machine's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +154,7 @@ def _open_session(
         guard=guard,
         journal=journal,
         display=display,
-        saver=Saver(beside=request.save_beside),
+        saver=Saver(request.checkpoint_folder, beside=request.save_beside),
         predict=request.predict,
         versions=versions,
         steps=resume.steps,

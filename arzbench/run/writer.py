@@ -1,0 +1,248 @@
+"""A process that writes checkpoints: whatever it does costs the training no turn at the interpreter.
+
+It gets a save's numbers in memory that both processes see, and what to make of them as a line of JSON; it
+answers each with a line. It dies with the process it works for, and holds a lock until it has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import mmap
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+import numpy as np
+
+from arzbench.clock import SystemClock
+from arzbench.errors import StateError
+from arzbench.run.arrays import Array
+from arzbench.run.lock import WRITING
+from arzbench.run.manifest import Header, Manifest, Part
+from arzbench.run.publish import Save, Segment, write
+
+_READY = b"ready\n"
+_PR_SET_PDEATHSIG = 1
+#: name, dtype and shape of arrays, in the order in which their bytes follow one another
+_Outlines = list[tuple[str, str, tuple[int, ...]]]
+
+
+class _Rows(msgspec.Struct):
+    start: int
+    stop: int
+    shared: Part | None
+    arrays: _Outlines
+
+
+class _Order(msgspec.Struct):
+    """A `Save` without its bytes, which lie in the common memory: values, arrays, rows."""
+
+    path: str
+    header: Header
+    serial: int
+    tier: str
+    values: int  # bytes
+    arrays: _Outlines
+    rows: int | None
+    ring: list[_Rows]
+    remove: list[str]
+
+
+class _Answer(msgspec.Struct):
+    manifest: Manifest | None = None
+    written: int = 0
+    seconds: float = 0.0
+    error: str = ""
+    hint: str = ""
+
+
+class GoneError(Exception):
+    """The process is no more; what it had begun is cut off."""
+
+
+class Writer:
+    """The side of the training. One save at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        """A process for the checkpoints in `folder`, whose run this process holds; it dies with this thread.
+
+        Raises:
+            OSError: the system gives none.
+        """
+        self._clock = SystemClock()
+        self._answers = bytearray()
+        self._ready = False
+        self._memory: IO[bytes] = os.fdopen(os.memfd_create("checkpoint"), "wb")
+        known = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
+        command = [sys.executable, "-P", "-m", __name__, str(self._memory.fileno()), str(os.getpid())]
+        # a signal for the run, sent to all of its processes, is none for this one
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            self._process = subprocess.Popen(
+                [*command, str(folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(self._memory.fileno(),),
+                env={**os.environ, **known},
+                bufsize=0,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._orders, self._from = self._process.stdin, self._process.stdout.fileno()
+
+    @property
+    def ready(self) -> bool:
+        """It can be given a save."""
+        if not self._ready and self.answered:
+            with contextlib.suppress(GoneError):
+                self._ready = self._line() == _READY
+        return self._ready
+
+    @property
+    def answered(self) -> bool:
+        """`result` need not wait."""
+        return bool(select.select([self._from], [], [], 0)[0])
+
+    def send(self, save: Save) -> float:
+        """Have `save` written; the ticks when it was told.
+
+        Raises:
+            GoneError: nothing was begun.
+        """
+        memory = self._memory
+        memory.seek(0)
+        memory.write(save.values)
+        rows = [_Rows(s.start, s.stop, s.shared, _put(s.rows, memory)) for s in save.ring]
+        order = _Order(
+            path=str(save.path),
+            header=save.header,
+            serial=save.serial,
+            tier=save.tier,
+            values=len(save.values),
+            arrays=_put(save.arrays, memory),
+            rows=save.rows,
+            ring=rows,
+            remove=[str(path) for path in save.remove],
+        )
+        memory.flush()
+        try:
+            self._orders.write(msgspec.json.encode(order) + b"\n")
+        except OSError as error:
+            raise GoneError from error
+        return self._clock.ticks()
+
+    def result(self) -> tuple[Manifest, int, float]:
+        """What came of the save: its manifest, the bytes written, and the seconds that it took.
+
+        Raises:
+            StateError: it could not be written.
+            GoneError: it was cut off.
+        """
+        answer = msgspec.json.decode(self._line(), type=_Answer)
+        if answer.manifest is None:
+            raise StateError(answer.error, answer.hint)
+        return answer.manifest, answer.written, answer.seconds
+
+    def _line(self) -> bytes:
+        while not self._answers.endswith(b"\n"):
+            piece = os.read(self._from, 1 << 16)
+            if not piece:
+                raise GoneError
+            self._answers += piece
+        line, self._answers = bytes(self._answers), bytearray()
+        return line
+
+    def close(self) -> None:
+        """End it; nothing may be under way."""
+        self._process.kill()
+        self._process.communicate()
+        self._memory.close()
+
+
+def _put(arrays: Mapping[str, Array], memory: IO[bytes]) -> _Outlines:
+    for array in arrays.values():
+        memory.write(np.ascontiguousarray(array).data)
+    return [(name, array.dtype.str, array.shape) for name, array in arrays.items()]
+
+
+class _Memory:
+    """Takes what was put there, in the same order."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._bytes = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        self._at = 0
+
+    def values(self, size: int) -> bytes:
+        self._at += size
+        return self._bytes[self._at - size : self._at]
+
+    def arrays(self, outlines: _Outlines) -> dict[str, Array]:
+        found = {}
+        for name, dtype, shape in outlines:
+            count = int(np.prod(shape, dtype=np.int64))
+            flat: Array = np.frombuffer(self._bytes, dtype, count, self._at) if count else np.empty(0, dtype)
+            found[name] = flat.reshape(shape)
+            self._at += flat.nbytes
+        return found
+
+
+def _perform(line: bytes, descriptor: int) -> _Answer:
+    clock = SystemClock()
+    began = clock.ticks()
+    try:
+        order = msgspec.json.decode(line, type=_Order)
+        memory = _Memory(descriptor)
+        save = Save(
+            path=Path(order.path),
+            header=order.header,
+            serial=order.serial,
+            tier=order.tier,
+            values=memory.values(order.values),
+            ring=[Segment(s.start, s.stop, s.shared, memory.arrays(s.arrays)) for s in order.ring],
+            arrays=memory.arrays(order.arrays),
+            rows=order.rows,
+            remove=[Path(path) for path in order.remove],
+        )
+        manifest, written = write(save, lambda _: None)
+    except StateError as error:
+        return _Answer(error=error.message, hint=error.hint)
+    except Exception as error:  # told where it is waited for, as any
+        return _Answer(error=f"cannot write a checkpoint: {type(error).__name__}: {error}")
+    return _Answer(manifest=manifest, written=written, seconds=clock.ticks() - began)
+
+
+def _serve(descriptor: int, parent: int, folder: Path) -> None:
+    """Until there is nobody to work for."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
+    lock = os.open(folder / WRITING, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    out = sys.stdout.buffer
+    out.write(_READY)
+    out.flush()
+    for line in sys.stdin.buffer:
+        out.write(msgspec.json.encode(_perform(line, descriptor)) + b"\n")
+        out.flush()
+
+
+def main(words: Sequence[str]) -> None:
+    """`descriptor of the memory, process worked for, folder of the checkpoints`."""
+    descriptor, parent, folder = words
+    _serve(int(descriptor), int(parent), Path(folder))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
