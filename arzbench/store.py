@@ -169,20 +169,56 @@ def save(path: Path, schema: str, record: Any) -> None:
     write_atomic(path, encode(schema, record))
 
 
-def append_line(path: Path, record: Any) -> None:
-    """Append `record` as one JSON line in a single write; a last line cut off by a kill goes first."""
-    line = msgspec.json.encode(record) + b"\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+class Lines:
+    """A file of JSON lines that is appended to. It is open from its first line on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def append(self, record: Any) -> None:
+        """Append `record` as one line in a single write; a last line cut off by a kill goes first.
+
+        Raises:
+            StateError: the disk is full, or the file cannot be written.
+        """
+        line = msgspec.json.encode(record) + b"\n"
         try:
-            line = _mend(descriptor) + line
-            if os.write(descriptor, line) < len(line):
+            if self._descriptor is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._descriptor = os.open(
+                    self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
+                )
+                line = _mend(self._descriptor) + line
+            if os.write(self._descriptor, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        finally:
+        except OSError as error:
+            self.close()  # the next line looks at what this one left
+            raise StateError(f"cannot append to {self.path}: {error.strerror}", "free space") from error
+
+    def sync(self) -> None:
+        """Make all lines durable.
+
+        Raises:
+            StateError: the file cannot be written.
+        """
+        try:
+            if self._descriptor is not None:
+                os.fsync(self._descriptor)
+        except OSError as error:
+            raise StateError(f"cannot write {self.path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Until the next line."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
             os.close(descriptor)
-    except OSError as error:
-        raise StateError(f"cannot append to {path}: {error.strerror}", "free space") from error
+
+
+def append_line(path: Path, record: Any) -> None:
+    """Append `record` to the JSON lines at `path`, see `Lines`."""
+    with contextlib.closing(Lines(path)) as lines:
+        lines.append(record)
 
 
 def _mend(descriptor: int) -> bytes:

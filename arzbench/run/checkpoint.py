@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from arzbench.clock import Clock
@@ -35,7 +34,7 @@ from arzbench.run.manifest import (
     read_manifest,
     verify,
 )
-from arzbench.run.publish import Planned, Save, begun, cut_off, remove, write
+from arzbench.run.publish import Planned, Save, begun, remove, write
 from arzbench.units import format_bytes
 from arzbench.workloads.base import Ring, TrainingState
 
@@ -107,14 +106,18 @@ class Pending:
 
     store: CheckpointStore
     save: Save
-    #: some of its rows are the training's own memory: to be written before that goes on
-    live: bool
+    large: bool  # too much to be copied: it should be written before the training goes on
     began: float
 
     @property
     def watched(self) -> bool:
         """Someone wants to be told of its `POINTS`."""
         return self.store.watched
+
+    def hold(self) -> None:
+        """Copy the rows to be written, which are the training's own memory: it may go on."""
+        for segment in self.save.ring:
+            segment.rows = {name: rows.copy() for name, rows in segment.rows.items()}
 
     def write(self) -> Saved:
         """Write it durably, then remove this training's oldest beyond the last k and the best.
@@ -123,17 +126,6 @@ class Pending:
             StateError: the folder cannot be written; the checkpoints there are as they were.
         """
         return self.store.write(self)
-
-    def write_again(self) -> Saved:
-        """`write`, where another process was cut off in doing so."""
-        try:
-            if self.save.path.is_dir():  # all is there but what is to go
-                manifest = read_manifest(self.save.path)
-                return self.written(manifest, manifest.bytes, self.store.seconds_since(self.began))
-        except UnsoundError as error:
-            raise StateError(f"cannot read the checkpoint {self.save.path}: {error}") from error
-        cut_off(self.save)
-        return self.write()
 
     def written(self, manifest: Manifest, written: int, seconds: float) -> Saved:
         """It was, by another process: the bytes that were not there yet, the seconds from `begin` on."""
@@ -193,8 +185,7 @@ class CheckpointStore:
     def begin(self, state: TrainingState, header: Header) -> Pending:
         """A save of `state`, to be written before the next one begins.
 
-        Its arrays are taken as they are; of its ring, rows to be written are copied, unless they are many:
-        see `Pending.live`.
+        Its arrays and the rows of its ring are taken as they are, see `Pending.hold`.
 
         Raises:
             StateError: not numeric, too little space, or the folder cannot be written; the
@@ -213,11 +204,10 @@ class CheckpointStore:
         serial = _serial(earlier[-1]) + 1 if earlier else 1
         path = self.folder / f"step-{header.job_steps:012d}-{serial:04d}"
         parts = begun(path, source, planned, self._at)
-        live = needed > COPY_MOST_BYTES
+        large = needed > COPY_MOST_BYTES
         for part in parts:
             if part.shared is None and state.ring is not None:
-                rows = state.ring.rows(part.start, part.stop)
-                part.rows = rows if live else {name: array.copy() for name, array in rows.items()}
+                part.rows = state.ring.rows(part.start, part.stop)
         save = Save(
             path=path,
             header=header,
@@ -229,7 +219,7 @@ class CheckpointStore:
             ring=parts,
             remove=self._surplus(header, earlier),
         )
-        return Pending(store=self, save=save, live=live, began=began)
+        return Pending(store=self, save=save, large=large, began=began)
 
     def _plan(self, ring: Ring | None) -> tuple[Path, list[Planned]]:
         """The segments of `ring`, each with the one it can share, and where that is."""
@@ -246,11 +236,7 @@ class CheckpointStore:
     def write(self, pending: Pending) -> Saved:
         """See `Pending.write`."""
         manifest, written = write(pending.save, self._at)
-        return self.written(pending, manifest, written, self.seconds_since(pending.began))
-
-    def seconds_since(self, began: float) -> float:
-        """Of this store's clock."""
-        return self._clock.ticks() - began
+        return self.written(pending, manifest, written, self._clock.ticks() - pending.began)
 
     def written(self, pending: Pending, manifest: Manifest, written: int, seconds: float) -> Saved:
         """See `Pending.written`."""

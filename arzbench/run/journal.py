@@ -100,6 +100,11 @@ class Journal:
         """Make it durable."""
         self._ledger.sync()
 
+    def close(self) -> None:
+        """Nothing more is told."""
+        with self._lock:
+            self._ledger.close()
+
 
 def _last_host(entries: list[LedgerEntry]) -> HostInfo | None:
     for entry in reversed(entries):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from arzbench import store
-from arzbench.errors import StateError
 from arzbench.records import LedgerEntry, Phase
 
 FILE = "ledger.jsonl"
@@ -134,21 +132,19 @@ class Ledger:
             UsageError: a broken line that is not the last.
         """
         self.path = path
+        self._lines = store.Lines(path)
         self.entries = list(store.read_lines(path, LedgerEntry)) if path.exists() else []
         self.count = len(self.entries)
 
     def append(self, entry: LedgerEntry) -> None:
         """Write `entry` as one line."""
-        store.append_line(self.path, entry)
+        self._lines.append(entry)
         self.count += 1
 
     def sync(self) -> None:
         """Make all lines durable."""
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise StateError(f"cannot write {self.path}: {error.strerror}") from error
+        self._lines.sync()
+
+    def close(self) -> None:
+        """Nothing more happens."""
+        self._lines.close()

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,9 +87,11 @@ def write(save: Save, at_point: Callable[[str], None]) -> tuple[Manifest, int]:
 
 
 def cut_off(save: Save) -> None:
-    """Make a save that was cut off ready to be written from its beginning."""
+    """Make a save that was cut off somewhere ready to be written from its beginning."""
     shared = {segment.shared.name for segment in save.ring if segment.shared is not None}
     with _writing(save.path) as aside:
+        if save.path.is_dir():
+            os.rename(save.path, aside)
         for name in os.listdir(aside):
             if name not in shared:
                 os.unlink(aside / name)
@@ -199,11 +202,12 @@ class _Files:
 
 def _link(source: Path, part: Part, aside: Path) -> bool:
     """Whether the segment could be linked: it may be gone, or the file system may know no links."""
-    found = source / part.name
+    found = f"{source}/{part.name}"
     try:
-        if found.is_symlink() or found.stat().st_size != part.bytes:
+        known = os.lstat(found)
+        if not stat.S_ISREG(known.st_mode) or known.st_size != part.bytes:
             return False
-        os.link(found, aside / part.name)
+        os.link(found, f"{aside}/{part.name}")
     except OSError:
         return False
     return True

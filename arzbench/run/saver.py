@@ -6,11 +6,12 @@ for every file it touches, and the training waits for that.
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from arzbench.run.checkpoint import Pending, Saved
-from arzbench.run.writer import GoneError, Writer
+from arzbench.run.writer import Writer
 
 
 class Saver:
@@ -42,13 +43,14 @@ class Saver:
 
     def start(self, pending: Pending) -> None:
         """Write `pending`; none may be under way."""
-        if not self._beside or pending.live:
+        if not self._beside or pending.large:
             self._save = Future()
             try:
                 self._save.set_result(pending.write())
             except Exception as error:
                 self._save.set_exception(error)
         elif not self._send(pending):
+            pending.hold()
             self._thread = self._thread or ThreadPoolExecutor(1, "saver")
             self._save = self._thread.submit(pending.write)
             if self._folder is not None and not pending.save.header.done:
@@ -57,19 +59,14 @@ class Saver:
 
     def _begin_process(self, folder: Path) -> None:
         """In the thread: the process lives as long as who began it."""
-        try:
+        with contextlib.suppress(OSError, AttributeError):  # no process, or no common memory
             self._writer = Writer(folder)
-        except (OSError, AttributeError):  # no more processes; a system without common memory
-            self._writer = None
 
     def _send(self, pending: Pending) -> bool:
-        if self._writer is None or pending.watched or not self._writer.ready:
+        writer = self._writer
+        if writer is None or pending.watched or not writer.ready:
             return False
-        try:
-            self._sent = pending, self._writer.send(pending.save) - pending.began
-        except GoneError:
-            self._writer = None
-            return False
+        self._sent = pending, writer.send(pending.save) - pending.began
         return True
 
     def wait(self) -> Saved:
@@ -84,11 +81,7 @@ class Saver:
             return save.result()
         (pending, before_s), self._sent = self._sent, None
         assert self._writer is not None
-        try:
-            manifest, written, seconds = self._writer.result()
-        except GoneError:  # killed for want of memory, say
-            self._writer = None
-            return pending.write_again()
+        manifest, written, seconds = self._writer.result()
         return pending.written(manifest, written, before_s + seconds)
 
     def close(self) -> None:

@@ -111,6 +111,7 @@ def run_job(request: RunRequest, workload: AbstractWorkload, clock: Clock, displ
             for config in _to_check(request, resume):
                 workload.check(config)
         session = _open_session(request, resume, versions, signals, clock, display)
+        stack.callback(session.journal.close)
         stack.callback(session.saver.close)
         return _Run(request, workload, resume, session, signals).run()
 

@@ -15,9 +15,9 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 import numpy as np
@@ -27,7 +27,7 @@ from arzbench.errors import StateError
 from arzbench.run.arrays import Array
 from arzbench.run.lock import WRITING
 from arzbench.run.manifest import Header, Manifest, Part
-from arzbench.run.publish import Save, Segment, write
+from arzbench.run.publish import Save, Segment, cut_off, write
 
 _READY = b"ready\n"
 _PR_SET_PDEATHSIG = 1
@@ -64,10 +64,6 @@ class _Answer(msgspec.Struct):
     hint: str = ""
 
 
-class GoneError(Exception):
-    """The process is no more; what it had begun is cut off."""
-
-
 class Writer:
     """The side of the training. One save at a time."""
 
@@ -78,8 +74,8 @@ class Writer:
             OSError: the system gives none.
         """
         self._clock = SystemClock()
-        self._answers = bytearray()
         self._ready = False
+        self._order = b""
         self._memory: IO[bytes] = os.fdopen(os.memfd_create("checkpoint"), "wb")
         known = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
         command = [sys.executable, "-P", "-m", __name__, str(self._memory.fileno()), str(os.getpid())]
@@ -93,7 +89,6 @@ class Writer:
                 stderr=subprocess.DEVNULL,
                 pass_fds=(self._memory.fileno(),),
                 env={**os.environ, **known},
-                bufsize=0,
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -105,9 +100,8 @@ class Writer:
     def ready(self) -> bool:
         """It can be given a save."""
         if not self._ready and self.answered:
-            with contextlib.suppress(GoneError):
-                self._ready = self._line() == _READY
-        return self._ready
+            self._ready = self._line() == _READY
+        return self._ready and self._process.poll() is None
 
     @property
     def answered(self) -> bool:
@@ -115,53 +109,55 @@ class Writer:
         return bool(select.select([self._from], [], [], 0)[0])
 
     def send(self, save: Save) -> float:
-        """Have `save` written; the ticks when it was told.
-
-        Raises:
-            GoneError: nothing was begun.
-        """
+        """Have `save` written; the ticks when it was told, and its rows may change."""
         memory = self._memory
         memory.seek(0)
         memory.write(save.values)
-        rows = [_Rows(s.start, s.stop, s.shared, _put(s.rows, memory)) for s in save.ring]
         order = _Order(
             path=str(save.path),
             header=save.header,
             serial=save.serial,
             tier=save.tier,
             values=len(save.values),
+            ring=[_Rows(s.start, s.stop, s.shared, _put(s.rows, memory)) for s in save.ring],
             arrays=_put(save.arrays, memory),
             rows=save.rows,
-            ring=rows,
             remove=[str(path) for path in save.remove],
         )
         memory.flush()
-        try:
-            self._orders.write(msgspec.json.encode(order) + b"\n")
-        except OSError as error:
-            raise GoneError from error
+        self._order = msgspec.json.encode(order) + b"\n"
+        with contextlib.suppress(OSError):  # it is no more: `result` sees to it
+            self._orders.write(self._order)
+            self._orders.flush()
         return self._clock.ticks()
 
     def result(self) -> tuple[Manifest, int, float]:
         """What came of the save: its manifest, the bytes written, and the seconds that it took.
 
+        If the process was killed, for want of memory, say, the save is written here.
+
         Raises:
             StateError: it could not be written.
-            GoneError: it was cut off.
         """
-        answer = msgspec.json.decode(self._line(), type=_Answer)
+        line = self._line()
+        answer = msgspec.json.decode(line, type=_Answer) if line else self._instead()
         if answer.manifest is None:
             raise StateError(answer.error, answer.hint)
         return answer.manifest, answer.written, answer.seconds
 
+    def _instead(self) -> _Answer:
+        self._process.wait()
+        return _perform(self._order, self._memory.fileno(), cut_off)
+
     def _line(self) -> bytes:
-        while not self._answers.endswith(b"\n"):
+        """The next line it says; nothing if it has ended."""
+        said = b""
+        while not said.endswith(b"\n"):
             piece = os.read(self._from, 1 << 16)
             if not piece:
-                raise GoneError
-            self._answers += piece
-        line, self._answers = bytes(self._answers), bytearray()
-        return line
+                return b""
+            said += piece
+        return said
 
     def close(self) -> None:
         """End it; nothing may be under way."""
@@ -197,7 +193,7 @@ class _Memory:
         return found
 
 
-def _perform(line: bytes, descriptor: int) -> _Answer:
+def _perform(line: bytes, descriptor: int, prepare: Callable[[Save], None] = lambda _: None) -> _Answer:
     clock = SystemClock()
     began = clock.ticks()
     try:
@@ -214,6 +210,7 @@ def _perform(line: bytes, descriptor: int) -> _Answer:
             rows=order.rows,
             remove=[Path(path) for path in order.remove],
         )
+        prepare(save)
         manifest, written = write(save, lambda _: None)
     except StateError as error:
         return _Answer(error=error.message, hint=error.hint)

@@ -59,7 +59,7 @@ def test_what_is_too_much_to_copy_is_waited_for(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(checkpoint, "COPY_MOST_BYTES", 100)
     saver = Saver()
     pending = opened(tmp_path).begin(state(1), header(1))
-    assert pending.live
+    assert pending.large
     saver.start(pending)
     assert saver.ended
     assert newest(tmp_path).path == saver.wait().path
