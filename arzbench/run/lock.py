@@ -36,7 +36,7 @@ def only_run(folder: Path) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:
         raise StateError(f"cannot lock {folder}: {error}", "choose another folder with --dir") from error
     try:
-        _await_writer(folder)
+        await_writer(folder)
         with contextlib.suppress(OSError):  # of a full disk; it holds all the same
             owner.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
         yield
@@ -46,7 +46,12 @@ def only_run(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _await_writer(folder: Path) -> None:
+def await_writer(folder: Path) -> None:
+    """Until the process that wrote checkpoints in `folder` for a run that was killed is no more.
+
+    Raises:
+        StateError: it is still there after `WRITING_S` seconds, or its lock cannot be asked.
+    """
     if not (folder / WRITING).exists():
         return
     try:
