@@ -118,7 +118,7 @@ def test_a_save_that_it_cannot_write_is_told(writer: Writer, tmp_path: Path) -> 
     aside = next(tmp_path.glob(".step-*"))
     aside.rmdir()
     writer.send(pending.save)
-    with pytest.raises(StateError, match="cannot write the checkpoint .*: No such file") as told:
+    with pytest.raises(StateError, match=r"cannot write the checkpoint .*: No such file") as told:
         writer.result()
     assert "earlier checkpoints are untouched" in told.value.hint
 
