@@ -67,6 +67,7 @@ class _Saving:
 
     num_timesteps: int
     done: bool
+    is_best: bool
     capture_s: float
     held_up_s: float  # what the training paid so far
 
@@ -210,6 +211,7 @@ class TrainingControl:
         self._saving = _Saving(
             num_timesteps=training.num_timesteps,
             done=done,
+            is_best=header.is_best,
             capture_s=captured - began,
             held_up_s=session.clock.ticks() - began,
         )
@@ -238,7 +240,7 @@ class TrainingControl:
         self.kept_steps = saving.num_timesteps
         session.checkpoint, session.saved_at = saved.path, session.clock.now()
         if session.uploads is not None:
-            session.uploads.offer(saved.path)
+            session.uploads.offer(saved.path, best=saving.is_best)
         session.journal.write(
             "checkpoint",
             # what was done beside the save is not in it: a resumption from it does that again

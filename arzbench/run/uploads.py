@@ -22,20 +22,25 @@ UNLIMITED_FLUSH_S = 60.0
 #: seconds to the next attempt after a failure: doubled each time
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 30.0
 
+#: a checkpoint, and whether it is its training's best so far
+Waiting = tuple[Path, bool] | None
+
 
 class Uploads:
-    """Sends checkpoints in a thread of its own: the newest only, again and again until it is there."""
+    """Sends checkpoints in a thread, again and again: the newest, and the best that was overtaken."""
 
     def __init__(self, remote: Remote, run_file: Path | None = None) -> None:
         self.remote = remote
         self.failed = ""  # why the last attempt failed; empty after a success
         self.done = ""  # name of the newest that is there
         self.taken = ""  # by which other session; nothing is uploaded then
+        self._best_waited = False  # while a newest was sent
         self._session: RemoteSession | None = None
         self._held = False
         self._run_file = run_file
-        self._pending: Path | None = None
-        self._current: Path | None = None
+        self._newest: Waiting = None
+        self._best: Waiting = None  # overtaken while it waited
+        self._current: Waiting = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="uploads", daemon=True)
         self._thread.start()
@@ -66,42 +71,60 @@ class Uploads:
             self.remote.take(self._session, self._run_file)
             self._held = True
 
-    def offer(self, path: Path) -> None:
-        """Upload `path` next, in place of any that waits."""
+    def offer(self, path: Path, *, best: bool = False) -> None:
+        """Upload `path` next, in place of any that waits but the best of its training."""
         with self._changed:
-            self._pending = None if self.taken else path
-            self._changed.notify_all()
+            if not self.taken:
+                self._best = None if best else _best_of(self._newest, self._best)
+                self._newest = path, best
+                self._changed.notify_all()
+
+    def _next(self) -> Waiting:
+        """The newest; after it, though a newer one waits, the best."""
+        if self._best is not None and (self._newest is None or self._best_waited):
+            found: Waiting = self._best
+            self._best = None
+        else:
+            found, self._newest, self._best_waited = self._newest, None, self._best is not None
+        return found
 
     def pinned(self) -> set[str]:
         """The checkpoints that are needed here still."""
         with self._changed:
-            return {path.name for path in (self._pending, self._current) if path is not None}
+            return {waiting[0].name for waiting in self._left}
+
+    @property
+    def _left(self) -> list[tuple[Path, bool]]:
+        return [w for w in (self._current, self._newest, self._best) if w is not None]
 
     def flush(self, limit_s: float) -> list[str]:
         """Wait at most `limit_s` seconds for what is not there yet; what then is missing, in words."""
         with self._changed:
-            self._changed.wait_for(lambda: self._pending is None and self._current is None, max(0.0, limit_s))
-            left = self._pending or self._current
+            self._changed.wait_for(lambda: not self._left, max(0.0, limit_s))
+            left = sorted(waiting[0].name for waiting in self._left)
         if self.taken:
             return [f"not uploaded: {self.taken}"]
-        if left is None:
+        if not left:
             return []
         reason = self.failed or "there was no time"
-        return [f"not uploaded to {self.remote.url}: {left.name} ({reason}); the next session sends it"]
+        names, it = " and ".join(left), "it" if len(left) == 1 else "the newest"
+        return [f"not uploaded to {self.remote.url}: {names} ({reason}); the next session sends {it}"]
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._pending is not None)
-                self._current, self._pending = self._pending, None
+                self._changed.wait_for(lambda: self._newest is not None or self._best is not None)
+                self._current = self._next()
             assert self._current is not None
-            self._send(self._current)
+            overtaken = not self._send(self._current[0])
             with self._changed:
+                if overtaken and not _best_of(self._newest, None):
+                    self._best = _best_of(self._current, self._best)
                 self._current = None
                 self._changed.notify_all()
 
-    def _send(self, path: Path) -> None:
-        """Until it is there, gone here, or a newer one waits."""
+    def _send(self, path: Path) -> bool:
+        """Until it is there or gone here; False once a newer one waits."""
         delay = FIRST_RETRY_S
         while path.is_dir():
             try:
@@ -109,14 +132,20 @@ class Uploads:
                 self.remote.upload(path)
             except TakenError as error:
                 with self._changed:
-                    self.taken, self._pending = f"{error.message}; {error.hint}", None
-                return
+                    self.taken, self._newest, self._best = f"{error.message}; {error.hint}", None, None
+                break
             except Exception as error:
                 self.failed = why(error)
             else:
                 self.failed, self.done = "", path.name
-                return
+                break
             with self._changed:
-                if self._changed.wait_for(lambda: self._pending is not None, delay):
-                    return
+                if self._changed.wait_for(lambda: self._newest is not None, delay):
+                    return False
             delay = min(2 * delay, LAST_RETRY_S)
+        return True
+
+
+def _best_of(first: Waiting, otherwise: Waiting) -> Waiting:
+    """The first, if it is a best one."""
+    return first if first is not None and first[1] else otherwise

@@ -315,7 +315,7 @@ def test_a_network_that_is_down_neither_stops_nor_fails_a_run(
     outcome = with_uploads(tmp_path, URL)
     assert outcome.reason is StopReason.FINISHED
     assert outcome.notes[-1].startswith(f"not uploaded to {URL}: step-")
-    assert "the next session sends it" in outcome.notes[-1]
+    assert "; the next session sends " in outcome.notes[-1]
     whole = tmp_path / "whole"
     run(whole, study(dqn()))
     assert fingerprints(tmp_path) == fingerprints(whole)
