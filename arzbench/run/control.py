@@ -303,7 +303,9 @@ class TrainingControl:
         if left is not None:
             told = {"p50_s": left.p50_s, "p90_s": left.p90_s, "p99_s": left.p99_s}
             for mark in passed:
-                session.journal.write("prediction", mark=mark, done=session.done, left=told)
+                session.journal.write(
+                    "prediction", mark=mark, done=session.done, left=told, observed=session.observed
+                )
 
     def _progress(self, training: AbstractTraining, now: float) -> Progress:
         session = self._session

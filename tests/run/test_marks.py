@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from arzbench.clock import VirtualClock
-from arzbench.records import Estimate
+from arzbench.records import Estimate, Phase
 from arzbench.run import ledger
 from arzbench.run.control import MARKS
-from arzbench.run.predictor import predictor, probability_within
+from arzbench.run.predictor import predictor, probability_within, remaining
 from arzbench.run.session import RunState, run_job
+from arzbench.schedule import count_training
 from arzbench.workloads.synthetic import SyntheticWorkload
 from tests.run.jobs import COSTS, Recorded, dqn, plan, request, run, study
 
@@ -52,6 +53,22 @@ def test_the_end_of_a_run_with_declared_prices_is_predicted_at_every_mark(tmp_pa
     for entry in found:
         said = entry["elapsed_s"] + entry["left"]["p50_s"]  # type: ignore[index]
         assert said == pytest.approx(outcome.elapsed_s, rel=0.05), entry
+
+
+def test_what_was_said_at_a_mark_can_be_said_again_from_the_ledger(tmp_path: Path) -> None:
+    clock, job = VirtualClock(), study(dqn(total_timesteps=2000))
+    made = plan(job)
+    asked = request(tmp_path, job, clock, plan=made, predict=predictor(made, job, (2000,)))
+    run_job(asked, SyntheticWorkload(clock, COSTS, episode_steps=20), clock, Recorded())
+    model = made.models[0]
+    schedule = count_training(job.trainings[0], model.facts, budget=2000, state_bytes=model.state_bytes)
+    for entry in kept(tmp_path):
+        (observed,) = [
+            {Phase(phase): (seconds, units) for phase, (seconds, units) in training.items()}
+            for training in entry["observed"]  # type: ignore[attr-defined]
+        ]
+        again = remaining([(model, schedule, observed)], made.spread)
+        assert again.p50_s == pytest.approx(entry["left"]["p50_s"])  # type: ignore[index]
 
 
 def test_the_probability_of_ending_in_time_is_that_of_the_estimate() -> None:
