@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from arzbench.records import Phase, PhaseSamples
@@ -14,11 +13,10 @@ MAX_VALUES = 1000
 
 
 class PhaseTotals:
-    """Seconds and units per phase; little memory however long the run is: what is told is added up."""
+    """Seconds and units per phase; constant memory however long the run is."""
 
     def __init__(self) -> None:
         self._totals: dict[Phase, list[Any]] = {}
-        self._series: dict[tuple[Phase, int], list[float]] = {}  # not yet added up
         self._taken: dict[Phase, tuple[float, int]] = {}
 
     def add(self, phase: Phase, seconds: float, units: int = 1) -> None:
@@ -30,25 +28,13 @@ class PhaseTotals:
         total[0] += seconds
         total[1] += units
 
-    def series(self, phase: Phase, units: int) -> Callable[[float], None]:
-        """Takes the seconds of each `units` of `phase`; they are added up when they are asked for."""
-        return self._series.setdefault((phase, units), []).append
-
-    def _add_up(self) -> None:
-        for (phase, units), told in self._series.items():
-            if told:
-                self.add(phase, sum(told), units * len(told))
-                told.clear()
-
     @property
     def totals(self) -> dict[Phase, tuple[float, int]]:
         """(seconds, units) per phase since the beginning."""
-        self._add_up()
         return {phase: (seconds, units) for phase, (seconds, units) in self._totals.items()}
 
     def take(self, *only: Phase) -> dict[str, tuple[float, int]]:
         """(seconds, units) per phase, or of those named, since they were last taken."""
-        self._add_up()
         new = {}
         for phase in only or tuple(self._totals):
             seconds, units = self._totals.get(phase, (0.0, 0))
@@ -73,10 +59,6 @@ class PhaseValues:
             return
         variant = self.variant if phase in self.varied else ""
         self._values.setdefault((phase, variant, size), []).append((max(0.0, seconds), units))
-
-    def series(self, phase: Phase, units: int) -> Callable[[float], None]:
-        """Takes the seconds of each `units` of `phase`, under the mode of that moment."""
-        return lambda seconds: self.add(phase, seconds, units)
 
     def add_variant(self, phase: Phase, variant: str, seconds: float) -> None:
         """One measurement of a phase that has variants of its own (jit: cold, warm)."""

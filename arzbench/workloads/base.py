@@ -8,7 +8,7 @@ the current point as if nothing had happened: arrays and plain values, never cod
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -42,9 +42,6 @@ class Recorder(Protocol):
 
     def add(self, phase: Phase, seconds: float, units: int = 1) -> None:
         """`units` of `phase` took `seconds`."""
-
-    def series(self, phase: Phase, units: int) -> Callable[[float], object]:
-        """What takes the seconds of each `units` of `phase`: for what is told at every step."""
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,11 +14,12 @@ from arzbench.records import Phase
 from arzbench.workloads.base import Recorder
 
 # looked up once: an enum's attribute costs as much as a reading of the clock
-_ROLLOUT, _ENV_STEP, _RESET, _POLICY, _LOG = (
+_ROLLOUT, _ENV_STEP, _RESET, _POLICY, _UPDATE, _LOG = (
     Phase.ROLLOUT,
     Phase.ENV_STEP,
     Phase.RESET,
     Phase.POLICY,
+    Phase.UPDATE,
     Phase.LOG,
 )
 #: what is done with the return and length of an episode
@@ -26,41 +27,68 @@ Ended = Callable[[float, int], None]
 
 
 class Meter:
-    """Books phases with a recorder; all times in seconds of `clock.ticks`."""
+    """Books phases with a recorder; all times in seconds of `clock.ticks`.
+
+    A window is what is collected between two calls, `begin_steps` and `end_steps`: one vectorised step or
+    several. Within it each phase's seconds are only noted; at its end they are added up and recorded.
+    """
 
     def __init__(self, clock: Clock, recorder: Recorder) -> None:
         self.ticks = clock.ticks
         self.add = recorder.add
-        self.collecting = False  # between two consistent points: the policy is choosing actions
+        self.collecting = False  # in a window: the policy is choosing actions
         self.logged = 0.0  # in messages, since the beginning
-        self.began = 0.0  # the collection step now running
-        self.booked = 0.0  # within it
-        self._nested = 0.0  # resets and messages within the env step now running
-        self._series = recorder.series
-        self.add_rollout = recorder.series(_ROLLOUT, 1)
+        self._n_envs = 1
+        # of the window that is open
+        self._began = 0.0
+        self._stepped: list[float] = []  # seconds of each vectorised env step
+        self._acted: list[float] = []  # and of each choice of the policy
+        self._nested = 0.0  # resets and messages within env steps
+        self._updated = 0.0
 
-    def step_ended(self) -> None:
-        """Arrive at a consistent point: what was not booked since the last one is rollout."""
+    def begin_steps(self) -> None:
+        """Open a window, at a consistent point."""
+        self.collecting = True
+        self._nested = self._updated = 0.0
+        self._began = self.ticks()
+
+    def end_steps(self) -> None:
+        """At a consistent point: close the window, if one is open; what nothing was noted for is rollout."""
         if self.collecting:
-            self.collecting = False
-            self.add_rollout(self.ticks() - self.began - self.booked)
+            took, number = self.ticks() - self._began, len(self._stepped)
+            self.add(_ROLLOUT, took - self.break_off(), number)
 
-    def book(self, phase: Phase, seconds: float, units: int) -> None:
-        """A part of the collection step that is a phase of its own."""
-        self.booked += seconds
-        self.add(phase, seconds, units)
+    def break_off(self) -> float:
+        """Close the window within a step: what was spent on whole steps is not known, but what was noted is.
+
+        Returns the seconds that were noted.
+        """
+        self.collecting = False
+        stepped, acted = sum(self._stepped), sum(self._acted)
+        if self._stepped:
+            self.add(_ENV_STEP, stepped - self._nested, self._n_envs * len(self._stepped))
+            self._stepped.clear()
+        if self._acted:
+            self.add(_POLICY, acted, len(self._acted))
+            self._acted.clear()
+        return stepped + acted + self._updated
+
+    def updated(self, seconds: float, gradient_steps: int) -> None:
+        """An update took `seconds`."""
+        self._updated += seconds
+        self.add(_UPDATE, seconds, gradient_steps)
 
     def watch_steps(self, vec_env: Any) -> None:
         """Time `vec_env.step`, resets and messages inside it left out."""
-        inner, ticks, add = vec_env.step, self.ticks, self._series(_ENV_STEP, vec_env.num_envs)
+        ticks, note = self.ticks, self._stepped.append
+        step_async, step_wait = vec_env.step_async, vec_env.step_wait  # what its `step` consists of
+        self._n_envs = vec_env.num_envs
 
         def step(actions: Any) -> Any:
-            self._nested = 0.0
             began = ticks()
-            result = inner(actions)
-            took = ticks() - began
-            self.booked += took
-            add(took - self._nested)
+            step_async(actions)
+            result = step_wait()
+            note(ticks() - began)
             return result
 
         vec_env.step = step
@@ -84,31 +112,29 @@ class Meter:
 
     def watch_forward(self, policy: Any, before: Callable[[], None]) -> None:
         """Time `policy.forward`, which is called to collect only; `before` is called before each."""
-        inner, ticks, add = policy.forward, self.ticks, self._series(_POLICY, 1)
+        inner, ticks, note = policy.forward, self.ticks, self._acted.append
 
-        def forward(*args: Any, **kwargs: Any) -> Any:
+        def forward(obs: Any, deterministic: bool = False) -> Any:
             before()
             began = ticks()
-            result = inner(*args, **kwargs)
-            took = ticks() - began
-            self.booked += took
-            add(took)
+            result = inner(obs, deterministic)
+            note(ticks() - began)
             return result
 
         policy.forward = forward
 
     def watch_predict(self, policy: Any) -> None:
         """Time `policy.predict` while collecting."""
-        inner, ticks, add = policy.predict, self.ticks, self._series(_POLICY, 1)
+        inner, ticks, note = policy.predict, self.ticks, self._acted.append
 
-        def predict(*args: Any, **kwargs: Any) -> Any:
+        def predict(
+            observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+        ) -> Any:
             if not self.collecting:
-                return inner(*args, **kwargs)
+                return inner(observation, state, episode_start, deterministic)
             began = ticks()
-            result = inner(*args, **kwargs)
-            took = ticks() - began
-            self.booked += took
-            add(took)
+            result = inner(observation, state, episode_start, deterministic)
+            note(ticks() - began)
             return result
 
         policy.predict = predict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 from arzbench.study import PPO, OffPolicyConfig, OnPolicyConfig, TrainConfig
 from arzbench.workloads import envstate, modelstate
+from arzbench.workloads.base import LIGHT
 from arzbench.workloads.episodes import Episodes
 from arzbench.workloads.openepisodes import OpenEpisodes
 
@@ -23,9 +25,9 @@ class Rollout:
     """The rollout being collected."""
 
     open: bool = False
-    steps: int = 0  # vectorised steps done
+    first_step: int = 0  # env steps done before it
     first_episode: int = 0  # episodes ended before it
-    carried: int = 0  # steps done before this `learn` began
+    carried: int = 0  # vectorised steps done before this `learn` began
 
 
 class UpdateRule(NamedTuple):
@@ -35,6 +37,25 @@ class UpdateRule(NamedTuple):
     first: int  # nor from fewer env steps than these
     updates: int  # below 0: as many as the rollout has env steps
     episodes: bool = False  # rollouts are episodes: any step may be their last
+    n_envs: int = 1
+
+    def after(self, number: int, timesteps: int) -> int:
+        """Gradient steps that may follow step `number` of a rollout at once, after `timesteps` env steps."""
+        if number < self.steps or timesteps < self.first:
+            return 0
+        return self.updates if self.updates >= 0 else number * self.n_envs
+
+    def light_steps(self, number: int, timesteps: int) -> int:
+        """Steps after that one, up to the end of an episode, that at most `LIGHT` gradient steps follow."""
+        early = max(0, (self.first - timesteps - 1) // self.n_envs)
+        heavy = self.steps  # the first step of a rollout that more may follow
+        if self.updates < 0:
+            heavy = max(heavy, LIGHT // self.n_envs + 1)
+        elif self.updates <= LIGHT:
+            return sys.maxsize
+        if self.episodes:
+            return max(early, heavy - number - 1)
+        return sys.maxsize if heavy > self.steps else max(early, (-number - 1) % heavy)
 
     def fits(self, steps: int) -> bool:
         """Whether a rollout can have `steps` steps; with all of them its update is still to come."""
@@ -47,12 +68,12 @@ class UpdateRule(NamedTuple):
             frequency, unit = config.frequency
             first = config.learning_starts - config.n_envs + 1
             episodes = unit == "episode"
-            return cls(1 if episodes else frequency, first, config.gradient_steps, episodes)
+            return cls(1 if episodes else frequency, first, config.gradient_steps, episodes, config.n_envs)
         assert isinstance(config, OnPolicyConfig)
         updates = 1
         if isinstance(config, PPO):
             updates = config.n_epochs * math.ceil(config.rollout_steps / config.batch_size)
-        return cls(config.n_steps, 0, updates)
+        return cls(config.n_steps, 0, updates, n_envs=config.n_envs)
 
 
 class TrainingParts:
@@ -76,3 +97,8 @@ class TrainingParts:
         #: what it takes to play open episodes again, where the envs cannot be captured
         self.open_episodes = None if all(map(envstate.capturable, envs)) else OpenEpisodes(model.env, envs)
         self.resumed = ""  # the tier of the resumption that took place
+
+    @property
+    def rollout_steps(self) -> int:
+        """Vectorised steps of the rollout that are done."""
+        return int(self.model.num_timesteps - self.rollout.first_step) // self.config.n_envs

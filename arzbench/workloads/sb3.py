@@ -57,7 +57,8 @@ class _Watched(BaseAlgorithm):
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         # schedules stay at their end in a training that was extended beyond its horizon
-        self._current_progress_remaining = max(0.0, 1.0 - num_timesteps / self.watch.horizon)
+        left = 1.0 - num_timesteps / self.watch.horizon
+        self._current_progress_remaining = left if left > 0.0 else 0.0
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "watch"]
@@ -90,13 +91,12 @@ class _OffPolicy(_Watched, OffPolicyAlgorithm):
 
     def finish_rollout(self) -> None:
         """Do the update of a rollout that has all its steps, as `learn` would."""
-        steps = self.gradient_steps if self.gradient_steps >= 0 else self.watch.rollout.steps * self.n_envs
+        steps = self.gradient_steps if self.gradient_steps >= 0 else self.watch.rollout_steps * self.n_envs
         self.watch.rollout_ended()
         self.train(steps, self.batch_size)
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
-        train = super().train
-        self.watch.update(lambda: train(gradient_steps, batch_size), gradient_steps)
+        self.watch.update(super().train, gradient_steps, gradient_steps, batch_size)
 
 
 class _OnPolicy(_Watched, OnPolicyAlgorithm):
@@ -138,7 +138,7 @@ class _OnPolicy(_Watched, OnPolicyAlgorithm):
     def train(self) -> None:
         before = self._minibatches
         # target_kl may end an update early
-        self.watch.update(super().train, self.watch.rule.updates, lambda: self._minibatches - before)
+        self.watch.update(super().train, self.watch.rule.updates, count=lambda: self._minibatches - before)
 
 
 class _DQN(_OffPolicy, sb3.DQN):

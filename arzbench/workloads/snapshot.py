@@ -63,14 +63,14 @@ def _groups(training: TrainingParts) -> dict[str, Any]:
         "optimizer": modelstate.capture_optimizers(model),
         "buffers": {
             "replay": modelstate.capture_replay(getattr(model, "replay_buffer", None)),
-            "rollout": modelstate.capture_rollout(buffer, rollout.steps) if collected else None,
+            "rollout": modelstate.capture_rollout(buffer, training.rollout_steps) if collected else None,
         },
         "rng": training.random or modelstate.capture_random(model),
         "counters": {
             **counters,
             "stage": training.position,
             "updates": training.updates,
-            "rollout": [rollout.open, rollout.steps, rollout.first_episode],
+            "rollout": [rollout.open, training.rollout_steps, rollout.first_episode],
             "ended": [list(item) for item in training.ended],
             "seen": np.array(training.lengths, np.int64),
         },
@@ -135,7 +135,7 @@ def _restore(training: TrainingParts, groups: dict[str, Any], ring: Ring | None)
     training.noise = counters["noise"] if begun else []
     _restore_progress(training, counters)
     if training.rollout.open and hasattr(model, "rollout_buffer"):
-        if buffers["rollout"]["pos"] != training.rollout.steps:
+        if buffers["rollout"]["pos"] != training.rollout_steps:
             raise StateError("the saved rollout and its counter disagree")
         modelstate.restore_rollout(model.rollout_buffer, buffers["rollout"])
     _restore_results(training, groups["evaluations"])
@@ -154,7 +154,8 @@ def _restore_progress(training: TrainingParts, counters: dict[str, Any]) -> None
     training.position = counters["stage"]
     training.updates = int(counters["updates"])
     rollout = training.rollout
-    rollout.open, rollout.steps, rollout.first_episode = opened, int(steps), int(first_episode)
+    rollout.open, rollout.first_episode = opened, int(first_episode)
+    rollout.first_step = training.model.num_timesteps - steps * training.config.n_envs
     training.ended = [(float(r), int(n)) for r, n in counters["ended"]]
     training.lengths.extend(counters["seen"].tolist())
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 from arzbench.logs.periodic import PeriodicLogger
-from arzbench.records import EnvFacts, Phase
+from arzbench.records import EnvFacts
 from arzbench.study import OffPolicyConfig, OnPolicyConfig, TrainConfig
 from arzbench.workloads import modelstate, snapshot, updates
 from arzbench.workloads.base import LIGHT, AbstractTraining, Control, StopTraining, TrainingState
@@ -48,7 +48,9 @@ class SB3Training(TrainingParts, AbstractTraining):
         self._control: Control
         self._redraw: Callable[..., None] | None = None
         self._last_update_s = 0.0
-        self._unasked = 0  # steps that the control need not be asked about
+        #: steps at whose consistent points nothing at all is to be done
+        self.free = 0
+        self._checked = 0  # updates whose losses were looked at
         self._sound = Soundness(model)
         self._messages = [Messages(env, meter) for env in envs]
         self._eval_messages = Messages(episodes.env, meter)
@@ -78,7 +80,7 @@ class SB3Training(TrainingParts, AbstractTraining):
 
     def run(self, control: Control) -> None:
         self._control = control
-        self._unasked = 0
+        self.free = 0
         if self.random is not None:
             modelstate.restore_random(self.model, self.random)
             self.random = None
@@ -172,14 +174,23 @@ class SB3Training(TrainingParts, AbstractTraining):
         # a rollout that was begun is finished, also beyond the budget
         left = max(self._budget - self.num_timesteps, int(self.rollout.open))
         if left > 0:
-            begun = self.model._last_obs is not None
-            self.model.learn(left, log_interval=None, reset_num_timesteps=not begun)
-            self.meter.step_ended()
+            self._learn(left)
         self._between_steps()
+
+    def _learn(self, steps: int) -> None:
+        begun = self.model._last_obs is not None
+        try:
+            self.model.learn(steps, log_interval=None, reset_num_timesteps=not begun)
+        except BaseException as error:
+            self.meter.break_off()
+            if isinstance(error, Exception):
+                self._check_losses()  # one that is not finite is what the rest follows from
+            raise
+        self.meter.end_steps()
+        self._check_losses()
 
     def _between_steps(self) -> None:
         """Tell of ended episodes, and evaluate when it is time."""
-        self._unasked = 0
         while self.ended:
             self._control.episode_ended(self, *self.ended.pop(0))
         evaluation = self.config.evaluation
@@ -202,36 +213,38 @@ class SB3Training(TrainingParts, AbstractTraining):
             self.noise = []
 
     def consistent_point(self) -> None:
-        """The top of the collection loop. Called at every step: as few calls and look-ups as will do."""
+        """The top of the collection loop. Called at every step: most are free, and cost next to nothing."""
+        if self.free:
+            self.free -= 1
+            return
         if self._redraw is not None:
             self._redraw_noise()
-        meter, rollout, rule = self.meter, self.rollout, self.rule
-        ticks = meter.ticks
-        if meter.collecting:
-            meter.collecting = False
-            meter.add_rollout(ticks() - meter.began - meter.booked)
+        self.meter.end_steps()
+        self._check_losses()
         timesteps = self.model.num_timesteps
         if self.ended or timesteps >= self._evaluate_at:
             self._between_steps()
-        steps = rollout.steps + 1
-        # gradient steps that will follow the next vectorised step at once, at most
-        ahead = 0
-        if steps >= rule.steps and timesteps >= rule.first:
-            ahead = steps * self.config.n_envs if rule.updates < 0 else rule.updates
-        if self._unasked and ahead <= LIGHT:
-            self._unasked -= 1
-        else:
-            self._unasked = self._control.before_step(self, ahead) or 0
-        rollout.steps = steps
-        meter.collecting = True
-        meter.booked = 0.0
-        meter.began = ticks()
+        number = self.rollout_steps + 1  # of the next step in its rollout
+        unasked = self._control.before_step(self, self.rule.after(number, timesteps))
+        if unasked and self._redraw is None:
+            unasked = min(unasked, self.rule.light_steps(number, timesteps))
+            if self._evaluate_at < math.inf:
+                unasked = min(unasked, (int(self._evaluate_at) - timesteps - 1) // self.config.n_envs)
+            self.free = max(0, unasked)
+        self.meter.begin_steps()
+
+    def _check_losses(self) -> None:
+        """Those of updates since they were looked at last; one that is not finite makes all later ones so."""
+        if self._checked != self.updates:
+            self._checked = self.updates
+            self._sound.check_losses()
 
     def rollout_begins(self) -> None:
         """A rollout is collected from its first step."""
         rollout = self.rollout
         rollout.open = True
-        rollout.steps = rollout.carried = 0
+        rollout.carried = 0
+        rollout.first_step = self.model.num_timesteps
         rollout.first_episode = self.model._episode_num
 
     @contextlib.contextmanager
@@ -241,7 +254,7 @@ class SB3Training(TrainingParts, AbstractTraining):
         `noisy` is what draws gSDE noise, None where there is none: what the rollout has drawn
         already is not drawn again.
         """
-        self.rollout.carried = self.rollout.steps
+        self.rollout.carried = self.rollout_steps
         if noisy is not None:
             self._redraw = noisy.reset_noise
             noisy.reset_noise = lambda *_: None
@@ -260,12 +273,16 @@ class SB3Training(TrainingParts, AbstractTraining):
         """All steps of the open rollout are stored: its update was undone."""
         rollout, config = self.rollout, self.config
         if not rollout.open or not self.rule.episodes:
-            return rollout.open and rollout.steps >= self.rule.steps
+            return rollout.open and self.rollout_steps >= self.rule.steps
         assert isinstance(config, OffPolicyConfig)
         return bool(self.model._episode_num - rollout.first_episode >= config.frequency[0])
 
     def update(
-        self, train: Callable[[], None], gradient_steps: int, count: Callable[[], int] | None = None
+        self,
+        train: Callable[..., None],
+        gradient_steps: int,
+        *arguments: int,
+        count: Callable[[], int] | None = None,
     ) -> None:
         """Do the update that follows a rollout: `train` does `gradient_steps`, or `count()` where fewer."""
         ticks = self.meter.ticks
@@ -275,24 +292,25 @@ class SB3Training(TrainingParts, AbstractTraining):
             if gradient_steps >= updates.LONG_STEPS or self._last_update_s > updates.LONG_S:
                 try:
                     with updates.undone_if_stopped(self.model, lambda: self._control.during_update(self)):
-                        train()
+                        train(*arguments)
                 except StopTraining:
                     self.rollout.open = True
                     raise
             else:
-                train()
+                train(*arguments)
         finally:
             updates.flush_denormals(False)
         took = self._last_update_s = ticks() - began
         done = gradient_steps if count is None else count()
         self.updates += done
-        self.meter.book(Phase.UPDATE, took, done)
-        self._sound.check_losses()
+        self.meter.updated(took, done)
+        if gradient_steps > LIGHT:
+            self._check_losses()
 
     def _redraw_noise(self) -> None:
         """Draw gSDE noise where the whole rollout would have: the library counts from the resumption."""
-        frequency, rollout = self.model.sde_sample_freq, self.rollout
-        due = frequency > 0 and rollout.steps > rollout.carried and rollout.steps % frequency == 0
+        frequency, steps = self.model.sde_sample_freq, self.rollout_steps
+        due = frequency > 0 and steps > self.rollout.carried and steps % frequency == 0
         if self._redraw and due:
             self._redraw(self.config.n_envs)
 
@@ -301,3 +319,4 @@ class SB3Training(TrainingParts, AbstractTraining):
         self._sound.check_return(episode_return)
         self.lengths.append(length)
         self.ended.append((float(episode_return), length))
+        self.free = 0

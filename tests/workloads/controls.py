@@ -39,7 +39,6 @@ class Log:
     def __init__(self) -> None:
         self.totals = PhaseTotals()
         self.add = self.totals.add
-        self.series = self.totals.series
 
     def units(self, phase: Phase) -> int:
         return self.totals.totals.get(phase, (0.0, 0))[1]
