@@ -44,12 +44,14 @@ class Meter:
         self._stepped: list[float] = []  # seconds of each vectorised env step
         self._acted: list[float] = []  # and of each choice of the policy
         self._nested = 0.0  # resets and messages within env steps
-        self._updated = 0.0
+        #: seconds and gradient steps of updates; after one outside of a window call `break_off`
+        self.update_s = 0.0
+        self.gradient_steps = 0
 
     def begin_steps(self) -> None:
         """Open a window, at a consistent point."""
         self.collecting = True
-        self._nested = self._updated = 0.0
+        self._nested = 0.0
         self._began = self.ticks()
 
     def end_steps(self) -> None:
@@ -71,12 +73,11 @@ class Meter:
         if self._acted:
             self.add(_POLICY, acted, len(self._acted))
             self._acted.clear()
-        return stepped + acted + self._updated
-
-    def updated(self, seconds: float, gradient_steps: int) -> None:
-        """An update took `seconds`."""
-        self._updated += seconds
-        self.add(_UPDATE, seconds, gradient_steps)
+        updated = self.update_s
+        if self.gradient_steps:
+            self.add(_UPDATE, updated, self.gradient_steps)
+            self.update_s, self.gradient_steps = 0.0, 0
+        return stepped + acted + updated
 
     def watch_steps(self, vec_env: Any) -> None:
         """Time `vec_env.step`, resets and messages inside it left out."""

@@ -171,6 +171,7 @@ class SB3Training(TrainingParts, AbstractTraining):
         self._plan_evaluation()
         if self._awaits_update():
             self.model.finish_rollout()
+            self.meter.break_off()
         # a rollout that was begun is finished, also beyond the budget
         left = max(self._budget - self.num_timesteps, int(self.rollout.open))
         if left > 0:
@@ -285,7 +286,8 @@ class SB3Training(TrainingParts, AbstractTraining):
         count: Callable[[], int] | None = None,
     ) -> None:
         """Do the update that follows a rollout: `train` does `gradient_steps`, or `count()` where fewer."""
-        ticks = self.meter.ticks
+        meter = self.meter
+        ticks = meter.ticks
         began = ticks()
         updates.flush_denormals(True)
         try:
@@ -303,7 +305,8 @@ class SB3Training(TrainingParts, AbstractTraining):
         took = self._last_update_s = ticks() - began
         done = gradient_steps if count is None else count()
         self.updates += done
-        self.meter.updated(took, done)
+        meter.update_s += took
+        meter.gradient_steps += done
         if gradient_steps > LIGHT:
             self._check_losses()
 
