@@ -7,7 +7,7 @@ for between two consistent points is the rollout's own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from arzbench.clock import Clock
 from arzbench.records import Phase
@@ -24,6 +24,14 @@ _ROLLOUT, _ENV_STEP, _RESET, _POLICY, _UPDATE, _LOG = (
 )
 #: what is done with the return and length of an episode
 Ended = Callable[[float, int], None]
+
+
+class Steps(Protocol):
+    """What is told of consistent points, but for so many that are `free`."""
+
+    free: int
+
+    def consistent_point(self) -> None: ...
 
 
 class Meter:
@@ -111,12 +119,15 @@ class Meter:
 
         env.reset = reset
 
-    def watch_forward(self, policy: Any, before: Callable[[], None]) -> None:
-        """Time `policy.forward`, which is called to collect only; `before` is called before each."""
+    def watch_forward(self, policy: Any, steps: Steps) -> None:
+        """Time `policy.forward`, which is called to collect only, at each consistent point."""
         inner, ticks, note = policy.forward, self.ticks, self._acted.append
 
         def forward(obs: Any, deterministic: bool = False) -> Any:
-            before()
+            if steps.free:
+                steps.free -= 1
+            else:
+                steps.consistent_point()
             began = ticks()
             result = inner(obs, deterministic)
             note(ticks() - began)

@@ -29,6 +29,13 @@ class Rollout:
     first_episode: int = 0  # episodes ended before it
     carried: int = 0  # vectorised steps done before this `learn` began
 
+    def begin(self, timesteps: int, episodes: int) -> None:
+        """Its first step is the next one, after so many env steps and episodes."""
+        self.open = True
+        self.carried = 0
+        self.first_step = timesteps
+        self.first_episode = episodes
+
 
 class UpdateRule(NamedTuple):
     """When a vectorised step is followed by updates, and by how many."""

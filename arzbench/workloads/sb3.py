@@ -65,34 +65,52 @@ class _Watched(BaseAlgorithm):
 
 
 class _OffPolicy(_Watched, OffPolicyAlgorithm):
+    # called at every step or nearly so: no `super()` and no argument lists, which cost more than the rest
+
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[Any, Any]:
-        self.watch.consistent_point()
-        return super()._sample_action(learning_starts, action_noise, n_envs)
+        watch = self.watch
+        if watch.free:
+            watch.free -= 1
+        else:
+            watch.consistent_point()
+        return OffPolicyAlgorithm._sample_action(self, learning_starts, action_noise, n_envs)
 
     def collect_rollouts(
-        self, env: VecEnv, callback: Any, train_freq: TrainFreq, *args: Any, **kwargs: Any
+        self,
+        env: VecEnv,
+        callback: Any,
+        train_freq: TrainFreq,
+        replay_buffer: Any,
+        action_noise: ActionNoise | None = None,
+        learning_starts: int = 0,
+        log_interval: int | None = None,
     ) -> RolloutReturn:
-        if not self.watch.rollout.open:
-            self.watch.rollout_begins()
-            result = super().collect_rollouts(env, callback, train_freq, *args, **kwargs)
-        else:
-            with self.watch.rest_of_rollout(self.actor if self.use_sde else None) as rollout:
-                done = rollout.carried
-                if train_freq.unit is TrainFrequencyUnit.EPISODE:
-                    done = self._episode_num - rollout.first_episode
-                rest = train_freq._replace(frequency=train_freq.frequency - done)
-                result = super().collect_rollouts(env, callback, rest, *args, **kwargs)
-            steps = result.episode_timesteps + rollout.carried * env.num_envs
-            result = result._replace(episode_timesteps=steps)
-        self.watch.rollout_ended()
+        rollout = self.watch.rollout
+        if rollout.open:
+            return self._collect_rest(env, callback, train_freq, replay_buffer, action_noise, learning_starts)
+        rollout.begin(self.num_timesteps, self._episode_num)
+        result = OffPolicyAlgorithm.collect_rollouts(
+            self, env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
+        )
+        rollout.open = False
         return result
+
+    def _collect_rest(self, env: VecEnv, callback: Any, train_freq: TrainFreq, *others: Any) -> RolloutReturn:
+        with self.watch.rest_of_rollout(self.actor if self.use_sde else None) as rollout:
+            done = rollout.carried
+            if train_freq.unit is TrainFrequencyUnit.EPISODE:
+                done = self._episode_num - rollout.first_episode
+            rest = train_freq._replace(frequency=train_freq.frequency - done)
+            result = super().collect_rollouts(env, callback, rest, *others)
+        rollout.open = False
+        return result._replace(episode_timesteps=result.episode_timesteps + rollout.carried * env.num_envs)
 
     def finish_rollout(self) -> None:
         """Do the update of a rollout that has all its steps, as `learn` would."""
         steps = self.gradient_steps if self.gradient_steps >= 0 else self.watch.rollout_steps * self.n_envs
-        self.watch.rollout_ended()
+        self.watch.rollout.open = False
         self.train(steps, self.batch_size)
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
@@ -109,18 +127,19 @@ class _OnPolicy(_Watched, OnPolicyAlgorithm):
         self._minibatches += 1
 
     def collect_rollouts(self, env: VecEnv, callback: Any, rollout_buffer: Any, n_rollout_steps: int) -> bool:
-        if not self.watch.rollout.open:
-            self.watch.rollout_begins()
+        rollout = self.watch.rollout
+        if not rollout.open:
+            rollout.begin(self.num_timesteps, self._episode_num)
             goes_on = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         else:
-            with self.watch.rest_of_rollout(self.policy if self.use_sde else None) as rollout:
+            with self.watch.rest_of_rollout(self.policy if self.use_sde else None):
                 rollout_buffer.reset = lambda: None
                 try:
                     left = n_rollout_steps - rollout.carried
                     goes_on = super().collect_rollouts(env, callback, rollout_buffer, left)
                 finally:
                     del rollout_buffer.reset
-        self.watch.rollout_ended()
+        rollout.open = False
         return goes_on
 
     def finish_rollout(self) -> None:
@@ -131,7 +150,7 @@ class _OnPolicy(_Watched, OnPolicyAlgorithm):
         with th.no_grad():
             values = self.policy.predict_values(obs_as_tensor(self._last_obs, self.device))
         self.rollout_buffer.compute_returns_and_advantage(values, self._last_episode_starts)
-        self.watch.rollout_ended()
+        self.watch.rollout.open = False
         self._update_current_progress_remaining(self.num_timesteps, 0)
         self.train()
 

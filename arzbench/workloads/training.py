@@ -48,7 +48,7 @@ class SB3Training(TrainingParts, AbstractTraining):
         self._control: Control
         self._redraw: Callable[..., None] | None = None
         self._last_update_s = 0.0
-        #: steps at whose consistent points nothing at all is to be done
+        #: steps to come at whose consistent points nothing is to be done: who calls counts them down
         self.free = 0
         self._checked = 0  # updates whose losses were looked at
         self._sound = Soundness(model)
@@ -60,7 +60,7 @@ class SB3Training(TrainingParts, AbstractTraining):
         for env in envs:
             meter.watch_resets(env, self.episode_ended)
         if isinstance(config, OnPolicyConfig):
-            meter.watch_forward(model.policy, self.consistent_point)  # a collection step begins with it
+            meter.watch_forward(model.policy, self)  # a collection step begins with it
         else:
             meter.watch_predict(model.policy)
 
@@ -214,10 +214,7 @@ class SB3Training(TrainingParts, AbstractTraining):
             self.noise = []
 
     def consistent_point(self) -> None:
-        """The top of the collection loop. Called at every step: most are free, and cost next to nothing."""
-        if self.free:
-            self.free -= 1
-            return
+        """The top of the collection loop. Called at every step that is not `free`."""
         if self._redraw is not None:
             self._redraw_noise()
         self.meter.end_steps()
@@ -240,14 +237,6 @@ class SB3Training(TrainingParts, AbstractTraining):
             self._checked = self.updates
             self._sound.check_losses()
 
-    def rollout_begins(self) -> None:
-        """A rollout is collected from its first step."""
-        rollout = self.rollout
-        rollout.open = True
-        rollout.carried = 0
-        rollout.first_step = self.model.num_timesteps
-        rollout.first_episode = self.model._episode_num
-
     @contextlib.contextmanager
     def rest_of_rollout(self, noisy: Any) -> Iterator[Rollout]:
         """Around the collection of the rest of a rollout that was stopped.
@@ -265,10 +254,6 @@ class SB3Training(TrainingParts, AbstractTraining):
             if noisy is not None:
                 self._redraw = None
                 del noisy.reset_noise
-
-    def rollout_ended(self) -> None:
-        """All steps of the rollout are stored."""
-        self.rollout.open = False
 
     def _awaits_update(self) -> bool:
         """All steps of the open rollout are stored: its update was undone."""
