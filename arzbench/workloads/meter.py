@@ -52,9 +52,7 @@ class Meter:
         self._stepped: list[float] = []  # seconds of each vectorised env step
         self._acted: list[float] = []  # and of each choice of the policy
         self._nested = 0.0  # resets and messages within env steps
-        #: seconds and gradient steps of updates; after one outside of a window call `break_off`
-        self.update_s = 0.0
-        self.gradient_steps = 0
+        self.updated: list[float] = []  # seconds of each update
 
     def begin_steps(self) -> None:
         """Open a window, at a consistent point."""
@@ -62,29 +60,31 @@ class Meter:
         self._nested = 0.0
         self._began = self.ticks()
 
-    def end_steps(self) -> None:
-        """At a consistent point: close the window, if one is open; what nothing was noted for is rollout."""
+    def end_steps(self, gradient_steps: int) -> None:
+        """At a consistent point: close the window, if one is open; what nothing was noted for is rollout.
+
+        `gradient_steps` is what its updates did.
+        """
         if self.collecting:
             took, number = self.ticks() - self._began, len(self._stepped)
-            self.add(_ROLLOUT, took - self.break_off(), number)
+            self.add(_ROLLOUT, took - self.break_off(gradient_steps), number)
 
-    def break_off(self) -> float:
-        """Close the window within a step: what was spent on whole steps is not known, but what was noted is.
+    def break_off(self, gradient_steps: int) -> float:
+        """Record what was noted, be it within a step: what whole steps took beside it is not known then.
 
-        Returns the seconds that were noted.
+        Returns its seconds.
         """
         self.collecting = False
-        stepped, acted = sum(self._stepped), sum(self._acted)
+        stepped, acted, updated = sum(self._stepped), sum(self._acted), sum(self.updated)
         if self._stepped:
             self.add(_ENV_STEP, stepped - self._nested, self._n_envs * len(self._stepped))
             self._stepped.clear()
         if self._acted:
             self.add(_POLICY, acted, len(self._acted))
             self._acted.clear()
-        updated = self.update_s
-        if self.gradient_steps:
-            self.add(_UPDATE, updated, self.gradient_steps)
-            self.update_s, self.gradient_steps = 0.0, 0
+        if self.updated:
+            self.add(_UPDATE, updated, gradient_steps)
+            self.updated.clear()
         return stepped + acted + updated
 
     def watch_steps(self, vec_env: Any) -> None:

@@ -66,6 +66,7 @@ class _Watched(BaseAlgorithm):
 
 class _OffPolicy(_Watched, OffPolicyAlgorithm):
     # called at every step or nearly so: no `super()` and no argument lists, which cost more than the rest
+    library: type[OffPolicyAlgorithm]
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
@@ -114,7 +115,7 @@ class _OffPolicy(_Watched, OffPolicyAlgorithm):
         self.train(steps, self.batch_size)
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
-        self.watch.update(super().train, gradient_steps, gradient_steps, batch_size)
+        self.watch.update(self.library.train, gradient_steps, self, gradient_steps, batch_size)
 
 
 class _OnPolicy(_Watched, OnPolicyAlgorithm):
@@ -161,19 +162,19 @@ class _OnPolicy(_Watched, OnPolicyAlgorithm):
 
 
 class _DQN(_OffPolicy, sb3.DQN):
-    pass
+    library = sb3.DQN
 
 
 class _SAC(_OffPolicy, sb3.SAC):
-    pass
+    library = sb3.SAC
 
 
 class _TD3(_OffPolicy, sb3.TD3):
-    pass
+    library = sb3.TD3
 
 
 class _DDPG(_OffPolicy, sb3.DDPG):
-    pass
+    library = sb3.DDPG
 
 
 class _PPO(_OnPolicy, sb3.PPO):

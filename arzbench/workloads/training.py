@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
+from arzbench.errors import DivergedError
 from arzbench.logs.periodic import PeriodicLogger
 from arzbench.records import EnvFacts
 from arzbench.study import OffPolicyConfig, OnPolicyConfig, TrainConfig
@@ -50,7 +51,7 @@ class SB3Training(TrainingParts, AbstractTraining):
         self._last_update_s = 0.0
         #: steps to come at whose consistent points nothing is to be done: who calls counts them down
         self.free = 0
-        self._checked = 0  # updates whose losses were looked at
+        self._settled = 0  # updates that were booked
         self._sound = Soundness(model)
         self._messages = [Messages(env, meter) for env in envs]
         self._eval_messages = Messages(episodes.env, meter)
@@ -81,6 +82,7 @@ class SB3Training(TrainingParts, AbstractTraining):
     def run(self, control: Control) -> None:
         self._control = control
         self.free = 0
+        self._settled = self.updates
         if self.random is not None:
             modelstate.restore_random(self.model, self.random)
             self.random = None
@@ -171,7 +173,7 @@ class SB3Training(TrainingParts, AbstractTraining):
         self._plan_evaluation()
         if self._awaits_update():
             self.model.finish_rollout()
-            self.meter.break_off()
+            self._settle(self.meter.break_off)
         # a rollout that was begun is finished, also beyond the budget
         left = max(self._budget - self.num_timesteps, int(self.rollout.open))
         if left > 0:
@@ -183,12 +185,21 @@ class SB3Training(TrainingParts, AbstractTraining):
         try:
             self.model.learn(steps, log_interval=None, reset_num_timesteps=not begun)
         except BaseException as error:
-            self.meter.break_off()
-            if isinstance(error, Exception):
-                self._check_losses()  # one that is not finite is what the rest follows from
+            self.meter.break_off(self.updates - self._settled)
+            if isinstance(error, Exception) and not isinstance(error, DivergedError):
+                self._sound.check_losses()  # one that is not finite explains what came of it
             raise
-        self.meter.end_steps()
-        self._check_losses()
+        self._settle(self.meter.end_steps)
+
+    def _settle(self, book: Callable[[int], object]) -> None:
+        """Book what was done since the last time, and look at its losses."""
+        done, updated = self.updates - self._settled, self.meter.updated
+        if updated:
+            self._last_update_s = updated[-1]
+        book(done)
+        if done:
+            self._settled = self.updates
+            self._sound.check_losses()  # the last ones will do: one that is not finite makes all later ones so
 
     def _between_steps(self) -> None:
         """Tell of ended episodes, and evaluate when it is time."""
@@ -217,8 +228,7 @@ class SB3Training(TrainingParts, AbstractTraining):
         """The top of the collection loop. Called at every step that is not `free`."""
         if self._redraw is not None:
             self._redraw_noise()
-        self.meter.end_steps()
-        self._check_losses()
+        self._settle(self.meter.end_steps)
         timesteps = self.model.num_timesteps
         if self.ended or timesteps >= self._evaluate_at:
             self._between_steps()
@@ -230,12 +240,6 @@ class SB3Training(TrainingParts, AbstractTraining):
                 unasked = min(unasked, (int(self._evaluate_at) - timesteps - 1) // self.config.n_envs)
             self.free = max(0, unasked)
         self.meter.begin_steps()
-
-    def _check_losses(self) -> None:
-        """Those of updates since they were looked at last; one that is not finite makes all later ones so."""
-        if self._checked != self.updates:
-            self._checked = self.updates
-            self._sound.check_losses()
 
     @contextlib.contextmanager
     def rest_of_rollout(self, noisy: Any) -> Iterator[Rollout]:
@@ -267,33 +271,32 @@ class SB3Training(TrainingParts, AbstractTraining):
         self,
         train: Callable[..., None],
         gradient_steps: int,
-        *arguments: int,
+        *arguments: Any,
         count: Callable[[], int] | None = None,
     ) -> None:
         """Do the update that follows a rollout: `train` does `gradient_steps`, or `count()` where fewer."""
-        meter = self.meter
-        ticks = meter.ticks
+        ticks = self.meter.ticks
         began = ticks()
         updates.flush_denormals(True)
         try:
             if gradient_steps >= updates.LONG_STEPS or self._last_update_s > updates.LONG_S:
-                try:
-                    with updates.undone_if_stopped(self.model, lambda: self._control.during_update(self)):
-                        train(*arguments)
-                except StopTraining:
-                    self.rollout.open = True
-                    raise
+                self._update_or_undo(train, arguments)
             else:
                 train(*arguments)
         finally:
             updates.flush_denormals(False)
-        took = self._last_update_s = ticks() - began
-        done = gradient_steps if count is None else count()
-        self.updates += done
-        meter.update_s += took
-        meter.gradient_steps += done
+        self.meter.updated.append(ticks() - began)
+        self.updates += gradient_steps if count is None else count()
         if gradient_steps > LIGHT:
-            self._check_losses()
+            self._sound.check_losses()
+
+    def _update_or_undo(self, train: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        try:
+            with updates.undone_if_stopped(self.model, lambda: self._control.during_update(self)):
+                train(*arguments)
+        except StopTraining:
+            self.rollout.open = True
+            raise
 
     def _redraw_noise(self) -> None:
         """Draw gSDE noise where the whole rollout would have: the library counts from the resumption."""
