@@ -62,7 +62,10 @@ class UpdateRule(NamedTuple):
             return sys.maxsize
         if self.episodes:
             return max(early, heavy - number - 1)
-        return sys.maxsize if heavy > self.steps else max(early, (-number - 1) % heavy)
+        if heavy > self.steps:
+            return sys.maxsize
+        light = (-number - 1) % heavy
+        return light if light >= early else light - (light - early) // heavy * heavy
 
     def fits(self, steps: int) -> bool:
         """Whether a rollout can have `steps` steps; with all of them its update is still to come."""

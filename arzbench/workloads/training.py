@@ -199,7 +199,7 @@ class SB3Training(TrainingParts, AbstractTraining):
         book(done)
         if done:
             self._settled = self.updates
-            self._sound.check_losses()  # the last ones will do: one that is not finite makes all later ones so
+            self._sound.check_losses()  # the last: one that is not finite makes all later ones so
 
     def _between_steps(self) -> None:
         """Tell of ended episodes, and evaluate when it is time."""

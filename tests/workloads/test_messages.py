@@ -97,7 +97,8 @@ def test_logging_is_switched_on_the_way() -> None:
     assert log.units(Phase.LOG) == 10
 
 
-def test_every_second_is_booked_where_it_was_spent() -> None:
+@pytest.mark.parametrize("unasked", [0, 1, 6, 60])
+def test_every_second_is_booked_where_it_was_spent(unasked: int) -> None:
     """On a clock that only the parts of the training move, each by its own amount."""
     clock = Timed.clock
     study = config("dqn", env="arztest/Timed-v0", n_envs=2, learning_starts=8, train_freq=2, batch_size=4,
@@ -121,11 +122,14 @@ def test_every_second_is_booked_where_it_was_spent() -> None:
     slower(model.replay_buffer, "sample", 3.0)
 
     class Slow(Free):
-        def before_step(self, training: Any, updates: int) -> None:
+        def before_step(self, training: Any, updates: int) -> int:
             clock.advance(100)
+            self.steps += 1
+            return unasked
 
     began = clock.ticks()
-    training.run(Slow())
+    control = Slow()
+    training.run(control)
     training.close()
     steps, calls, updates = 40, 20, 8
     expected = {
@@ -141,4 +145,5 @@ def test_every_second_is_booked_where_it_was_spent() -> None:
     found = {k: v for k, v in log.totals.totals.items() if k is not Phase.BUILD}
     assert found == {k: (pytest.approx(s), n) for k, (s, n) in expected.items()}
     # nothing is booked twice and nothing is lost, but what the control did
-    assert clock.ticks() - began == pytest.approx(sum(s for s, _ in expected.values()) + 100 * calls)
+    assert clock.ticks() - began == pytest.approx(sum(s for s, _ in expected.values()) + 100 * control.steps)
+    assert (control.steps == calls) == (not unasked)
