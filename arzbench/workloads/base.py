@@ -135,7 +135,7 @@ class Control(Protocol):
         """An evaluation or baseline was completed."""
 
     def episode_ended(self, training: AbstractTraining, episode_return: float, length: int) -> None:
-        """A training episode ended."""
+        """A training episode ended. It is told before the next step that is asked about."""
 
 
 class AbstractTraining(abc.ABC):

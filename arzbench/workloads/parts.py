@@ -53,7 +53,7 @@ class UpdateRule(NamedTuple):
         return self.updates if self.updates >= 0 else number * self.n_envs
 
     def light_steps(self, number: int, timesteps: int) -> int:
-        """Steps after that one, up to the end of an episode, that at most `LIGHT` gradient steps follow."""
+        """Steps after that one that at most `LIGHT` gradient steps follow; more where episodes end."""
         early = max(0, (self.first - timesteps - 1) // self.n_envs)
         heavy = self.steps  # the first step of a rollout that more may follow
         if self.updates < 0:

@@ -306,8 +306,7 @@ class SB3Training(TrainingParts, AbstractTraining):
             self._redraw(self.config.n_envs)
 
     def episode_ended(self, episode_return: float, length: int) -> None:
-        """A training episode ended; the control hears of it at the next consistent point."""
+        """A training episode ended; the control hears of it before it is asked again."""
         self._sound.check_return(episode_return)
         self.lengths.append(length)
         self.ended.append((float(episode_return), length))
-        self.free = 0
