@@ -34,7 +34,7 @@ UNKNOWN_SAVE_S, UNKNOWN_SAVE_SHARE = 3.0, 0.1
 RECENT, LEAST_SEEN = 512, 20
 #: steps that are not polled for take about so long together, in seconds, are so many at most, and end so
 #: long before the deadline at least
-SEVERAL_S, MOST_STEPS, FAR_S = 0.05, 60, 2.0
+SEVERAL_S, MOST_STEPS, FAR_S = 0.05, 200, 2.0
 #: weight of the newest observation in the usual cost of a unit
 _WEIGHT = 0.05
 Kind = int | str
