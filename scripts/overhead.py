@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a run costs beside bare SB3 `learn()` on the same work: the median ratio of interleaved pairs.
 
-    overhead.py --pairs 20 --steps 6000 [--only dqn-null] [--json FILE] [--dir FOLDER]
+    overhead.py --pairs 10 --steps 24000 [--only dqn-null] [--json FILE] [--dir FOLDER]
 
 Both sides make the same model on the same env and train it for the same steps: collection and updates. The
 run's side is everything `run` does from its first step to the exported model: guard, phases, ledger, a
@@ -173,8 +173,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pairs", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=6000, help="training steps of each side of a pair")
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=24_000, help="training steps of each side of a pair")
     parser.add_argument(
         "--every", type=int, default=1000, help="steps between checkpoints; 0: one at the end"
     )
