@@ -9,10 +9,11 @@ from arzbench.errors import UsageError
 
 #: what to try where a file system is missing
 EXTRAS = {"s3": 'pip install "arzbench[s3]"', "s3a": 'pip install "arzbench[s3]"'}
-#: given to file systems: no attempt may hang for long, and retrying is done here
+#: given to file systems: no attempt may hang for long, and retrying is done here: theirs would draw from
+#: Python's random generator, which is the training's
 _OPTIONS: dict[str, dict[str, Any]] = {
     protocol: {
-        "config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 1}},
+        "config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"total_max_attempts": 1}},
         "use_listings_cache": False,
     }
     for protocol in ("s3", "s3a")

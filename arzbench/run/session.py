@@ -112,6 +112,8 @@ def run_job(request: RunRequest, workload: AbstractWorkload, clock: Clock, displ
                 workload.check(config)
         session = _open_session(request, resume, versions, signals, clock, display)
         stack.callback(session.journal.close)
+        if request.uploads is not None:
+            stack.callback(request.uploads.close)
         stack.callback(session.saver.close)
         return _Run(request, workload, resume, session, signals).run()
 

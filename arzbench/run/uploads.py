@@ -41,6 +41,7 @@ class Uploads:
         self._newest: Waiting = None
         self._best: Waiting = None  # overtaken while it waited
         self._current: Waiting = None
+        self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="uploads", daemon=True)
         self._thread.start()
@@ -110,10 +111,18 @@ class Uploads:
         names, it = " and ".join(left), "it" if len(left) == 1 else "the newest"
         return [f"not uploaded to {self.remote.url}: {names} ({reason}); the next session sends {it}"]
 
+    def close(self) -> None:
+        """Begin nothing more: what is under way is not waited for."""
+        with self._changed:
+            self._closed, self._newest, self._best = True, None, None
+            self._changed.notify_all()
+
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._newest is not None or self._best is not None)
+                self._changed.wait_for(lambda: self._closed or self._newest or self._best)
+                if self._closed:
+                    return
                 self._current = self._next()
             assert self._current is not None
             overtaken = not self._send(self._current[0])
@@ -140,7 +149,7 @@ class Uploads:
                 self.failed, self.done = "", path.name
                 break
             with self._changed:
-                if self._changed.wait_for(lambda: self._newest is not None, delay):
+                if self._changed.wait_for(lambda: self._closed or self._newest is not None, delay):
                     return False
             delay = min(2 * delay, LAST_RETRY_S)
         return True

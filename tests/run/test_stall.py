@@ -114,6 +114,8 @@ class SlowUploads:
     def pinned(self) -> set[str]:
         return set()
 
+    def close(self) -> None: ...
+
     def flush(self, limit_s: float) -> list[str]:
         threading.Event().wait(0.5)
         return []

@@ -1,12 +1,14 @@
 """The best checkpoint is not forgotten where newer ones overtake it on their way to the URL."""
 
 import queue
+import random
 from pathlib import Path
 
 import pytest
 
 from arzbench.run.storage import Remote
 from arzbench.run.uploads import Uploads
+from tests.run.s3 import environment
 from tests.run.states import filled
 
 
@@ -71,3 +73,29 @@ def test_a_best_state_whose_upload_fails_waits_for_the_newest(tmp_path: Path) ->
     assert remote.began.get(timeout=60) == newest_one.name
     remote.go_on.put(None)
     assert uploads.flush(60) == []
+
+
+def test_what_is_closed_tries_no_more(tmp_path: Path) -> None:
+    remote = Slow()
+    uploads = Uploads(remote)
+    first, second = filled(tmp_path, 2, keep_last=9).paths()
+    uploads.offer(first, best=True)
+    assert remote.began.get(timeout=60) == first.name
+    uploads.offer(second)
+    uploads.close()
+    remote.go_on.put(OSError("broken"))
+    uploads._thread.join(60)
+    assert not uploads._thread.is_alive()
+    assert remote.began.empty()
+
+
+def test_a_network_that_is_down_draws_no_random_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment("http://127.0.0.1:9").items():
+        monkeypatch.setenv(name, value)
+    remote = Remote("s3://bucket/random")
+    before = random.getstate()
+    with pytest.raises(OSError, match="connect"):
+        remote.upload(filled(tmp_path, 1).paths()[0])
+    assert random.getstate() == before  # the training's, whose state is saved
