@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -26,15 +26,8 @@ def only_run(folder: Path) -> Iterator[None]:
     """
     lock = FileLock(folder / LOCK)
     owner = folder / OWNER
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise StateError(
-            f"another run is using {folder}: {_who(owner)}",
-            "wait for it, stop it (kill -TERM lets it save), or begin another run with --fresh",
-        ) from error
-    except (OSError, NotImplementedError) as error:
-        raise StateError(f"cannot lock {folder}: {error}", "choose another folder with --dir") from error
+    hint = "wait for it, stop it (kill -TERM lets it save), or begin another run with --fresh"
+    _acquire(lock, folder, 0, lambda: StateError(f"another run is using {folder}: {_who(owner)}", hint))
     try:
         await_writer(folder)
         with contextlib.suppress(OSError):  # of a full disk; it holds all the same
@@ -54,14 +47,18 @@ def await_writer(folder: Path) -> None:
     """
     if not (folder / WRITING).exists():
         return
+    lock = FileLock(folder / WRITING)
+    said = f"a checkpoint is still being written to {folder}, by a process whose run is no more"
+    hint = "wait for it, or begin another run with --fresh"
+    _acquire(lock, folder, WRITING_S, lambda: StateError(said, hint))
+    lock.release()
+
+
+def _acquire(lock: FileLock, folder: Path, timeout_s: float, held: Callable[[], StateError]) -> None:
     try:
-        with FileLock(folder / WRITING).acquire(timeout=WRITING_S):
-            pass
+        lock.acquire(timeout=timeout_s)
     except Timeout as error:
-        raise StateError(
-            f"a checkpoint is still being written to {folder}, by a process whose run is no more",
-            "wait for it, or begin another run with --fresh",
-        ) from error
+        raise held() from error
     except (OSError, NotImplementedError) as error:
         raise StateError(f"cannot lock {folder}: {error}", "choose another folder with --dir") from error
 
