@@ -34,7 +34,7 @@ from arzbench.run.manifest import (
     read_manifest,
     verify,
 )
-from arzbench.run.publish import Planned, Save, begun, remove, write
+from arzbench.run.publish import Planned, Save, begun, nowhere, remove, write
 from arzbench.units import format_bytes
 from arzbench.workloads.base import Ring, TrainingState
 
@@ -125,11 +125,13 @@ class Pending:
         Raises:
             StateError: the folder cannot be written; the checkpoints there are as they were.
         """
-        return self.store.write(self)
+        manifest, written = write(self.save, self.store.at_point)
+        return self.written(manifest, written, self.store.clock.ticks() - self.began)
 
     def written(self, manifest: Manifest, written: int, seconds: float) -> Saved:
-        """It was, by another process: the bytes that were not there yet, the seconds from `begin` on."""
-        return self.store.written(self, manifest, written, seconds)
+        """It was: the bytes that were not there yet, the seconds from `begin` on."""
+        self.store.note(self.save, manifest)
+        return Saved(self.save.path, manifest.bytes, written, seconds)
 
 
 class CheckpointStore:
@@ -153,9 +155,9 @@ class CheckpointStore:
         self.folder = folder
         self.skipped: dict[str, str] = {}
         self._keep = max(1, keep_last)
-        self._clock = clock
+        self.clock = clock
         self.watched = at_point is not None
-        self._at = at_point or (lambda _: None)
+        self.at_point = at_point or nowhere
         self._pinned = pinned or (lambda: ())
         self._manifests: dict[str, Manifest] = {}  # by name, of those read or written
         # the segments of the one before the last: what is shared is then never the newest two's
@@ -191,7 +193,7 @@ class CheckpointStore:
             StateError: not numeric, too little space, or the folder cannot be written; the
                 checkpoints there are as they were.
         """
-        began = self._clock.ticks()
+        began = self.clock.ticks()
         arrays.check_numeric(state.arrays)
         arrays.check_numeric(state.ring.arrays if state.ring is not None else {})
         source, planned = self._plan(state.ring)
@@ -203,7 +205,7 @@ class CheckpointStore:
         earlier = self.paths()
         serial = _serial(earlier[-1]) + 1 if earlier else 1
         path = self.folder / f"step-{header.job_steps:012d}-{serial:04d}"
-        parts = begun(path, source, planned, self._at)
+        parts = begun(path, source, planned, self.at_point)
         large = needed > COPY_MOST_BYTES
         for part in parts:
             if part.shared is None and state.ring is not None:
@@ -233,19 +235,12 @@ class CheckpointStore:
         ]
         return self.folder if source is None else source.path, found
 
-    def write(self, pending: Pending) -> Saved:
-        """See `Pending.write`."""
-        manifest, written = write(pending.save, self._at)
-        return self.written(pending, manifest, written, self._clock.ticks() - pending.began)
-
-    def written(self, pending: Pending, manifest: Manifest, written: int, seconds: float) -> Saved:
-        """See `Pending.written`."""
-        path = pending.save.path
-        self._history.append(_Earlier.of(path, manifest))
-        self._manifests[path.name] = manifest
-        for gone in pending.save.remove:
+    def note(self, save: Save, manifest: Manifest) -> None:
+        """`save` was written."""
+        self._history.append(_Earlier.of(save.path, manifest))
+        self._manifests[save.path.name] = manifest
+        for gone in save.remove:
             self._manifests.pop(gone.name, None)
-        return Saved(path, manifest.bytes, written, seconds)
 
     def _surplus(self, new: Header, earlier: list[Path]) -> list[Path]:
         """What goes when `new` is there. Unsound ones first: they must not push out what may be needed."""

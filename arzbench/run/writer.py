@@ -27,7 +27,7 @@ from arzbench.errors import StateError
 from arzbench.run.arrays import Array
 from arzbench.run.lock import WRITING
 from arzbench.run.manifest import Header, Manifest, Part
-from arzbench.run.publish import Save, Segment, cut_off, write
+from arzbench.run.publish import Save, Segment, write, write_again
 
 _READY = b"ready\n"
 _PR_SET_PDEATHSIG = 1
@@ -147,7 +147,7 @@ class Writer:
 
     def _instead(self) -> _Answer:
         self._process.wait()
-        return _perform(self._order, self._memory.fileno(), cut_off)
+        return _perform(self._order, self._memory.fileno(), write_again)
 
     def _line(self) -> bytes:
         """The next line it says; nothing if it has ended."""
@@ -193,7 +193,7 @@ class _Memory:
         return found
 
 
-def _perform(line: bytes, descriptor: int, prepare: Callable[[Save], None] = lambda _: None) -> _Answer:
+def _perform(line: bytes, descriptor: int, done: Callable[[Save], tuple[Manifest, int]]) -> _Answer:
     clock = SystemClock()
     began = clock.ticks()
     try:
@@ -210,8 +210,7 @@ def _perform(line: bytes, descriptor: int, prepare: Callable[[Save], None] = lam
             rows=order.rows,
             remove=[Path(path) for path in order.remove],
         )
-        prepare(save)
-        manifest, written = write(save, lambda _: None)
+        manifest, written = done(save)
     except StateError as error:
         return _Answer(error=error.message, hint=error.hint)
     except Exception as error:  # told where it is waited for, as any
@@ -231,7 +230,7 @@ def _serve(descriptor: int, parent: int, folder: Path) -> None:
     out.write(_READY)
     out.flush()
     for line in sys.stdin.buffer:
-        out.write(msgspec.json.encode(_perform(line, descriptor)) + b"\n")
+        out.write(msgspec.json.encode(_perform(line, descriptor, write)) + b"\n")
         out.flush()
 
 
