@@ -61,22 +61,12 @@ class _Watched(BaseAlgorithm):
         self._current_progress_remaining = left if left > 0.0 else 0.0
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "watch"]
+        return [*super()._excluded_save_params(), "watch", "_sample_action"]
 
 
 class _OffPolicy(_Watched, OffPolicyAlgorithm):
     # called at every step or nearly so: no `super()` and no argument lists, which cost more than the rest
     library: type[OffPolicyAlgorithm]
-
-    def _sample_action(
-        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
-    ) -> tuple[Any, Any]:
-        watch = self.watch
-        if watch.free:
-            watch.free -= 1
-        else:
-            watch.consistent_point()
-        return OffPolicyAlgorithm._sample_action(self, learning_starts, action_noise, n_envs)
 
     def collect_rollouts(
         self,
@@ -119,10 +109,17 @@ class _OffPolicy(_Watched, OffPolicyAlgorithm):
 
 
 class _OnPolicy(_Watched, OnPolicyAlgorithm):
+    _minibatches = 0
+
     def _setup_model(self) -> None:
         super()._setup_model()
-        self._minibatches = 0
-        self.policy.optimizer.register_step_post_hook(self._count_minibatch)
+        if self._ends_early:
+            self.policy.optimizer.register_step_post_hook(self._count_minibatch)
+
+    @property
+    def _ends_early(self) -> bool:
+        """An update may, before it has done all of its gradient steps."""
+        return getattr(self, "target_kl", None) is not None
 
     def _count_minibatch(self, *_: Any) -> None:
         self._minibatches += 1
@@ -157,8 +154,8 @@ class _OnPolicy(_Watched, OnPolicyAlgorithm):
 
     def train(self) -> None:
         before = self._minibatches
-        # target_kl may end an update early
-        self.watch.update(super().train, self.watch.rule.updates, count=lambda: self._minibatches - before)
+        count = (lambda: self._minibatches - before) if self._ends_early else None
+        self.watch.update(super().train, self.watch.rule.updates, count=count)
 
 
 class _DQN(_OffPolicy, sb3.DQN):

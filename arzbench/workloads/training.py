@@ -49,21 +49,18 @@ class SB3Training(TrainingParts, AbstractTraining):
         self._control: Control
         self._redraw: Callable[..., None] | None = None
         self._last_update_s = 0.0
-        #: steps to come at whose consistent points nothing is to be done: who calls counts them down
-        self.free = 0
         self._settled = 0  # updates that were booked
         self._sound = Soundness(model)
         self._messages = [Messages(env, meter) for env in envs]
         self._eval_messages = Messages(episodes.env, meter)
         self.set_logging(config.logging.mode)
         model.watch = self
-        meter.watch_steps(model.env)
         for env in envs:
             meter.watch_resets(env, self.episode_ended)
         if isinstance(config, OnPolicyConfig):
-            meter.watch_forward(model.policy, self)  # a collection step begins with it
+            meter.watch_forward(model.policy, model.env, self.consistent_point)
         else:
-            meter.watch_predict(model.policy)
+            meter.watch_predict(model, model.env, self.consistent_point)
 
     # -- the contract -----------------------------------------------------------------------------
 
@@ -81,7 +78,6 @@ class SB3Training(TrainingParts, AbstractTraining):
 
     def run(self, control: Control) -> None:
         self._control = control
-        self.free = 0
         self._settled = self.updates
         if self.random is not None:
             modelstate.restore_random(self.model, self.random)
@@ -225,7 +221,7 @@ class SB3Training(TrainingParts, AbstractTraining):
             self.noise = []
 
     def consistent_point(self) -> None:
-        """The top of the collection loop. Called at every step that is not `free`."""
+        """The top of the collection loop. Called at each step that the control is to be asked about."""
         if self._redraw is not None:
             self._redraw_noise()
         self._settle(self.meter.end_steps)
@@ -234,12 +230,13 @@ class SB3Training(TrainingParts, AbstractTraining):
             self._between_steps()
         number = self.rollout_steps + 1  # of the next step in its rollout
         unasked = self._control.before_step(self, self.rule.after(number, timesteps))
-        if unasked and self._redraw is None:
-            unasked = min(unasked, self.rule.light_steps(number, timesteps))
-            if self._evaluate_at < math.inf:
-                unasked = min(unasked, (int(self._evaluate_at) - timesteps - 1) // self.config.n_envs)
-            self.free = max(0, unasked)
-        self.meter.begin_steps()
+        if not unasked or self._redraw is not None:
+            self.meter.begin_steps(0)
+            return
+        unasked = min(unasked, self.rule.light_steps(number, timesteps))
+        if self._evaluate_at < math.inf:
+            unasked = min(unasked, (int(self._evaluate_at) - timesteps - 1) // self.config.n_envs)
+        self.meter.begin_steps(max(0, unasked))
 
     @contextlib.contextmanager
     def rest_of_rollout(self, noisy: Any) -> Iterator[Rollout]:
@@ -280,7 +277,7 @@ class SB3Training(TrainingParts, AbstractTraining):
         updates.flush_denormals(True)
         try:
             if gradient_steps >= updates.LONG_STEPS or self._last_update_s > updates.LONG_S:
-                self._update_or_undo(train, arguments)
+                self._update_or_undo(train, gradient_steps, arguments)
             else:
                 train(*arguments)
         finally:
@@ -290,9 +287,13 @@ class SB3Training(TrainingParts, AbstractTraining):
         if gradient_steps > LIGHT:
             self._sound.check_losses()
 
-    def _update_or_undo(self, train: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    def _update_or_undo(
+        self, train: Callable[..., None], gradient_steps: int, arguments: tuple[Any, ...]
+    ) -> None:
+        last_s = self._last_update_s
+        every = max(1, int(updates.POLL_S * gradient_steps / last_s)) if last_s else 1
         try:
-            with updates.undone_if_stopped(self.model, lambda: self._control.during_update(self)):
+            with updates.undone_if_stopped(self.model, lambda: self._control.during_update(self), every):
                 train(*arguments)
         except StopTraining:
             self.rollout.open = True

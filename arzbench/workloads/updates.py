@@ -8,10 +8,10 @@ passes through.
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch as th
 
 from arzbench.workloads import modelstate
@@ -20,7 +20,8 @@ from arzbench.workloads.base import StopTraining
 #: an update is worth a copy of the weights if the last one took longer than this, in seconds, or if it
 #: has so many gradient steps; shorter ones are waited for
 LONG_S, LONG_STEPS = 0.1, 100
-
+#: seconds between two polls within such an update, as far as the last one tells what its steps take
+POLL_S = 0.02
 
 #: whether the CPU takes denormal numbers for zero: moments of gradients that vanish become denormal, and
 #: a CPU computes with those many times slower, see docs/decisions/0005-denormals.md. Called at every
@@ -29,27 +30,32 @@ flush_denormals: Callable[[bool], bool] = th.set_flush_denormal
 
 
 @contextlib.contextmanager
-def undone_if_stopped(model: Any, poll: Callable[[], None]) -> Iterator[None]:
-    """Call `poll` before every step of an optimizer; if it raises `StopTraining`, undo the update."""
+def undone_if_stopped(model: Any, poll: Callable[[], None], every: int = 1) -> Iterator[None]:
+    """Call `poll` before each so many steps of optimizers; if it raises `StopTraining`, undo the update."""
     optimizers = modelstate.find_optimizers(model)
-    before = copy.deepcopy(
-        {
-            "weights": modelstate.capture_weights(model),
-            "optimizers": modelstate.capture_optimizers(model),
-            "random": modelstate.capture_random(model),
-        }
-    )
+    weights = _copied(modelstate.capture_weights(model))
+    settings = _copied(modelstate.capture_optimizers(model))
+    random = modelstate.capture_random(model)
     count = model._n_updates
     # its arrays are laid out anew by an update, in arrays of their own
     buffer = vars(model.rollout_buffer) if hasattr(model, "rollout_buffer") else {}
     rollout = {k: dict(v) if isinstance(v, dict) else v for k, v in buffer.items()}  # observations by name
-    hooks = [optimizer.register_step_pre_hook(lambda *_: poll()) for _, optimizer in optimizers]
+    left = 1
+
+    def countdown(*_: Any) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            left = every
+            poll()
+
+    hooks = [optimizer.register_step_pre_hook(countdown) for _, optimizer in optimizers]
     try:
         yield
     except StopTraining:
-        modelstate.restore_weights(model, before["weights"])
-        modelstate.restore_optimizers(model, before["optimizers"])
-        modelstate.restore_random(model, before["random"])
+        modelstate.restore_weights(model, weights)
+        modelstate.restore_optimizers(model, settings)
+        modelstate.restore_random(model, random)
         model._n_updates = count
         if rollout:
             vars(model.rollout_buffer).update(rollout)
@@ -57,3 +63,11 @@ def undone_if_stopped(model: Any, poll: Callable[[], None]) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copied(item) for item in value]
+    return value.copy() if isinstance(value, np.ndarray) else value

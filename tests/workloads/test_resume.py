@@ -80,6 +80,7 @@ SPECIAL: dict[str, TrainConfig] = {
 def short_updates_are_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop may fall between any two gradient steps."""
     monkeypatch.setattr(updates, "LONG_STEPS", 2)
+    monkeypatch.setattr(updates, "POLL_S", 0.0)
 
 
 def whole(study: TrainConfig) -> tuple[dict[str, str], StopAt, Any]:

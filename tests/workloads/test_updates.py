@@ -61,6 +61,7 @@ class StopInUpdate(Free):
 @pytest.fixture(autouse=True)
 def short_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(updates, "LONG_STEPS", 2)
+    monkeypatch.setattr(updates, "POLL_S", 0.0)
 
 
 @pytest.mark.parametrize("name", CASES)
