@@ -8,13 +8,14 @@ the newest two never share a file, so that no single damage takes both. See docs
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import shutil
 from collections import deque
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import msgspec
 
 from arzbench.clock import Clock
 from arzbench.errors import StateError, UsageError
@@ -114,10 +115,10 @@ class Pending:
         """Someone wants to be told of its `POINTS`."""
         return self.store.watched
 
-    def hold(self) -> None:
-        """Copy the rows to be written, which are the training's own memory: it may go on."""
-        for segment in self.save.ring:
-            segment.rows = {name: rows.copy() for name, rows in segment.rows.items()}
+    def held(self) -> Pending:
+        """With copies of what is the training's own memory: it may go on."""
+        ring = [replace(segment, rows=_copied(segment.rows)) for segment in self.save.ring]
+        return replace(self, save=replace(self.save, arrays=_copied(self.save.arrays), ring=ring))
 
     def write(self) -> Saved:
         """Write it durably, then remove this training's oldest beyond the last k and the best.
@@ -159,6 +160,7 @@ class CheckpointStore:
         self.watched = at_point is not None
         self.at_point = at_point or nowhere
         self._pinned = pinned or (lambda: ())
+        self._there: list[Path] | None = None  # oldest first, as long as nobody else writes here
         self._manifests: dict[str, Manifest] = {}  # by name, of those read or written
         # the segments of the one before the last: what is shared is then never the newest two's
         self._history: deque[_Earlier] = deque(maxlen=min(2, self._keep))
@@ -187,7 +189,7 @@ class CheckpointStore:
     def begin(self, state: TrainingState, header: Header) -> Pending:
         """A save of `state`, to be written before the next one begins.
 
-        Its arrays and the rows of its ring are taken as they are, see `Pending.hold`.
+        Its arrays and the rows of its ring are taken as they are, see `Pending.held`.
 
         Raises:
             StateError: not numeric, too little space, or the folder cannot be written; the
@@ -202,26 +204,26 @@ class CheckpointStore:
             row = sum(a[:1].nbytes for a in state.ring.arrays.values())
             needed += row * sum(stop - start for start, stop, shared in planned if shared is None)
         require_space(self.folder, needed, "a checkpoint", "; earlier checkpoints are untouched")
-        earlier = self.paths()
+        if self._there is None:
+            self._there = self.paths()
+        earlier = self._there
         serial = _serial(earlier[-1]) + 1 if earlier else 1
         path = self.folder / f"step-{header.job_steps:012d}-{serial:04d}"
         parts = begun(path, source, planned, self.at_point)
-        large = needed > COPY_MOST_BYTES
-        for part in parts:
-            if part.shared is None and state.ring is not None:
-                part.rows = state.ring.rows(part.start, part.stop)
+        if state.ring is not None:
+            parts = [p if p.shared else replace(p, rows=state.ring.rows(p.start, p.stop)) for p in parts]
         save = Save(
             path=path,
             header=header,
             serial=serial,
             tier=state.tier,
-            values=json.dumps(dict(state.values), separators=(",", ":")).encode(),
+            values=msgspec.json.encode(state.values),
             arrays=state.arrays,
             rows=None if state.ring is None else state.ring.total,
             ring=parts,
             remove=self._surplus(header, earlier),
         )
-        return Pending(store=self, save=save, large=large, began=began)
+        return Pending(store=self, save=save, large=needed > COPY_MOST_BYTES, began=began)
 
     def _plan(self, ring: Ring | None) -> tuple[Path, list[Planned]]:
         """The segments of `ring`, each with the one it can share, and where that is."""
@@ -238,6 +240,7 @@ class CheckpointStore:
     def note(self, save: Save, manifest: Manifest) -> None:
         """`save` was written."""
         self._history.append(_Earlier.of(save.path, manifest))
+        self._there = [path for path in self._there or () if path not in save.remove] + [save.path]
         self._manifests[save.path.name] = manifest
         for gone in save.remove:
             self._manifests.pop(gone.name, None)
@@ -314,12 +317,19 @@ def believed(folder: Path) -> list[Path]:
     return found
 
 
+def _copied(found: Mapping[str, arrays.Array]) -> dict[str, arrays.Array]:
+    return {name: array.copy() for name, array in found.items()}
+
+
 def require_space(folder: Path, needed: int, what: str, comfort: str = "") -> None:
     """Raise a `StateError` unless `needed` bytes and some more can be written in `folder`, made if absent."""
     needed += SPARE_BYTES
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
+        try:
+            free = shutil.disk_usage(folder).free
+        except FileNotFoundError:
+            folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(folder).free
     except OSError as error:
         raise StateError(
             f"cannot write in {folder}: {error.strerror}", "choose another folder with --dir"

@@ -24,7 +24,7 @@ Planned = tuple[int, int, Part | None]
 MOST_OPEN = 64
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Segment:
     """Rows from `start` to before `stop`: in a file that an earlier checkpoint has too, or to be written."""
 

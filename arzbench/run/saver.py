@@ -51,9 +51,8 @@ class Saver:
             except Exception as error:
                 self._save.set_exception(error)
         elif not self._send(pending):
-            pending.hold()
             self._thread = self._thread or ThreadPoolExecutor(1, "saver")
-            self._save = self._thread.submit(pending.write)
+            self._save = self._thread.submit(pending.held().write)
             if self._folder is not None and not pending.save.header.done:
                 self._thread.submit(self._begin_process, self._folder)
                 self._folder = None
@@ -67,7 +66,10 @@ class Saver:
         writer = self._writer
         if writer is None or pending.watched or not writer.ready:
             return False
-        self._sent = pending, writer.send(pending.save) - pending.began
+        try:
+            self._sent = pending, writer.send(pending.save) - pending.began
+        except OSError:  # no memory that both see
+            return False
         return True
 
     def wait(self) -> Saved:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -17,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -31,6 +32,7 @@ from arzbench.run.publish import Save, Segment, write, write_again
 
 _READY = b"ready\n"
 _PR_SET_PDEATHSIG = 1
+_MOST_PIECES = 1024  # the system takes at once
 #: name, dtype and shape of arrays, in the order in which their bytes follow one another
 _Outlines = list[tuple[str, str, tuple[int, ...]]]
 
@@ -76,9 +78,9 @@ class Writer:
         self._clock = SystemClock()
         self._ready = False
         self._order = b""
-        self._memory: IO[bytes] = os.fdopen(os.memfd_create("checkpoint"), "wb")
+        self._memory = os.memfd_create("checkpoint")
         known = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, "-P", "-m", __name__, str(self._memory.fileno()), str(os.getpid())]
+        command = [sys.executable, "-P", "-m", __name__, str(self._memory), str(os.getpid())]
         # a signal for the run, sent to all of its processes, is none for this one
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
@@ -87,7 +89,7 @@ class Writer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                pass_fds=(self._memory.fileno(),),
+                pass_fds=(self._memory,),
                 env={**os.environ, **known},
             )
         finally:
@@ -109,22 +111,24 @@ class Writer:
         return bool(select.select([self._from], [], [], 0)[0])
 
     def send(self, save: Save) -> float:
-        """Have `save` written; the ticks when it was told, and its rows may change."""
-        memory = self._memory
-        memory.seek(0)
-        memory.write(save.values)
+        """Have `save` written; the ticks when it was told, and its arrays may change.
+
+        Raises:
+            OSError: there is no memory for it, and nothing was told.
+        """
+        pieces: list[Any] = [save.values]
         order = _Order(
             path=str(save.path),
             header=save.header,
             serial=save.serial,
             tier=save.tier,
             values=len(save.values),
-            ring=[_Rows(s.start, s.stop, s.shared, _put(s.rows, memory)) for s in save.ring],
-            arrays=_put(save.arrays, memory),
+            ring=[_Rows(s.start, s.stop, s.shared, _outlines(s.rows, pieces)) for s in save.ring],
+            arrays=_outlines(save.arrays, pieces),
             rows=save.rows,
             remove=[str(path) for path in save.remove],
         )
-        memory.flush()
+        _put(pieces, self._memory)
         self._order = msgspec.json.encode(order) + b"\n"
         with contextlib.suppress(OSError):  # it is no more: `result` sees to it
             self._orders.write(self._order)
@@ -147,7 +151,7 @@ class Writer:
 
     def _instead(self) -> _Answer:
         self._process.wait()
-        return _perform(self._order, self._memory.fileno(), write_again)
+        return _perform(self._order, self._memory, write_again)
 
     def _line(self) -> bytes:
         """The next line it says; nothing if it has ended."""
@@ -163,13 +167,24 @@ class Writer:
         """End it; nothing may be under way."""
         self._process.kill()
         self._process.communicate()
-        self._memory.close()
+        os.close(self._memory)
 
 
-def _put(arrays: Mapping[str, Array], memory: IO[bytes]) -> _Outlines:
-    for array in arrays.values():
-        memory.write(np.ascontiguousarray(array).data)
+def _outlines(arrays: Mapping[str, Array], pieces: list[Any]) -> _Outlines:
+    """Those of `arrays`, whose bytes are added to `pieces`."""
+    pieces += [a if a.flags.c_contiguous else np.ascontiguousarray(a) for a in arrays.values() if a.nbytes]
     return [(name, array.dtype.str, array.shape) for name, array in arrays.items()]
+
+
+def _put(pieces: Sequence[Any], memory: int) -> None:
+    """Write all `pieces` to the beginning of `memory`."""
+    at = 0
+    for first in range(0, len(pieces), _MOST_PIECES):
+        some = pieces[first : first + _MOST_PIECES]
+        written = os.pwritev(memory, some, at)
+        if written != sum(memoryview(piece).nbytes for piece in some):
+            raise OSError(errno.ENOSPC, "too little memory")
+        at += written
 
 
 class _Memory:

@@ -91,9 +91,10 @@ class Ring(msgspec.Struct, frozen=True, kw_only=True):
 class TrainingState(msgspec.Struct, frozen=True, kw_only=True):
     """A training at a consistent point.
 
-    `arrays` are numeric NumPy arrays of any shape; `values` is JSON: None, bool, int, float, str,
-    lists and dicts with string keys. `ring` is the replay buffer, where there is one: live memory, to be
-    saved before the training goes on. `tier` says how exactly the envs come back, see `TIERS`.
+    `arrays` are numeric NumPy arrays of any shape; `values` is JSON: None, bool, int, finite float,
+    str, lists and dicts with string keys. `ring` is the replay buffer, where there is one. Both are live
+    memory: to be saved or copied before the training goes on. `tier` says how exactly the envs come back,
+    see `TIERS`.
     """
 
     arrays: Mapping[str, np.ndarray[Any, Any]]

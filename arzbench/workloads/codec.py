@@ -24,7 +24,7 @@ _PLAIN = frozenset({type(None), bool, int, str})
 
 
 def pack(value: Any, name: str, arrays: dict[str, Array]) -> Any:
-    """`value` as JSON; its arrays are copied into `arrays` under `name` and the path to them.
+    """`value` as JSON; its arrays are put into `arrays`, as they are, under `name` and the path to them.
 
     Raises:
         StateError: something that is neither a number, text, None, list, tuple, dict nor array.
@@ -54,7 +54,7 @@ def pack(value: Any, name: str, arrays: dict[str, Array]) -> Any:
 def _store(mark: str, value: Array, name: str, arrays: dict[str, Array]) -> dict[str, str]:
     if value.dtype.kind not in NUMERIC:
         raise StateError(f"cannot save {name}: dtype {value.dtype} is not numeric")
-    arrays[name] = value.copy()
+    arrays[name] = value
     return {mark: name}
 
 

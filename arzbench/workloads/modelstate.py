@@ -34,13 +34,46 @@ LAST = ("_last_obs", "_last_original_obs", "_last_episode_starts")
 ROLLOUT_PARTS = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs")
 
 
-def capture_weights(model: Any) -> dict[str, Any]:
+class Tensors:
+    """The tensors of a model as arrays, on a CPU in their own memory; looked for once."""
+
+    def __init__(self, model: Any) -> None:
+        self._policy = model.policy
+        #: what the policy's `state_dict` gives: name, and where its tensor is
+        self._places = [(name, *_place(model.policy, name)) for name in model.policy.state_dict()]
+        self._views: dict[int, tuple[th.Tensor, int, Array]] = {}
+
+    def weights(self) -> dict[str, Array]:
+        """What the policy's `state_dict` gives."""
+        return {name: self.view(owner[key]) for name, owner, key in self._places}
+
+    def view(self, tensor: th.Tensor) -> Array:
+        """`tensor` as an array, as long as its memory is where it was."""
+        known = self._views.get(id(tensor))
+        if known is None or known[1] != tensor.data_ptr():
+            array: Array = tensor.detach().cpu().numpy()
+            if tensor.device.type != "cpu":
+                return array
+            known = self._views[id(tensor)] = tensor, tensor.data_ptr(), array
+        return known[2]
+
+    def plain(self, value: Any) -> Any:
+        """An array for a tensor."""
+        return self.view(value) if isinstance(value, th.Tensor) else value
+
+
+def _place(policy: Any, name: str) -> tuple[dict[str, Any], str]:
+    path, _, key = name.rpartition(".")
+    module = policy.get_submodule(path)
+    return (module._parameters if key in module._parameters else module._buffers), key
+
+
+def capture_weights(model: Any, tensors: Tensors) -> dict[str, Any]:
     """Every tensor of the policy, target networks included, and what is learned beside it."""
-    found = {name: _array(tensor) for name, tensor in model.policy.state_dict().items()}
     log_ent_coef = getattr(model, "log_ent_coef", None)
     return {
-        "policy": found,
-        "log_ent_coef": None if log_ent_coef is None else _array(log_ent_coef),
+        "policy": tensors.weights(),
+        "log_ent_coef": None if log_ent_coef is None else tensors.view(log_ent_coef),
         "noise": _sde_matrices(model),
     }
 
@@ -72,14 +105,14 @@ def _sde_matrices(model: Any) -> dict[str, Array] | None:
     return {name: _array(getattr(distribution, name)) for name in SDE_MATRICES if hasattr(distribution, name)}
 
 
-def capture_optimizers(model: Any) -> dict[str, Any]:
+def capture_optimizers(model: Any, tensors: Tensors) -> dict[str, Any]:
     """State and settings of every optimizer."""
-    found = {}
+    found, plain = {}, tensors.plain
     for path, optimizer in find_optimizers(model):
         state = optimizer.state_dict()
         found[path] = {
-            "state": {str(k): {n: _plain(v) for n, v in s.items()} for k, s in state["state"].items()},
-            "groups": [{k: _plain(v) for k, v in group.items()} for group in state["param_groups"]],
+            "state": {str(k): {n: plain(v) for n, v in s.items()} for k, s in state["state"].items()},
+            "groups": [{k: plain(v) for k, v in group.items()} for group in state["param_groups"]],
         }
     return found
 
@@ -343,10 +376,6 @@ def restore_random(model: Any, saved: dict[str, Any]) -> None:
 def _array(tensor: th.Tensor) -> Array:
     found: Array = tensor.detach().cpu().numpy()
     return found
-
-
-def _plain(value: Any) -> Any:
-    return _array(value) if isinstance(value, th.Tensor) else value
 
 
 def _tensor(value: Any) -> Any:

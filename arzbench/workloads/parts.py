@@ -106,6 +106,7 @@ class TrainingParts:
         self.noise: list[Any] = []
         #: what it takes to play open episodes again, where the envs cannot be captured
         self.open_episodes = None if all(map(envstate.capturable, envs)) else OpenEpisodes(model.env, envs)
+        self.tensors = modelstate.Tensors(model)
         self.resumed = ""  # the tier of the resumption that took place
 
     @property

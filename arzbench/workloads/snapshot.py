@@ -59,8 +59,8 @@ def _groups(training: TrainingParts) -> dict[str, Any]:
         counters["noise"] = training.noise
     episodes = training.open_episodes
     return {
-        "weights": modelstate.capture_weights(model),
-        "optimizer": modelstate.capture_optimizers(model),
+        "weights": modelstate.capture_weights(model, training.tensors),
+        "optimizer": modelstate.capture_optimizers(model, training.tensors),
         "buffers": {
             "replay": modelstate.capture_replay(getattr(model, "replay_buffer", None)),
             "rollout": modelstate.capture_rollout(buffer, training.rollout_steps) if collected else None,

@@ -290,10 +290,13 @@ class SB3Training(TrainingParts, AbstractTraining):
     def _update_or_undo(
         self, train: Callable[..., None], gradient_steps: int, arguments: tuple[Any, ...]
     ) -> None:
+        def poll() -> None:
+            self._control.during_update(self)
+
         last_s = self._last_update_s
         every = max(1, int(updates.POLL_S * gradient_steps / last_s)) if last_s else 1
         try:
-            with updates.undone_if_stopped(self.model, lambda: self._control.during_update(self), every):
+            with updates.undone_if_stopped(self.model, self.tensors, poll, every):
                 train(*arguments)
         except StopTraining:
             self.rollout.open = True

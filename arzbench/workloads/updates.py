@@ -30,11 +30,13 @@ flush_denormals: Callable[[bool], bool] = th.set_flush_denormal
 
 
 @contextlib.contextmanager
-def undone_if_stopped(model: Any, poll: Callable[[], None], every: int = 1) -> Iterator[None]:
+def undone_if_stopped(
+    model: Any, tensors: modelstate.Tensors, poll: Callable[[], None], every: int = 1
+) -> Iterator[None]:
     """Call `poll` before each so many steps of optimizers; if it raises `StopTraining`, undo the update."""
     optimizers = modelstate.find_optimizers(model)
-    weights = _copied(modelstate.capture_weights(model))
-    settings = _copied(modelstate.capture_optimizers(model))
+    weights = _copied(modelstate.capture_weights(model, tensors))
+    settings = _copied(modelstate.capture_optimizers(model, tensors))
     random = modelstate.capture_random(model)
     count = model._n_updates
     # its arrays are laid out anew by an update, in arrays of their own

@@ -37,9 +37,11 @@ def test_the_training_goes_on_while_its_state_is_written(tmp_path: Path) -> None
     checkpoints = CheckpointStore(tmp_path, 2, SystemClock(), at_point=gate)
     rows = np.arange(1000)
     ring = Ring(arrays={"rows": rows}, total=1000)
+    weights = np.arange(8)
+    live = TrainingState(arrays={"weights": weights}, values={}, tier="exact", ring=ring)
     saver = Saver()
-    saver.start(checkpoints.begin(TrainingState(arrays={}, values={}, tier="exact", ring=ring), header(1)))
-    rows[:] = -1  # written over while the save is under way
+    saver.start(checkpoints.begin(live, header(1)))
+    rows[:] = weights[:] = -1  # written over while the save is under way
     assert gate.reached.wait(60)
     assert saver.under_way
     assert not saver.ended
@@ -52,6 +54,7 @@ def test_the_training_goes_on_while_its_state_is_written(tmp_path: Path) -> None
     back = found.load().ring
     assert back is not None
     np.testing.assert_array_equal(back.rows(0, 1000)["rows"], np.arange(1000))
+    np.testing.assert_array_equal(found.load().arrays["weights"], np.arange(8))
     saver.close()
 
 

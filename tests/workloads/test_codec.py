@@ -55,12 +55,11 @@ def test_values_come_back(value: Any) -> None:
     assert codec.digest(value) == codec.digest(back)
 
 
-def test_arrays_are_copied() -> None:
+def test_arrays_are_not_copied() -> None:
     array = np.zeros(2)
     arrays: dict[str, Any] = {}
     codec.pack({"a": array}, "v", arrays)
-    array[:] = 1
-    assert arrays["v/a"].tolist() == [0, 0]
+    assert arrays["v/a"] is array
 
 
 @pytest.mark.parametrize("value", [object(), {1: 2}, {"$array": "x"}, np.array([object()]), b"x", {1, 2}, 1j])
