@@ -35,7 +35,7 @@ from arzbench.run.manifest import (
     read_manifest,
     verify,
 )
-from arzbench.run.publish import Planned, Save, begun, nowhere, remove, write
+from arzbench.run.publish import Planned, Save, Segment, begun, nowhere, remove, write
 from arzbench.units import format_bytes
 from arzbench.workloads.base import Ring, TrainingState
 
@@ -209,11 +209,16 @@ class CheckpointStore:
         earlier = self._there
         serial = _serial(earlier[-1]) + 1 if earlier else 1
         path = self.folder / f"step-{header.job_steps:012d}-{serial:04d}"
-        parts = begun(path, source, planned, self.at_point)
+        shares = any(shared is not None for _, _, shared in planned)
+        if shares:
+            parts = begun(path, source, planned, self.at_point)
+        else:
+            parts = [Segment(start, stop, None) for start, stop, _ in planned]
         if state.ring is not None:
             parts = [p if p.shared else replace(p, rows=state.ring.rows(p.start, p.stop)) for p in parts]
         save = Save(
             path=path,
+            begun=shares,
             header=header,
             serial=serial,
             tier=state.tier,

@@ -39,6 +39,7 @@ class Save:
     """All that a checkpoint is made of, and what goes when it is there."""
 
     path: Path
+    begun: bool  # the folder aside is there, with the segments that are shared
     header: Header
     serial: int
     tier: str
@@ -62,20 +63,24 @@ def begun(
         StateError: it cannot be made.
     """
     with _writing(path) as aside:
-        try:
-            os.mkdir(aside)
-        except FileExistsError:
-            shutil.rmtree(aside, ignore_errors=True)
-            os.mkdir(aside)
-        at_point("before-write")
+        _make(aside, at_point)
         return [
             Segment(start, stop, shared if shared is not None and _link(source, shared, aside) else None)
             for start, stop, shared in planned
         ]
 
 
+def _make(aside: Path, at_point: Callable[[str], None]) -> None:
+    try:
+        os.mkdir(aside)
+    except FileExistsError:
+        shutil.rmtree(aside, ignore_errors=True)
+        os.mkdir(aside)
+    at_point("before-write")
+
+
 def write(save: Save, at_point: Callable[[str], None] = nowhere) -> tuple[Manifest, int]:
-    """Fill the folder that `begun` made, make it a checkpoint, and remove older ones; the bytes written, too.
+    """Fill the folder aside, make it a checkpoint, and remove older ones; the bytes written, too.
 
     Raises:
         StateError: it cannot be written; the checkpoints there are as they were.
@@ -99,10 +104,11 @@ def write_again(save: Save) -> tuple[Manifest, int]:
         store.fsync_directory(save.path.parent)
         _remove_older(save, nowhere)
         return manifest, manifest.bytes - sum(shared.values())
-    with _writing(save.path) as aside:
-        for name in os.listdir(aside):
-            if name not in shared:
-                os.unlink(aside / name)
+    if save.begun:
+        with _writing(save.path) as aside:
+            for name in os.listdir(aside):
+                if name not in shared:
+                    os.unlink(aside / name)
     return write(save)
 
 
@@ -117,6 +123,8 @@ def _remove_older(save: Save, at_point: Callable[[str], None]) -> None:
 
 def _publish(save: Save, at_point: Callable[[str], None]) -> tuple[Manifest, int]:
     with _writing(save.path) as aside, _Files(aside) as files:
+        if not save.begun:
+            _make(aside, at_point)
         parts = [
             files.write(ARRAYS, arrays.encoded(save.arrays)),
             files.write(STATE, [save.values]),

@@ -48,6 +48,7 @@ class _Order(msgspec.Struct):
     """A `Save` without its bytes, which lie in the common memory: values, arrays, rows."""
 
     path: str
+    begun: bool
     header: Header
     serial: int
     tier: str
@@ -119,6 +120,7 @@ class Writer:
         pieces: list[Any] = [save.values]
         order = _Order(
             path=str(save.path),
+            begun=save.begun,
             header=save.header,
             serial=save.serial,
             tier=save.tier,
@@ -216,6 +218,7 @@ def _perform(line: bytes, descriptor: int, done: Callable[[Save], tuple[Manifest
         memory = _Memory(descriptor)
         save = Save(
             path=Path(order.path),
+            begun=order.begun,
             header=order.header,
             serial=order.serial,
             tier=order.tier,

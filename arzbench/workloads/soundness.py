@@ -10,13 +10,15 @@ import numpy as np
 
 from arzbench.errors import DivergedError
 from arzbench.workloads import modelstate
+from arzbench.workloads.modelstate import Tensors
 
 
 class Soundness:
     """Looks for NaN and infinity where they do harm, as seldom and as cheaply as will do."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, tensors: Tensors) -> None:
         self._model = model
+        self._tensors = tensors
         self._losses: list[str] = []
         self._rows = 0  # of the replay buffer that were looked at
 
@@ -37,10 +39,7 @@ class Soundness:
     def check_state(self) -> None:
         """Raise `DivergedError` if the weights or what was collected are not finite."""
         model = self._model
-        for name, tensor in model.policy.named_parameters():
-            total = float(tensor.detach().sum())
-            if not math.isfinite(total):
-                self._diverged(f"the weights {name}", total)
+        _each_finite(self._diverged, "the weights", self._tensors.weights())
         _each_finite(self._diverged, "the observation", {"": model._last_obs})
         buffer = getattr(model, "replay_buffer", None)
         if buffer is not None:
@@ -63,6 +62,6 @@ def _each_finite(diverged: Callable[[str, float], None], what: str, arrays: Mapp
         if isinstance(array, dict):
             _each_finite(diverged, what, array)
         elif isinstance(array, np.ndarray) and array.dtype.kind == "f":
-            total = float(np.sum(array, dtype=np.float64))
+            total = float(np.add.reduce(array, None, np.float64))
             if not math.isfinite(total):
                 diverged(f"{what} {name}".strip(), total)

@@ -50,7 +50,7 @@ class SB3Training(TrainingParts, AbstractTraining):
         self._redraw: Callable[..., None] | None = None
         self._last_update_s = 0.0
         self._settled = 0  # updates that were booked
-        self._sound = Soundness(model)
+        self._sound = Soundness(model, self.tensors)
         self._messages = [Messages(env, meter) for env in envs]
         self._eval_messages = Messages(episodes.env, meter)
         self.set_logging(config.logging.mode)

@@ -27,7 +27,8 @@ from arzbench.workloads import codec
 from arzbench.workloads.base import TrainingState
 from tests.run.states import filled, header, names, newest, opened, state, truncate
 
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+SCALARS = st.none() | st.booleans() | st.integers() | FINITE | st.text()
 VALUES = st.dictionaries(
     st.text(), st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
 )
