@@ -259,10 +259,11 @@ class TrainingControl:
         session.steps[self._index] = journal.step = training.num_timesteps
         session.observed[self._index] = merged(self._before, self.recorder.totals)
         session.worked = session.worked or self.changed
+        phases = self.recorder.take()
         if self._returns:
-            journal.write("episodes", returns=self._returns, lengths=self._lengths)
+            journal.write("episodes", phases, returns=self._returns, lengths=self._lengths)
             self._returns, self._lengths = [], []
-        if phases := self.recorder.take():
+        elif phases:
             journal.write("phases", phases)
         self._next_flush = session.clock.now() + FLUSH_S
 

@@ -6,15 +6,17 @@ that the library gives them. Restoring writes into a model made anew from the sa
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch as th
 
 from arzbench.errors import StateError
-from arzbench.workloads import envstate
+from arzbench.workloads import codec, envstate
 from arzbench.workloads.base import Ring
 
 Array = np.ndarray[Any, Any]
@@ -38,10 +40,29 @@ class Tensors:
     """The tensors of a model as arrays, on a CPU in their own memory; looked for once."""
 
     def __init__(self, model: Any) -> None:
-        self._policy = model.policy
+        self._fixed = model.device.type == "cpu"
         #: what the policy's `state_dict` gives: name, and where its tensor is
         self._places = [(name, *_place(model.policy, name)) for name in model.policy.state_dict()]
         self._views: dict[int, tuple[th.Tensor, int, Array]] = {}
+        self._packed: dict[str, tuple[list[int], codec.Packed]] = {}
+
+    def packed(self, name: str, tensors: Sequence[th.Tensor], value: Callable[[], Any]) -> Any:
+        """`value()`, which holds these tensors and no more.
+
+        On a CPU it is packed as `name`, once for as long as they stay where they are.
+        """
+        if not self._fixed:
+            return value()
+        places = [tensor.data_ptr() for tensor in tensors]
+        known = self._packed.get(name)
+        if known is None or known[0] != places:
+            arrays: dict[str, Array] = {}
+            known = self._packed[name] = places, codec.Packed(codec.pack(value(), name, arrays), arrays)
+        return known[1]
+
+    def of_policy(self) -> list[th.Tensor]:
+        """Those of the policy's `state_dict`."""
+        return [owner[key] for _, owner, key in self._places]
 
     def weights(self) -> dict[str, Array]:
         """What the policy's `state_dict` gives."""
@@ -52,7 +73,7 @@ class Tensors:
         known = self._views.get(id(tensor))
         if known is None or known[1] != tensor.data_ptr():
             array: Array = tensor.detach().cpu().numpy()
-            if tensor.device.type != "cpu":
+            if not self._fixed:
                 return array
             known = self._views[id(tensor)] = tensor, tensor.data_ptr(), array
         return known[2]
@@ -72,7 +93,7 @@ def capture_weights(model: Any, tensors: Tensors) -> dict[str, Any]:
     """Every tensor of the policy, target networks included, and what is learned beside it."""
     log_ent_coef = getattr(model, "log_ent_coef", None)
     return {
-        "policy": tensors.weights(),
+        "policy": tensors.packed("weights/policy", tensors.of_policy(), tensors.weights),
         "log_ent_coef": None if log_ent_coef is None else tensors.view(log_ent_coef),
         "noise": _sde_matrices(model),
     }
@@ -107,14 +128,25 @@ def _sde_matrices(model: Any) -> dict[str, Array] | None:
 
 def capture_optimizers(model: Any, tensors: Tensors) -> dict[str, Any]:
     """State and settings of every optimizer."""
-    found, plain = {}, tensors.plain
-    for path, optimizer in find_optimizers(model):
-        state = optimizer.state_dict()
-        found[path] = {
-            "state": {str(k): {n: plain(v) for n, v in s.items()} for k, s in state["state"].items()},
-            "groups": [{k: plain(v) for k, v in group.items()} for group in state["param_groups"]],
-        }
-    return found
+    return {path: _optimizer(path, optimizer, tensors) for path, optimizer in find_optimizers(model)}
+
+
+def _optimizer(path: str, optimizer: Any, tensors: Tensors) -> dict[str, Any]:
+    values = [value for fields in optimizer.state.values() for value in fields.values()]
+
+    def state() -> dict[str, Any]:
+        found = optimizer.state_dict()["state"]  # parameters by number
+        return {str(k): {n: tensors.plain(v) for n, v in fields.items()} for k, fields in found.items()}
+
+    alike = all(isinstance(value, th.Tensor) for value in values)
+    number = itertools.count()
+    return {
+        "state": tensors.packed(f"optimizer/{path}/state", values, state) if alike else state(),
+        "groups": [
+            {k: [next(number) for _ in v] if k == "params" else tensors.plain(v) for k, v in group.items()}
+            for group in optimizer.param_groups
+        ],
+    }
 
 
 def restore_optimizers(model: Any, saved: dict[str, Any]) -> None:

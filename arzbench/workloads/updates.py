@@ -11,10 +11,9 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch as th
 
-from arzbench.workloads import modelstate
+from arzbench.workloads import codec, modelstate
 from arzbench.workloads.base import StopTraining
 
 #: an update is worth a copy of the weights if the last one took longer than this, in seconds, or if it
@@ -35,8 +34,16 @@ def undone_if_stopped(
 ) -> Iterator[None]:
     """Call `poll` before each so many steps of optimizers; if it raises `StopTraining`, undo the update."""
     optimizers = modelstate.find_optimizers(model)
-    weights = _copied(modelstate.capture_weights(model, tensors))
-    settings = _copied(modelstate.capture_optimizers(model, tensors))
+    live: dict[str, codec.Array] = {}
+    packed = codec.pack(
+        {
+            "weights": modelstate.capture_weights(model, tensors),
+            "optimizers": modelstate.capture_optimizers(model, tensors),
+        },
+        "",
+        live,
+    )
+    arrays = {name: array.copy() for name, array in live.items()}
     random = modelstate.capture_random(model)
     count = model._n_updates
     # its arrays are laid out anew by an update, in arrays of their own
@@ -55,8 +62,9 @@ def undone_if_stopped(
     try:
         yield
     except StopTraining:
-        modelstate.restore_weights(model, weights)
-        modelstate.restore_optimizers(model, settings)
+        before = codec.unpack(packed, arrays)
+        modelstate.restore_weights(model, before["weights"])
+        modelstate.restore_optimizers(model, before["optimizers"])
         modelstate.restore_random(model, random)
         model._n_updates = count
         if rollout:
@@ -65,11 +73,3 @@ def undone_if_stopped(
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_copied(item) for item in value]
-    return value.copy() if isinstance(value, np.ndarray) else value

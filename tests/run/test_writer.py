@@ -112,6 +112,7 @@ def test_what_it_was_killed_in_is_written_here(writer: Writer, tmp_path: Path, a
     assert back.ring is not None
     np.testing.assert_array_equal(back.ring.rows(0, ROWS)["rows"], np.arange(ROWS) + 7)
     assert back.values == full(7).values
+    writer._process.wait(60)
     assert not writer.ready
 
 
