@@ -14,6 +14,7 @@ from arzbench.measure.host import host_info
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "stable_baselines3", "gymnasium", "numpy", "numba")
+GPU_PACKAGES = ("numba-cuda",)
 
 
 def folder(check: str) -> Path:
@@ -21,14 +22,21 @@ def folder(check: str) -> Path:
     return ROOT / "reports" / f"{check}-{host_info().name}-{time.strftime('%Y%m%d', time.gmtime())}"
 
 
-def circumstances(**settings: Any) -> dict[str, Any]:
+def circumstances(device: str = "cpu", /, **settings: Any) -> dict[str, Any]:
     """Machine, versions and settings: cases made under others are not added to."""
-    host = host_info()
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    host = host_info(device)
+    packages = PACKAGES if device == "cpu" else (*PACKAGES, *GPU_PACKAGES)
+    versions = {name: importlib.metadata.version(name) for name in packages}
     return {
         "settings": settings,
         "code": _code(),
-        "host": {"cpu": host.cpu, "cores": host.cores, "system": host.system, "python": host.python},
+        "host": {
+            "cpu": host.cpu,
+            "cores": host.cores,
+            "device": host.device,
+            "system": host.system,
+            "python": host.python,
+        },
         "versions": {"arzbench": __version__, **versions},
     }
 
@@ -85,7 +93,8 @@ def conclude(out: Path, title: str, given: dict[str, Any], counts: dict[str, Any
     ]
     lines += [f"| {name} | {value} |" for name, value in counts.items()]
     versions = ", ".join(f"{k} {v}" for k, v in {"Python": host["python"], **given["versions"]}.items())
-    lines += ["", f"On {host['cpu']}, {host['cores']} cores, {host['system']}; {versions}."]
+    machine = f"{host['cpu']}, {host['cores']} cores, device {host['device']}, {host['system']}"
+    lines += ["", f"On {machine}; {versions}."]
     lines += [f"Commit {body['commit']}, code {given['code']}, settings {json.dumps(given['settings'])}."]
     text = "\n".join([*lines, "Every case is in cases.jsonl.", ""])
     (out / "summary.md").write_text(text)

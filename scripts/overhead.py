@@ -34,7 +34,7 @@ from arzbench.clock import SystemClock
 from arzbench.measure.host import host_info
 from arzbench.run.session import RunRequest, run_job
 from arzbench.study import DQN, PPO, Checkpoints, Study, TrainConfig
-from arzbench.workloads.sb3 import SB3Workload, register_plugins
+from arzbench.workloads.sb3 import SB3Workload, make_env, register_plugins
 
 #: at most this much, where it is promised
 TARGETS = {"dqn-null": 1.03, "ppo-cartpole": 1.01, "dqn-arz": 1.01, "ppo-arz": 1.01}
@@ -93,8 +93,10 @@ class Timed(SB3Workload):
         return training
 
 
-def cases(steps: int, every: int = 1000) -> dict[str, TrainConfig]:
-    common: dict[str, Any] = {"total_timesteps": steps, "checkpoint": Checkpoints(checkpoint_freq=every)}
+def cases(steps: int, every: int = 1000, device: str = "cpu") -> dict[str, TrainConfig]:
+    common: dict[str, Any] = {
+        "total_timesteps": steps, "checkpoint": Checkpoints(checkpoint_freq=every), "device": device,
+    }  # fmt: skip
     dqn: dict[str, Any] = {
         "buffer_size": 50_000, "learning_starts": 1_000, "batch_size": 32, "train_freq": 4,
         "gradient_steps": 1, "exploration_fraction": 0.1,
@@ -110,13 +112,13 @@ def cases(steps: int, every: int = 1000) -> dict[str, TrainConfig]:
 
 
 def bare(config: TrainConfig) -> tuple[float, float]:
-    envs = [Monitor(gym.make(config.env)) for _ in range(config.n_envs)]
+    envs = [Monitor(make_env(config)) for _ in range(config.n_envs)]
     kind = {"dqn": sb3.DQN, "ppo": sb3.PPO}[config.algo]
     model: Any = kind(
         config.policy,
         DummyVecEnv([lambda env=env: env for env in envs]),
         seed=config.seed,
-        device="cpu",
+        device=config.device,
         **config.constructor_arguments(),
     )
     model.set_logger(sb3.common.logger.Logger(None, []))
@@ -179,16 +181,17 @@ def main() -> int:
         "--every", type=int, default=1000, help="steps between checkpoints; 0: one at the end"
     )
     parser.add_argument("--only", help="one case")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the nets and the roads")
     parser.add_argument("--json", type=Path, help="write every pair here")
     parser.add_argument("--dir", type=Path, help="where checkpoints go; the system's temporary folder")
     options = parser.parse_args()
     th.set_num_threads(1)
     gym.register("Null-v0", Null)
     register_plugins()
-    result: dict[str, Any] = {"host": msgspec.to_builtins(host_info()), "steps": options.steps}
+    result: dict[str, Any] = {"host": msgspec.to_builtins(host_info(options.device)), "steps": options.steps}
     kept = True
     print(f"{'case':14s} {'wall':>7s} {'95 % interval':>17s} {'CPU':>7s}   target")
-    for name, config in cases(options.steps, options.every).items():
+    for name, config in cases(options.steps, options.every, options.device).items():
         if options.only not in (None, name):
             continue
         pairs = measure(config, options.pairs, options.dir or Path(tempfile.gettempdir()))

@@ -123,14 +123,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
     parser.add_argument("--times", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the nets and the roads")
     parser.add_argument("--out", type=Path, help="default: reports/sigterm-<host>-<date>")
     options = parser.parse_args()
-    given = evidence.circumstances(times=options.times, seed=options.seed)
+    given = evidence.circumstances(options.device, times=options.times, seed=options.seed)
     out = options.out or evidence.folder("sigterm")
     cases = evidence.Cases(out, given)
     with tempfile.TemporaryDirectory(prefix="sigterm-") as folder:
         work = Path(folder)
-        files = write_studies(work / "studies")
+        files = write_studies(work / "studies", options.device)
         whole = {name: length(work, files, name) for name in TRAINED}
         for number in range(options.times):
             if str(number) not in cases.done:

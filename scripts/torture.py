@@ -244,7 +244,7 @@ def chains(options: argparse.Namespace) -> Iterator[tuple[str, str, str, tuple[A
 
 def go(work: Path, options: argparse.Namespace, cases: evidence.Cases) -> None:
     """All cases that are not there yet, in `--jobs` lanes."""
-    victims.warm_up(victims.write_studies(work / "studies"))
+    victims.warm_up(victims.write_studies(work / "studies", options.device))
     waiting = [t for t in tasks(options) if t[0] not in cases.done]
     endless = (t for t in chains(options) if t[0] not in cases.done)
     wanted = {study for _, study, _, _ in waiting} | (set() if enough(cases, options) else set(SAVING))
@@ -324,10 +324,11 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2, help="at a time")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the nets and the roads")
     parser.add_argument("--out", type=Path, help="default: reports/torture-<host>-<date>")
     options = parser.parse_args()
     asked = {k: getattr(options, k) for k in ("trainings", "commands", "saves", "points", "seed")}
-    given = evidence.circumstances(**asked)
+    given = evidence.circumstances(options.device, **asked)
     out = options.out or evidence.folder("torture")
     cases = evidence.Cases(out, given)
     work = Path(tempfile.mkdtemp(prefix="torture-"))

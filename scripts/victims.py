@@ -35,6 +35,7 @@ n_envs = {n_envs}
 vec_normalize = {normalized}
 total_timesteps = {steps}
 seed = 5
+device = "{device}"
 [hyperparameters]
 {hyperparameters}
 [baseline]
@@ -48,7 +49,9 @@ final_episodes = 1
 checkpoint_freq = {checkpoint_freq}
 keep_last = 2
 """
-_CARTPOLE = {"env": "CartPole-v1", "baseline": "random", "n_envs": 1, "normalized": "false"}
+_CARTPOLE = {
+    "env": "CartPole-v1", "baseline": "random", "n_envs": 1, "normalized": "false", "device": "cpu",
+}  # fmt: skip
 _TRAFFIC = {**_CARTPOLE, "env": "arzbench/TrafficLight-v0", "baseline": "fixed_time"}
 _DQN = {
     "algo": "dqn",
@@ -76,21 +79,26 @@ TRAINED = ("cartpole-dqn", "cartpole-ppo", "traffic-dqn", "traffic-ppo")
 SAVING = ("saves-dqn", "saves-ppo")
 
 
-def write_studies(folder: Path) -> dict[str, Path]:
+def write_studies(folder: Path, device: str) -> dict[str, Path]:
     """The studies as files, for both forms of a session."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, values in STUDIES.items():
-        (folder / f"{name}.toml").write_text(TOML.format(name=name, **values))
+        (folder / f"{name}.toml").write_text(TOML.format(name=name, **{**values, "device": device}))
     return {name: folder / f"{name}.toml" for name in STUDIES}
 
 
 def warm_up(files: dict[str, Path]) -> None:
-    """Import, compile and construct everything once: processes forked from here start in milliseconds."""
+    """Import, compile and construct everything once: processes forked from here start in milliseconds.
+
+    On a GPU import alone: what a process has begun with a GPU, those forked from it cannot go on with.
+    """
     segments.SEGMENT_BYTES = 4096  # small replay buffers have segments too, shared by checkpoints
     workload = SB3Workload(SystemClock())
     workload.load()
     for path in files.values():
         config = load_study(path).trainings[0]
+        if config.device != "cpu":
+            continue
         workload.check(config)
         workload.first_step(config)
 

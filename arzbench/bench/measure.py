@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable
+from importlib.util import find_spec
 
 from arzbench.bench.cases import (
     Case,
@@ -23,7 +24,7 @@ from arzbench.physics.scenario import DTYPES, SCHEMES
 BATCHES = (64, 256)
 NUM_ENVS = 64
 _GPU_BATCHES = (256, 1024, 4096)
-_PACKAGES = ("arzbench", "numpy", "numba", "llvmlite", "gymnasium", "stable-baselines3")
+_PACKAGES = ("arzbench", "numpy", "numba", "llvmlite", "gymnasium", "stable-baselines3", "numba-cuda")
 
 
 def measure(clock: Clock, *, device: str, quick: bool, progress: Callable[[str], None]) -> Bench:
@@ -54,7 +55,7 @@ def measure(clock: Clock, *, device: str, quick: bool, progress: Callable[[str],
         id=f"{host.key}-{now:%Y%m%dT%H%M%SZ}",
         created=now.isoformat(timespec="seconds"),
         host=host,
-        versions={name: importlib.metadata.version(name) for name in _PACKAGES},
+        versions={name: importlib.metadata.version(name) for name in _PACKAGES if _installed(name)},
         took_s=clock.now() - start,
         quick=quick,
         operations={**operations, "source": dict(source_operations())},
@@ -64,6 +65,10 @@ def measure(clock: Clock, *, device: str, quick: bool, progress: Callable[[str],
         ),
         through=through_record(times[-1], NUM_ENVS, steps) if steps else None,
     )
+
+
+def _installed(name: str) -> bool:
+    return find_spec(name.replace("-", "_")) is not None
 
 
 def _peak_cases(clock: Clock, cores: int) -> list[PeakCase]:

@@ -9,6 +9,7 @@ than the rest of the kernel. They are added up decision by decision, which keeps
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -22,6 +23,9 @@ from arzbench.physics.cuda_kernel import ARRIVALS, ORDERS, RATE, RED, block_thre
 from arzbench.physics.cuda_report import REPORT
 from arzbench.physics.detectors import QUEUE_HALF, SEGMENTS
 from arzbench.physics.scenario import CROSSED, LEFT, SCHEMES, Scenario, State
+
+# An environment is a block: few of them are no mistake, and numba-cuda would say so in every training.
+warnings.filterwarnings("ignore", message=".*Grid size .* low occupancy")
 
 
 def init(scenario: Scenario, roads: int) -> State:
