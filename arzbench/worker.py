@@ -53,12 +53,13 @@ class TrialCheckpoints:
         return newest.load(), newest.bytes
 
 
+_DISPATCHERS = {"numba.core.dispatcher": "Dispatcher", "numba.cuda.dispatcher": "CUDADispatcher"}
+
+
 def numba_cache() -> str:
     """What Numba's on-disk cache did in this process; code compiled anew each time is cold."""
-    dispatcher = sys.modules.get("numba.core.dispatcher")
-    if dispatcher is None:
-        return UNUSED
-    stats = [o.stats for o in gc.get_objects() if isinstance(o, dispatcher.Dispatcher)]
+    kinds = tuple(getattr(sys.modules[m], kind) for m, kind in _DISPATCHERS.items() if m in sys.modules)
+    stats = [o.stats for o in gc.get_objects() if isinstance(o, kinds)]
     if any(s.cache_misses for s in stats):
         return COLD
     return WARM if any(s.cache_hits for s in stats) else UNUSED

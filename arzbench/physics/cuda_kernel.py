@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
+from arzbench.physics.cache import source_tag
 from arzbench.physics.cuda_cells import (
     device,
     faces_of,
@@ -55,6 +56,12 @@ ORDERS = ARRIVALS + 4
 _FACE_ROWS = 7
 _SUMS = 6
 _COUNTED = len(COUNTERS)  # a shape must be a constant to the compiler
+
+# All that a kernel is made of.
+_SOURCES = (
+    "cuda_cells", "cuda_kernel", "cuda_report", "detectors", "junction", "model", "reconstruction",
+    "scenario",
+)  # fmt: skip
 
 
 @device
@@ -258,7 +265,8 @@ def shared_bytes(real: Any, n: int, roads: int) -> int:
 def kernel(real: Any, n: int, scheme: int, roads: int) -> Any:
     """Return the kernel for a type, cells of a road, a scheme, and roads of an environment.
 
-    It is launched with as many blocks as environments and `(block_threads(n), roads)` threads.
+    It is launched with as many blocks as environments and `(block_threads(n), roads)` threads. Its machine
+    code is cached on disk.
 
     Raises:
         ValueError: If the roads do not fit a block.
@@ -270,12 +278,15 @@ def kernel(real: Any, n: int, scheme: int, roads: int) -> Any:
             f"threads and {MAX_SHARED} bytes of shared memory; use fewer cells, or the CPU"
         )
 
-    @cuda.jit
+    tag = source_tag(*_SOURCES)
+
+    @cuda.jit(cache=True)
     def advance(
         u: Any, standing: Any, totals: Any, counts: Any, profile: Any, orders: Any, narrowing: Any,
         seen: Any, rows: Any, places: Any, zone: Any, substeps: Any, dt: Any, dx: Any, cfl: Any,
         slack: Any, decay: Any, weights: Any, shares: Any, sight: Any, k: Any,
     ) -> None:  # fmt: skip
+        assert tag  # part of the cache's key
         all_e = cuda.shared.array((roads, FIELDS, width), real)
         right = cuda.shared.array((roads, _FACE_ROWS, threads), real)
         all_flux = cuda.shared.array((roads, FIELDS, faces), real)

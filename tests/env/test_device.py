@@ -118,6 +118,32 @@ def test_an_hour_on_a_gpu_stays_near_that_on_the_cpu(name: str, dtype: str) -> N
     np.testing.assert_allclose(delay[0], delay[1], rtol=1e-6 if dtype == "float64" else 1e-2)
 
 
+STEPS = """
+import hashlib, sys
+import numpy as np
+from arzbench.env.vector import ArzVectorEnv
+from arzbench.worker import numba_cache
+
+env = ArzVectorEnv("arzbench/TrafficLight-v0", 2, device=sys.argv[1], scheme="first_order")
+env.reset(seed=1)
+found = [part for t in range(8) for part in env.step(np.full(2, t // 4))[:2]]
+print(numba_cache(), hashlib.sha256(b"".join(part.tobytes() for part in found)).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
+def test_a_second_process_loads_what_the_first_compiled(tmp_path: Path, device: str) -> None:
+    told = []
+    for _ in range(2):
+        command = [sys.executable, "-c", STEPS, device]
+        folder = {"PYTHONPATH": str(HERE.parent.parent), "NUMBA_CACHE_DIR": str(tmp_path)}
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **folder})
+        assert done.returncode == 0, done.stderr
+        told.append(done.stdout.split())
+    assert [state for state, _ in told] == ["cold", "warm"]
+    assert told[0][1] == told[1][1]
+
+
 @GPU[0]
 @GPU[1]
 def test_bench_measures_a_gpu(tmp_path: Path) -> None:
