@@ -1,7 +1,8 @@
 """Measures `arzbench bench` and writes its tables into docs/guides/bench.md, on an idle machine.
 
-python scripts/bench.py            measure, keep profiles/bench/HOST.json, write the page
-python scripts/bench.py --page     write the page from what is kept
+python scripts/bench.py                  measure, keep profiles/bench/HOST.json, write the page
+python scripts/bench.py --device cuda    the same on a GPU
+python scripts/bench.py --page           write the page from what is kept
 """
 
 import re
@@ -17,22 +18,29 @@ from arzbench.report.render import to_markdown
 from arzbench.report.sheets import host_line
 
 ROOT = Path(__file__).resolve().parent.parent
+KEPT = ROOT / "profiles" / "bench"
 PAGE = ROOT / "docs" / "guides" / "bench.md"
-BLOCK = re.compile(r"(<!-- measured -->\n).*?(<!-- end -->)", re.DOTALL)
+#: a host's tables, by its name
+BLOCK = re.compile(r"(<!-- measured (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def main() -> None:
-    kept = ROOT / "profiles" / "bench" / f"{host_info().key}.json"
-    if "--page" not in sys.argv:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "arzbench", "bench", "--output", str(kept)]
-        subprocess.run(command, check=True)
+def block(found: re.Match[str]) -> str:
+    """The block with the tables of what its host has kept."""
+    kept = KEPT / f"{found[2]}.json"
     bench = store.load(kept, "arzbench/bench", Bench, "bench")
     tables = "\n".join(to_markdown(sheet) for sheet in bench_sheets(bench))
     head = f"{host_line(bench.host)}; {bench.created[:10]}; `{kept.relative_to(ROOT)}`.\n"
+    return f"{found[1]}{head}\n{tables}{found[3]}"
+
+
+def main() -> None:
+    if "--page" not in sys.argv:
+        KEPT.mkdir(parents=True, exist_ok=True)
+        output = ["--output", str(KEPT / f"{host_info().key}.json")]
+        subprocess.run([sys.executable, "-m", "arzbench", "bench", *sys.argv[1:], *output], check=True)
     text = PAGE.read_text(encoding="utf-8")
-    new, count = BLOCK.subn(lambda found: f"{found[1]}{head}\n{tables}{found[2]}", text)
-    assert count == 1, "the page lacks its markers"
+    new, count = BLOCK.subn(block, text)
+    assert count, "the page lacks its markers"
     PAGE.write_text(new, encoding="utf-8")
 
 

@@ -65,10 +65,11 @@ def _engine_row(bench: Bench, speed: Speed) -> tuple[str, ...]:
 
 def _ratios(bench: Bench) -> Iterator[tuple[str, str]]:
     """What decides whether narrower numbers and more threads pay."""
-    most = max((s.roads for s in bench.speeds if s.threads == 1), default=0)
+    least = min((s.threads for s in bench.speeds), default=1)
+    most = max((s.roads for s in bench.speeds if s.threads == least), default=0)
     for scheme in dict.fromkeys(s.scheme for s in bench.speeds):
-        wide = bench.find(scheme=scheme, dtype="float64", roads=most, threads=1)
-        narrow = bench.find(scheme=scheme, dtype="float32", roads=most, threads=1)
+        wide = bench.find(scheme=scheme, dtype="float64", roads=most, threads=least)
+        narrow = bench.find(scheme=scheme, dtype="float32", roads=most, threads=least)
         if wide and narrow:
             yield f"{scheme}, {most} roads: float32 over float64", _ratio(wide.seconds, narrow.seconds)
     for peak in bench.peaks:
