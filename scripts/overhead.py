@@ -7,18 +7,23 @@ Both sides make the same model on the same env and train it for the same steps: 
 run's side is everything `run` does from its first step to the exported model: guard, phases, ledger, a
 durable checkpoint every 1,000 steps and at the end; not the display with its predicted end, nor the watcher
 of stalls. Building, which both do once, is left out of both.
-The order alternates from pair to pair; the interval is a bootstrap of the median.
+The two sides of a pair take turns, 1,000 steps each, half-way between two checkpoints: what disturbs the
+machine for longer than a turn disturbs both. Who waits has its random generators kept and its clock stopped.
+Who comes first alternates from pair to pair; the interval is a bootstrap of the median.
 """
 
 import argparse
+import contextlib
+import ctypes
 import gc
 import json
 import math
+import random
 import statistics
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +32,7 @@ import msgspec
 import numpy as np
 import stable_baselines3 as sb3
 import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -38,6 +44,11 @@ from arzbench.workloads.sb3 import SB3Workload, make_env, register_plugins
 
 #: at most this much, where it is promised
 TARGETS = {"dqn-null": 1.03, "ppo-cartpole": 1.01, "dqn-arz": 1.01, "ppo-arz": 1.01}
+SIDES = ("bare", "run")
+M_ARENA_MAX = -8
+#: steps of a turn
+TURN = 1000
+UPDATE = BaseAlgorithm._update_info_buffer  # called after each step of either side
 
 
 class Null(gym.Env):
@@ -71,22 +82,101 @@ class Quiet:
         return
 
 
-class Timed(SB3Workload):
-    """Notes when a training begins to run and when it is closed."""
+class Turns:
+    """Two sides, each in a thread of its own, of which one goes on while the other waits."""
 
-    wall = cpu = 0.0
+    def __init__(self, first: str) -> None:
+        self.seconds = dict.fromkeys(SIDES, 0.0)
+        self.cpu = dict.fromkeys(SIDES, 0.0)
+        self._turn = {side: threading.Event() for side in SIDES}
+        self._turn[first].set()
+        self._began = self._cpu_began = 0.0
+
+    def start(self) -> None:
+        """Time what comes."""
+        self._began, self._cpu_began = time.perf_counter(), time.process_time()
+
+    def stop(self, side: str) -> None:
+        """Time no longer."""
+        self.seconds[side] += time.perf_counter() - self._began
+        self.cpu[side] += time.process_time() - self._cpu_began
+
+    def wait(self, side: str) -> None:
+        """Until it is the turn of `side`, or the other has ended."""
+        self._turn[side].wait()
+        self._turn[side].clear()
+
+    def give(self, side: str) -> None:
+        """Now it is the other's turn."""
+        self._turn[SIDES[1 - SIDES.index(side)]].set()
+
+    def step(self, side: str, steps: int) -> None:
+        """So many steps are done."""
+        if steps % TURN != TURN // 2 or self.over:
+            return
+        self.stop(side)
+        kept = generators()
+        self.give(side)
+        self.wait(side)
+        restore(kept)
+        self.start()
+
+    over = False  # one of the two has ended
+
+    def end(self, side: str) -> None:
+        """Of a side, come to it as it may."""
+        self.over = True
+        self.give(side)
+
+
+def generators() -> Any:
+    cuda = th.cuda.get_rng_state() if th.cuda.is_available() else None
+    return random.getstate(), np.random.get_state(), th.get_rng_state(), cuda
+
+
+def restore(kept: Any) -> None:
+    random.setstate(kept[0])
+    np.random.set_state(kept[1])
+    th.set_rng_state(kept[2])
+    if kept[3] is not None:
+        th.cuda.set_rng_state(kept[3])
+
+
+class Stopped(SystemClock):
+    """Goes on in the turns of the run's side only."""
+
+    def __init__(self, turns: Turns) -> None:
+        def ticks() -> float:
+            return turns.seconds["run"] + time.perf_counter() - turns._began
+
+        self.ticks = self.now = ticks
+
+
+def count_steps(turns: Turns) -> None:
+    """Tell `turns` of every step of both sides, at the same price."""
+
+    def told(self: Any, infos: Any, dones: Any = None) -> None:
+        UPDATE(self, infos, dones)
+        turns.step("run" if hasattr(self, "watch") else "bare", self.num_timesteps)
+
+    BaseAlgorithm._update_info_buffer = told
+
+
+class Timed(SB3Workload):
+    """Timed from when a training begins to run to when it is closed."""
+
+    turns: Turns
 
     def create(self, *args: Any, **kwargs: Any) -> Any:
         training = super().create(*args, **kwargs)
         run, close = training.run, training.close
 
         def timed_run(control: Any) -> None:
-            self.wall, self.cpu = -time.perf_counter(), -time.process_time()
+            self.turns.start()
             run(control)
 
         def timed_close() -> None:
-            self.wall += time.perf_counter()
-            self.cpu += time.process_time()
+            self.turns.stop("run")
             close()
 
         training.run, training.close = timed_run, timed_close
@@ -111,7 +201,8 @@ def cases(steps: int, every: int = 1000, device: str = "cpu") -> dict[str, Train
     }
 
 
-def bare(config: TrainConfig) -> tuple[float, float]:
+def bare(config: TrainConfig, turns: Turns) -> None:
+    th.set_num_threads(1)  # of this thread
     envs = [Monitor(make_env(config)) for _ in range(config.n_envs)]
     kind = {"dqn": sb3.DQN, "ppo": sb3.PPO}[config.algo]
     model: Any = kind(
@@ -122,15 +213,16 @@ def bare(config: TrainConfig) -> tuple[float, float]:
         **config.constructor_arguments(),
     )
     model.set_logger(sb3.common.logger.Logger(None, []))
-    gc.collect()
-    wall, cpu = time.perf_counter(), time.process_time()
+    turns.start()
     model.learn(config.total_timesteps, log_interval=None)
-    return time.perf_counter() - wall, time.process_time() - cpu
+    turns.stop("bare")
 
 
-def watched(config: TrainConfig, where: Path) -> tuple[float, float]:
-    clock = SystemClock()
+def watched(config: TrainConfig, turns: Turns, where: Path) -> None:
+    clock = Stopped(turns)
+    turns.start()
     workload = Timed(clock)
+    workload.turns = turns
     with tempfile.TemporaryDirectory(dir=where) as folder:
         request = RunRequest(
             study=Study(name="overhead", trainings=(config,)),
@@ -141,26 +233,42 @@ def watched(config: TrainConfig, where: Path) -> tuple[float, float]:
             checkpoint_folder=Path(folder) / "checkpoints",
             session_start=clock.now(),
         )
-        gc.collect()
         outcome = run_job(request, workload, clock, Quiet())
         assert outcome.exit_code == 0, outcome
-    return workload.wall, workload.cpu
+
+
+def pair(config: TrainConfig, first: str, where: Path) -> dict[str, float]:
+    """Seconds of both sides, and of the processor."""
+    turns = Turns(first)
+    count_steps(turns)
+    gc.collect()
+    failed: list[BaseException] = []
+
+    def beside() -> None:
+        turns.wait("bare")
+        try:
+            bare(config, turns)
+        except BaseException as error:
+            failed.append(error)
+        turns.end("bare")
+
+    thread = threading.Thread(target=beside)
+    thread.start()
+    turns.wait("run")
+    try:
+        watched(config, turns, where)
+    finally:
+        turns.end("run")
+        thread.join()
+    if failed:
+        raise failed[0]
+    found = {f"{side}_s": turns.seconds[side] for side in SIDES}
+    return found | {f"{side}_cpu_s": turns.cpu[side] for side in SIDES}
 
 
 def measure(config: TrainConfig, pairs: int, where: Path) -> list[dict[str, float]]:
-    sides: dict[str, Callable[[], tuple[float, float]]] = {
-        "bare": lambda: bare(config),
-        "run": lambda: watched(config, where),
-    }
-    for side in sides.values():
-        side()  # compiled, imported, warm
-    found = []
-    for number in range(pairs):
-        pair: dict[str, float] = {}
-        for name in ("bare", "run") if number % 2 else ("run", "bare"):
-            pair[f"{name}_s"], pair[f"{name}_cpu_s"] = sides[name]()
-        found.append(pair)
-    return found
+    pair(msgspec.structs.replace(config, total_timesteps=2 * TURN), "bare", where)  # compiled, imported, warm
+    return [pair(config, SIDES[number % 2], where) for number in range(pairs)]
 
 
 def median_and_interval(ratios: list[float]) -> tuple[float, float, float]:
@@ -185,6 +293,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write every pair here")
     parser.add_argument("--dir", type=Path, help="where checkpoints go; the system's temporary folder")
     options = parser.parse_args()
+    with contextlib.suppress(AttributeError):  # both threads get their memory in the same way
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
     th.set_num_threads(1)
     gym.register("Null-v0", Null)
     register_plugins()

@@ -34,7 +34,9 @@ UNKNOWN_SAVE_S, UNKNOWN_SAVE_SHARE = 3.0, 0.1
 RECENT, LEAST_SEEN = 512, 20
 #: steps that are not polled for take about so long together, in seconds, are so many at most, and end so
 #: long before the deadline at least
-SEVERAL_S, MOST_STEPS, FAR_S = 0.05, 200, 2.0
+SEVERAL_S, MOST_STEPS, FAR_S = 0.1, 400, 2.0
+#: of those steps one in so many may be of the most costly kind, at least
+LEAST_SHARE = 0.25
 #: weight of the newest observation in the usual cost of a unit
 _WEIGHT = 0.05
 Kind = int | str
@@ -43,10 +45,11 @@ Kind = int | str
 class _Unit:
     """What one kind of unit costs, in seconds: the prior at first, then what is observed."""
 
-    __slots__ = ("hold", "longest", "note", "recent", "second", "seen", "usual")
+    __slots__ = ("hold", "light", "longest", "note", "recent", "second", "seen", "usual")
 
-    def __init__(self, prior_s: float) -> None:
+    def __init__(self, prior_s: float, light: bool) -> None:
         self.usual = prior_s
+        self.light = light  # a step with at most `LIGHT` updates
         self.longest = self.second = 0.0
         self.hold = 0.0  # what past delays make us hold back
         self.seen = 0
@@ -90,6 +93,7 @@ class Guard:
         self._unit: _Unit | None = None
         self._several = False  # steps since the last poll
         self._alone = True  # the step after it is timed by itself
+        self._light_s = 0.0  # what light steps took of late that were timed so
         self._since = clock.now()
         self._rows = self._first_bytes = 0
         self._unknown_save_s = min(UNKNOWN_SAVE_S, UNKNOWN_SAVE_SHARE * quota)
@@ -103,6 +107,7 @@ class Guard:
         self._model = model
         self._units.clear()
         self._unit = None
+        self._light_s = 0.0
         self.expect_save(0)
 
     def poll(self, kind: Kind) -> float:
@@ -124,6 +129,8 @@ class Guard:
             elif unit.seen > 1:
                 unit.note(took)
                 unit.usual += _WEIGHT * (took - unit.usual)
+                if unit.light:
+                    self._light_s += _WEIGHT * (took - self._light_s) if self._light_s else took
                 if took > unit.second:
                     unit.unusual(took, self._cap_s)
             else:
@@ -150,8 +157,8 @@ class Guard:
         if self._alone or self._stop_by - now < FAR_S or unit is None or unit.seen < 2:
             self._alone = False
             return 0
-        light = [u.usual for k, u in self._units.items() if isinstance(k, int) and k <= LIGHT]
-        number = min(MOST_STEPS, int(SEVERAL_S / max([1e-6, *light])))
+        most_s = max([u.usual for u in self._units.values() if u.light], default=0.0)
+        number = min(MOST_STEPS, int(SEVERAL_S / max(1e-6, self._light_s, LEAST_SHARE * most_s)))
         self._several = number > 0
         return number
 
@@ -230,7 +237,7 @@ class Guard:
         return 0.0 if price is None else price.mean_s(size) * (1 + 2 * price.relative_error)
 
     def _new_unit(self, kind: Kind) -> _Unit:
-        unit = self._units[kind] = _Unit(self._prior(kind))
+        unit = self._units[kind] = _Unit(self._prior(kind), isinstance(kind, int) and kind <= LIGHT)
         return unit
 
     def _prior(self, kind: Kind) -> float:

@@ -67,9 +67,10 @@ class Saver:
         if writer is None or pending.watched or not writer.ready:
             return False
         try:
-            self._sent = pending, writer.send(pending.save) - pending.began
+            writer.send(pending.save)
         except OSError:  # no memory that both see
             return False
+        self._sent = pending, pending.store.clock.ticks() - pending.began
         return True
 
     def wait(self) -> Saved:

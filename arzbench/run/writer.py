@@ -1,12 +1,11 @@
 """A process that writes checkpoints: whatever it does costs the training no turn at the interpreter.
 
-It gets a save's numbers in memory that both processes see, and what to make of them as a line of JSON; it
-answers each with a line. It dies with the process it works for, and holds a lock until it has.
+It gets a save in memory that both processes see: what to make of it as JSON, then its numbers. An eventfd tells
+it of each, and it answers with a line. It dies with the process it works for, and holds a lock until it has.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import fcntl
@@ -14,6 +13,7 @@ import mmap
 import os
 import select
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +33,7 @@ from arzbench.run.publish import Save, Segment, write, write_again
 _READY = b"ready\n"
 _PR_SET_PDEATHSIG = 1
 _MOST_PIECES = 1024  # the system takes at once
+_LENGTH = struct.Struct("<Q")  # of the order, before it
 #: name, dtype and shape of arrays, in the order in which their bytes follow one another
 _Outlines = list[tuple[str, str, tuple[int, ...]]]
 
@@ -76,28 +77,27 @@ class Writer:
         Raises:
             OSError: the system gives none.
         """
-        self._clock = SystemClock()
         self._ready = False
-        self._order = b""
         self._memory = os.memfd_create("checkpoint")
+        self._bell = os.eventfd(0)
         known = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, "-P", "-m", __name__, str(self._memory), str(os.getpid())]
+        shared = (self._memory, self._bell)
+        command = [sys.executable, "-P", "-m", __name__, *map(str, shared), str(os.getpid())]
         # a signal for the run, sent to all of its processes, is none for this one
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self._process = subprocess.Popen(
                 [*command, str(folder)],
-                stdin=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                pass_fds=(self._memory,),
+                pass_fds=shared,
                 env={**os.environ, **known},
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._orders, self._from = self._process.stdin, self._process.stdout.fileno()
+        self._from = self._process.stdout.fileno()
 
     @property
     def ready(self) -> bool:
@@ -111,8 +111,8 @@ class Writer:
         """`result` need not wait."""
         return bool(select.select([self._from], [], [], 0)[0])
 
-    def send(self, save: Save) -> float:
-        """Have `save` written; the ticks when it was told, and its arrays may change.
+    def send(self, save: Save) -> None:
+        """Have `save` written; its arrays may change when this returns.
 
         Raises:
             OSError: there is no memory for it, and nothing was told.
@@ -130,12 +130,9 @@ class Writer:
             rows=save.rows,
             remove=[str(path) for path in save.remove],
         )
-        _put(pieces, self._memory)
-        self._order = msgspec.json.encode(order) + b"\n"
-        with contextlib.suppress(OSError):  # it is no more: `result` sees to it
-            self._orders.write(self._order)
-            self._orders.flush()
-        return self._clock.ticks()
+        text = msgspec.json.encode(order)
+        _put([_LENGTH.pack(len(text)), text, *pieces], self._memory)
+        os.eventfd_write(self._bell, 1)
 
     def result(self) -> tuple[Manifest, int, float]:
         """What came of the save: its manifest, the bytes written, and the seconds that it took.
@@ -153,7 +150,7 @@ class Writer:
 
     def _instead(self) -> _Answer:
         self._process.wait()
-        return _perform(self._order, self._memory, write_again)
+        return _perform(self._memory, write_again)
 
     def _line(self) -> bytes:
         """The next line it says; nothing if it has ended."""
@@ -170,6 +167,7 @@ class Writer:
         self._process.kill()
         self._process.communicate()
         os.close(self._memory)
+        os.close(self._bell)
 
 
 def _outlines(arrays: Mapping[str, Array], pieces: list[Any]) -> _Outlines:
@@ -196,6 +194,10 @@ class _Memory:
         self._bytes = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
         self._at = 0
 
+    def order(self) -> _Order:
+        (size,) = _LENGTH.unpack(self.values(_LENGTH.size))
+        return msgspec.json.decode(self.values(size), type=_Order)
+
     def values(self, size: int) -> bytes:
         self._at += size
         return self._bytes[self._at - size : self._at]
@@ -210,12 +212,12 @@ class _Memory:
         return found
 
 
-def _perform(line: bytes, descriptor: int, done: Callable[[Save], tuple[Manifest, int]]) -> _Answer:
+def _perform(descriptor: int, done: Callable[[Save], tuple[Manifest, int]]) -> _Answer:
     clock = SystemClock()
     began = clock.ticks()
     try:
-        order = msgspec.json.decode(line, type=_Order)
         memory = _Memory(descriptor)
+        order = memory.order()
         save = Save(
             path=Path(order.path),
             begun=order.begun,
@@ -236,10 +238,9 @@ def _perform(line: bytes, descriptor: int, done: Callable[[Save], tuple[Manifest
     return _Answer(manifest=manifest, written=written, seconds=clock.ticks() - began)
 
 
-def _serve(descriptor: int, parent: int, folder: Path) -> None:
-    """Until there is nobody to work for."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _serve(descriptor: int, bell: int, parent: int, folder: Path) -> None:
+    """Until it is killed, by who it works for or because that one died."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
     lock = os.open(folder / WRITING, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -247,15 +248,16 @@ def _serve(descriptor: int, parent: int, folder: Path) -> None:
     out = sys.stdout.buffer
     out.write(_READY)
     out.flush()
-    for line in sys.stdin.buffer:
-        out.write(msgspec.json.encode(_perform(line, descriptor, write)) + b"\n")
+    while True:
+        os.eventfd_read(bell)
+        out.write(msgspec.json.encode(_perform(descriptor, write)) + b"\n")
         out.flush()
 
 
 def main(words: Sequence[str]) -> None:
-    """`descriptor of the memory, process worked for, folder of the checkpoints`."""
-    descriptor, parent, folder = words
-    _serve(int(descriptor), int(parent), Path(folder))
+    """`descriptor of the memory, of the eventfd, process worked for, folder of the checkpoints`."""
+    descriptor, bell, parent, folder = words
+    _serve(int(descriptor), int(bell), int(parent), Path(folder))
 
 
 if __name__ == "__main__":

@@ -234,6 +234,8 @@ class SB3Training(TrainingParts, AbstractTraining):
             self.meter.begin_steps(0)
             return
         unasked = min(unasked, self.rule.light_steps(number, timesteps))
+        if timesteps < self.rule.first:  # the first step with updates is another kind of unit
+            unasked = min(unasked, (self.rule.first - timesteps - 1) // self.config.n_envs)
         if self._evaluate_at < math.inf:
             unasked = min(unasked, (int(self._evaluate_at) - timesteps - 1) // self.config.n_envs)
         self.meter.begin_steps(max(0, unasked))
