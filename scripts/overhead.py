@@ -8,7 +8,8 @@ run's side is everything `run` does from its first step to the exported model: g
 durable checkpoint every 1,000 steps and at the end; not the display with its predicted end, nor the watcher
 of stalls. Building, which both do once, is left out of both.
 The two sides of a pair take turns, 1,000 steps each, half-way between two checkpoints: what disturbs the
-machine for longer than a turn disturbs both. Who waits has its random generators kept and its clock stopped.
+machine for longer than a turn disturbs both. Who waits has its random generators and torch's settings kept,
+and its clock stopped.
 Who comes first alternates from pair to pair; the interval is a bootstrap of the median.
 """
 
@@ -35,6 +36,7 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
+from torch.distributions import Distribution
 
 from arzbench.clock import SystemClock
 from arzbench.measure.host import host_info
@@ -115,7 +117,8 @@ class Turns:
         if steps % TURN != TURN // 2 or self.over:
             return
         self.stop(side)
-        kept = generators()
+        kept = common_state()
+        Distribution.set_default_validate_args(True)  # as whoever comes first finds it
         self.give(side)
         self.wait(side)
         restore(kept)
@@ -129,17 +132,21 @@ class Turns:
         self.give(side)
 
 
-def generators() -> Any:
+def common_state() -> Any:
+    """What the two sides would share: random generators, and whether torch checks its distributions."""
     cuda = th.cuda.get_rng_state() if th.cuda.is_available() else None
-    return random.getstate(), np.random.get_state(), th.get_rng_state(), cuda
+    generators = random.getstate(), np.random.get_state(), th.get_rng_state(), cuda
+    return generators, Distribution._validate_args
 
 
 def restore(kept: Any) -> None:
-    random.setstate(kept[0])
-    np.random.set_state(kept[1])
-    th.set_rng_state(kept[2])
-    if kept[3] is not None:
-        th.cuda.set_rng_state(kept[3])
+    (python, numpy, torch, cuda), checks = kept
+    random.setstate(python)
+    np.random.set_state(numpy)
+    th.set_rng_state(torch)
+    if cuda is not None:
+        th.cuda.set_rng_state(cuda)
+    Distribution.set_default_validate_args(checks)
 
 
 class Stopped(SystemClock):

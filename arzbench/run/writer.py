@@ -1,7 +1,8 @@
 """A process that writes checkpoints: whatever it does costs the training no turn at the interpreter.
 
-It gets a save in memory that both processes see: what to make of it as JSON, then its numbers. An eventfd tells
-it of each, and it answers with a line. It dies with the process it works for, and holds a lock until it has.
+It gets a save in memory that both processes see: what to make of it as JSON, then its numbers. An eventfd
+tells it of each, and it answers with a line. It dies with the process it works for, and holds a lock until it
+has.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+from torch import nn
 
 from arzbench.clock import Clock, SystemClock
 from arzbench.errors import StateError, UsageError, unknown
@@ -212,6 +213,20 @@ MODELS: dict[str, tuple[type[Any], tuple[type[Any], ...]]] = {
 NOISES: dict[str, Any] = {"normal": NormalActionNoise, "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise}
 
 
+#: modules that compute the same in training as elsewhere; so do the library's own
+MODELESS = frozenset({
+    nn.Conv2d, nn.ELU, nn.Flatten, nn.GELU, nn.Identity, nn.LeakyReLU, nn.Linear, nn.ModuleDict,
+    nn.ModuleList, nn.ReLU, nn.Sequential, nn.Sigmoid, nn.SiLU, nn.Softplus, nn.Tanh,
+})  # fmt: skip
+
+
+def spare_mode_switches(policy: Any) -> None:
+    """Let `set_training_mode`, called at every step, do nothing where no module would compute otherwise."""
+    kinds = {type(module) for module in policy.modules()}
+    if all(kind in MODELESS or kind.__module__.startswith("stable_baselines3.") for kind in kinds):
+        policy.set_training_mode = lambda mode: None
+
+
 class SB3Workload(AbstractWorkload):
     """Trainings of Stable-Baselines3 on registered Gymnasium envs.
 
@@ -385,6 +400,7 @@ def make_model(config: TrainConfig) -> tuple[Any, Sequence[Any]]:
             env.close()
         raise UsageError(f"{config.algo.upper()} cannot be made as asked: {error}") from error
     model.set_logger(Logger(None, []))  # its own would make a folder
+    spare_mode_switches(model.policy)
     return model, envs
 
 

@@ -21,7 +21,7 @@ from arzbench.workloads.episodes import Episodes, Player, by_policy
 from arzbench.workloads.messages import Messages
 from arzbench.workloads.meter import Meter
 from arzbench.workloads.parts import MAX_LENGTHS, Rollout, TrainingParts
-from arzbench.workloads.soundness import Soundness
+from arzbench.workloads.soundness import Soundness, distributions_unchecked
 
 
 class SB3Training(TrainingParts, AbstractTraining):
@@ -82,6 +82,10 @@ class SB3Training(TrainingParts, AbstractTraining):
         if self.random is not None:
             modelstate.restore_random(self.model, self.random)
             self.random = None
+        with distributions_unchecked():
+            self._go_on()
+
+    def _go_on(self) -> None:
         if self.position in ("final", "done") and self.num_timesteps < self._budget:
             self.position = "train"
             self.episodes.drop()
