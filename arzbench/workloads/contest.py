@@ -25,7 +25,8 @@ from arzbench.records import Phase
 from arzbench.study import TrainConfig
 from arzbench.workloads.base import TrainingState
 from arzbench.workloads.episodes import Choose, Player, by_policy, randomly
-from arzbench.workloads.sb3 import MODELS, SB3Workload, check_actions, make_env, register_plugins
+from arzbench.workloads.plugins import register_plugins
+from arzbench.workloads.sb3 import MODELS, SB3Workload, check_actions, make_env
 
 FIRST_HELD_OUT = 2**33
 

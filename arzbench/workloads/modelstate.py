@@ -9,15 +9,15 @@ from __future__ import annotations
 import itertools
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch as th
 
 from arzbench.errors import StateError
-from arzbench.workloads import codec, envstate
+from arzbench.workloads import envstate
 from arzbench.workloads.base import Ring
+from arzbench.workloads.tensors import Tensors
 
 Array = np.ndarray[Any, Any]
 OPTIMIZERS = ("policy.optimizer", "actor.optimizer", "critic.optimizer", "ent_coef_optimizer")
@@ -34,59 +34,6 @@ SDE_MATRICES = ("exploration_mat", "exploration_matrices")
 LAST = ("_last_obs", "_last_original_obs", "_last_episode_starts")
 #: a rollout buffer's parts that are filled step by step
 ROLLOUT_PARTS = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs")
-
-
-class Tensors:
-    """The tensors of a model as arrays, on a CPU in their own memory; looked for once."""
-
-    def __init__(self, model: Any) -> None:
-        self._fixed = model.device.type == "cpu"
-        #: what the policy's `state_dict` gives: name, and where its tensor is
-        self._places = [(name, *_place(model.policy, name)) for name in model.policy.state_dict()]
-        self._views: dict[int, tuple[th.Tensor, int, Array]] = {}
-        self._packed: dict[str, tuple[list[int], codec.Packed]] = {}
-
-    def packed(self, name: str, tensors: Sequence[th.Tensor], value: Callable[[], Any]) -> Any:
-        """`value()`, which holds these tensors and no more.
-
-        On a CPU it is packed as `name`, once for as long as they stay where they are.
-        """
-        if not self._fixed:
-            return value()
-        places = [tensor.data_ptr() for tensor in tensors]
-        known = self._packed.get(name)
-        if known is None or known[0] != places:
-            arrays: dict[str, Array] = {}
-            known = self._packed[name] = places, codec.Packed(codec.pack(value(), name, arrays), arrays)
-        return known[1]
-
-    def of_policy(self) -> list[th.Tensor]:
-        """Those of the policy's `state_dict`."""
-        return [owner[key] for _, owner, key in self._places]
-
-    def weights(self) -> dict[str, Array]:
-        """What the policy's `state_dict` gives."""
-        return {name: self.view(owner[key]) for name, owner, key in self._places}
-
-    def view(self, tensor: th.Tensor) -> Array:
-        """`tensor` as an array, as long as its memory is where it was."""
-        known = self._views.get(id(tensor))
-        if known is None or known[1] != tensor.data_ptr():
-            array: Array = tensor.detach().cpu().numpy()
-            if not self._fixed:
-                return array
-            known = self._views[id(tensor)] = tensor, tensor.data_ptr(), array
-        return known[2]
-
-    def plain(self, value: Any) -> Any:
-        """An array for a tensor."""
-        return self.view(value) if isinstance(value, th.Tensor) else value
-
-
-def _place(policy: Any, name: str) -> tuple[dict[str, Any], str]:
-    path, _, key = name.rpartition(".")
-    module = policy.get_submodule(path)
-    return (module._parameters if key in module._parameters else module._buffers), key
 
 
 def capture_weights(model: Any, tensors: Tensors) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from stable_baselines3.common.logger import KVWriter, Logger
 
 from arzbench.clock import Clock, SystemClock
 from arzbench.study import AnyConfig, OnPolicyConfig, TrainConfig
-from arzbench.workloads.sb3 import MODELS, make_env, register_plugins
+from arzbench.workloads.plugins import register_plugins
+from arzbench.workloads.sb3 import MODELS, make_env
 
 #: the rule of thumb: time 100 steps, multiply
 FIRST_STEPS = 100

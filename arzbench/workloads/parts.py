@@ -14,6 +14,7 @@ from arzbench.workloads import envstate, modelstate
 from arzbench.workloads.base import LIGHT
 from arzbench.workloads.episodes import Episodes
 from arzbench.workloads.openepisodes import OpenEpisodes
+from arzbench.workloads.tensors import Tensors
 
 #: episode lengths remembered
 MAX_LENGTHS = 1000
@@ -106,7 +107,7 @@ class TrainingParts:
         self.noise: list[Any] = []
         #: what it takes to play open episodes again, where the envs cannot be captured
         self.open_episodes = None if all(map(envstate.capturable, envs)) else OpenEpisodes(model.env, envs)
-        self.tensors = modelstate.Tensors(model)
+        self.tensors = Tensors(model)
         self.resumed = ""  # the tier of the resumption that took place
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import difflib
-import functools
 import importlib
 import importlib.metadata
 import os
@@ -28,7 +27,6 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
-from torch import nn
 
 from arzbench.clock import Clock, SystemClock
 from arzbench.errors import StateError, UsageError, unknown
@@ -37,6 +35,8 @@ from arzbench.study import OWN_ENVS, TrainConfig
 from arzbench.workloads.base import AbstractWorkload, Recorder, TrainingState
 from arzbench.workloads.episodes import Episodes, Player, controlled, randomly
 from arzbench.workloads.meter import Meter
+from arzbench.workloads.plugins import register_plugins
+from arzbench.workloads.spared import spare_mode_switches
 from arzbench.workloads.training import SB3Training
 
 BOX = (spaces.Box,)
@@ -213,20 +213,6 @@ MODELS: dict[str, tuple[type[Any], tuple[type[Any], ...]]] = {
 NOISES: dict[str, Any] = {"normal": NormalActionNoise, "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise}
 
 
-#: modules that compute the same in training as elsewhere; so do the library's own
-MODELESS = frozenset({
-    nn.Conv2d, nn.ELU, nn.Flatten, nn.GELU, nn.Identity, nn.LeakyReLU, nn.Linear, nn.ModuleDict,
-    nn.ModuleList, nn.ReLU, nn.Sequential, nn.Sigmoid, nn.SiLU, nn.Softplus, nn.Tanh,
-})  # fmt: skip
-
-
-def spare_mode_switches(policy: Any) -> None:
-    """Let `set_training_mode`, called at every step, do nothing where no module would compute otherwise."""
-    kinds = {type(module) for module in policy.modules()}
-    if all(kind in MODELESS or kind.__module__.startswith("stable_baselines3.") for kind in kinds):
-        policy.set_training_mode = lambda mode: None
-
-
 class SB3Workload(AbstractWorkload):
     """Trainings of Stable-Baselines3 on registered Gymnasium envs.
 
@@ -306,17 +292,6 @@ class SB3Workload(AbstractWorkload):
         env.reset(seed=config.seed)
         env.step(env.action_space.sample())
         env.close()
-
-
-@functools.cache
-def register_plugins() -> None:
-    """Register the envs of installed packages that declare the entry point `gymnasium.envs`."""
-    importlib.import_module("arzbench.env")  # present without being installed, too
-    for entry in importlib.metadata.entry_points(group="gymnasium.envs"):
-        try:
-            entry.load()()
-        except Exception as error:
-            gymnasium.logger.warn(f"the envs of {entry.value} are not available: {error}")
 
 
 def make_env(config: TrainConfig) -> gymnasium.Env[Any, Any]:

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from torch.distributions import Distribution
 
 from arzbench.errors import DivergedError
 from arzbench.workloads import modelstate
-from arzbench.workloads.modelstate import Tensors
-
-
-@contextlib.contextmanager
-def distributions_unchecked() -> Iterator[None]:
-    """Without torch's own look at the parameters of every distribution, a tenth of a small policy's step."""
-    before = Distribution._validate_args
-    Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        Distribution.set_default_validate_args(before)
+from arzbench.workloads.tensors import Tensors
 
 
 class Soundness:

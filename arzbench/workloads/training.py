@@ -21,7 +21,8 @@ from arzbench.workloads.episodes import Episodes, Player, by_policy
 from arzbench.workloads.messages import Messages
 from arzbench.workloads.meter import Meter
 from arzbench.workloads.parts import MAX_LENGTHS, Rollout, TrainingParts
-from arzbench.workloads.soundness import Soundness, distributions_unchecked
+from arzbench.workloads.soundness import Soundness
+from arzbench.workloads.spared import distributions_unchecked
 
 
 class SB3Training(TrainingParts, AbstractTraining):

@@ -15,6 +15,7 @@ import torch as th
 
 from arzbench.workloads import codec, modelstate
 from arzbench.workloads.base import StopTraining
+from arzbench.workloads.tensors import Tensors
 
 #: an update is worth a copy of the weights if the last one took longer than this, in seconds, or if it
 #: has so many gradient steps; shorter ones are waited for
@@ -30,7 +31,7 @@ flush_denormals: Callable[[bool], bool] = th.set_flush_denormal
 
 @contextlib.contextmanager
 def undone_if_stopped(
-    model: Any, tensors: modelstate.Tensors, poll: Callable[[], None], every: int = 1
+    model: Any, tensors: Tensors, poll: Callable[[], None], every: int = 1
 ) -> Iterator[None]:
     """Call `poll` before each so many steps of optimizers; if it raises `StopTraining`, undo the update."""
     optimizers = modelstate.find_optimizers(model)

@@ -11,7 +11,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 from torch.distributions import Distribution
 
-from arzbench.workloads.sb3 import make_env, spare_mode_switches
+from arzbench.workloads.sb3 import make_env
+from arzbench.workloads.spared import spare_mode_switches
 from tests.workloads.controls import config, start, tidy  # noqa: F401
 from tests.workloads.test_windows import Seldom
 
