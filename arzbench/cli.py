@@ -48,7 +48,8 @@ from arzbench.options import (
 )
 
 _EPILOG = (
-    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 will not fit the quota, 4 stopped with more to do. "
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 will not fit the quota, 4 stopped with more to do, "
+    "5 the same, with no session left. "
     "Start with: arzbench calibrate, then arzbench plan --quota 12h."
 )
 

@@ -35,7 +35,6 @@ import numpy as np
 import stable_baselines3 as sb3
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.distributions import Distribution
@@ -45,7 +44,7 @@ from arzbench.measure.host import host_info
 from arzbench.run.session import RunRequest, run_job
 from arzbench.study import DQN, PPO, Checkpoints, Study, TrainConfig
 from arzbench.workloads.plugins import register_plugins
-from arzbench.workloads.sb3 import SB3Workload, make_env
+from arzbench.workloads.sb3 import Nobody, SB3Workload, make_env
 from arzbench.workloads.spared import spare_mode_switches
 
 #: at most this much, where it is promised
@@ -97,6 +96,7 @@ class Turns:
         self._turn = {side: threading.Event() for side in SIDES}
         self._turn[first].set()
         self._began = self._cpu_began = 0.0
+        self.over = False  # one of the two has ended
 
     def start(self) -> None:
         """Time what comes."""
@@ -127,8 +127,6 @@ class Turns:
         self.wait(side)
         restore(kept)
         self.start()
-
-    over = False  # one of the two has ended
 
     def end(self, side: str) -> None:
         """Of a side, come to it as it may."""
@@ -212,16 +210,6 @@ def cases(steps: int, every: int = 1000, device: str = "cpu") -> dict[str, Train
     }
 
 
-class Nobody(BaseCallback):
-    def _on_step(self) -> bool:
-        return True
-
-    on_step = _on_step
-
-    def update_locals(self, locals_: Any) -> None:
-        return
-
-
 def bare(config: TrainConfig, turns: Turns, spared: bool) -> None:
     th.set_num_threads(1)  # of this thread
     envs = [Monitor(make_env(config)) for _ in range(config.n_envs)]
@@ -244,7 +232,7 @@ def bare(config: TrainConfig, turns: Turns, spared: bool) -> None:
 
 def watched(config: TrainConfig, turns: Turns, where: Path) -> None:
     clock = Stopped(turns)
-    turns.start()
+    turns.start()  # the clock goes; what comes before the training is not counted
     workload = Timed(clock)
     workload.turns = turns
     with tempfile.TemporaryDirectory(dir=where) as folder:

@@ -72,19 +72,18 @@ class Meter:
         self._shares = _Shares()
         self._windows = 0  # that need not be timed inside
         # of the window that is open
-        self._open, self._timed = False, True
+        self._timed = True
         self._began = 0.0
-        self._steps = self._left = 0  # vectorised steps: in all, and to come
+        self._steps = self._left = 0  # vectorised steps: in all (0: none is open), and to come
         self._stepped: list[float] = []  # seconds of each vectorised env step
         self._acted: list[float] = []  # and of each choice of the policy
         self._nested = 0.0  # resets and messages within env steps
         self.updated: list[float] = []  # seconds of each update
-        self._one_choice = 0  # 1: each step begins with one, and those not timed are not counted
+        self._always_chooses = False  # each step begins with a choice: those not timed are not counted
         self._switch: Callable[[], None] = lambda: None
 
     def begin_steps(self, unasked: int) -> None:
         """Open a window at a consistent point: of the next step, and so many more."""
-        self._open = True
         self._steps = self._left = 1 + unasked
         self._timed = unasked < LEAST_UNTIMED or self._windows % TIMED_EVERY == 0 or not self._shares.known
         self._windows += unasked >= LEAST_UNTIMED
@@ -94,47 +93,38 @@ class Meter:
 
     def end_steps(self, gradient_steps: int) -> None:
         """At a consistent point: close the window, if one is open; its updates did so many gradient steps."""
-        if not self._open:
-            return
-        took = self.ticks() - self._began - self._nested - sum(self.updated)
-        steps = self._steps - self._left
+        if self._steps:
+            steps = self._steps - self._left
+            self.add(_ROLLOUT, self.break_off(gradient_steps), steps)
+
+    def break_off(self, gradient_steps: int) -> float:
+        """Record what was noted, be it within a step: what whole steps took beside it is not known then.
+
+        Returns the seconds that nothing was noted for.
+        """
+        steps, updated = self._steps - self._left, sum(self.updated)
+        choices = len(self._acted) if self._timed or not self._always_chooses else steps
+        took = self.ticks() - self._began - self._nested - updated
         if self._timed:
             env, policy = sum(self._stepped) - self._nested, sum(self._acted)
             rest = took - env - policy
             if self._steps > LEAST_UNTIMED:
-                self._shares.note(env, steps, policy, len(self._acted), rest)
+                self._shares.note(env, steps, policy, choices, rest)
         else:
-            env, policy, rest = self._shares.divide(took, steps, self._choices)
-        self._book(env, steps, policy, gradient_steps)
-        self.add(_ROLLOUT, rest, steps)
-
-    def break_off(self, gradient_steps: int) -> None:
-        """Record what was noted, be it within a step: what whole steps took beside it is not known then."""
-        steps = self._steps - self._left
-        if self._timed:
-            env, policy = sum(self._stepped) - self._nested, sum(self._acted)
-        else:
-            took = self.ticks() - self._began - self._nested - sum(self.updated)
-            env, policy, _ = self._shares.divide(took, steps, self._choices)
-        self._book(env, steps, policy, gradient_steps)
-
-    @property
-    def _choices(self) -> int:
-        return len(self._acted) if self._timed or not self._one_choice else self._steps - self._left
-
-    def _book(self, env: float, steps: int, policy: float, gradient_steps: int) -> None:
+            env, policy, rest = self._shares.divide(took, steps, choices)
         if steps:
             self.add(_ENV_STEP, env, self._n_envs * steps)
-        if choices := self._choices:
+        if choices:
             self.add(_POLICY, policy, choices)
         if self.updated:
-            self.add(_UPDATE, sum(self.updated), gradient_steps)
+            self.add(_UPDATE, updated, gradient_steps)
         self._stepped.clear()
         self._acted.clear()
         self.updated.clear()
         self._steps = self._left = 0
-        self._open, self._timed = False, True
+        self._timed = True
         self._switch()
+        return rest
 
     def watch_resets(self, env: Any, ended: Ended) -> None:
         """Time `env.reset` of a Monitor, and tell of the episode that ended before it."""
@@ -173,7 +163,7 @@ class Meter:
         def choose() -> None:
             policy.forward = (timed if self._timed else inner) if self._left else ask
 
-        self._one_choice = 1
+        self._always_chooses = True
         self._watch_steps(vec_env, choose)
 
     def watch_predict(self, model: Any, vec_env: Any, point: Callable[[], None]) -> None:

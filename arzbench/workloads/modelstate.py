@@ -17,7 +17,7 @@ import torch as th
 from arzbench.errors import StateError
 from arzbench.workloads import envstate
 from arzbench.workloads.base import Ring
-from arzbench.workloads.tensors import Tensors
+from arzbench.workloads.tensors import Tensors, array_of
 
 Array = np.ndarray[Any, Any]
 OPTIMIZERS = ("policy.optimizer", "actor.optimizer", "critic.optimizer", "ent_coef_optimizer")
@@ -70,7 +70,9 @@ def _sde_matrices(model: Any) -> dict[str, Array] | None:
     if not getattr(model, "use_sde", False):
         return None
     distribution = _sde_distribution(model)
-    return {name: _array(getattr(distribution, name)) for name in SDE_MATRICES if hasattr(distribution, name)}
+    return {
+        name: array_of(getattr(distribution, name)) for name in SDE_MATRICES if hasattr(distribution, name)
+    }
 
 
 def capture_optimizers(model: Any, tensors: Tensors) -> dict[str, Any]:
@@ -350,11 +352,6 @@ def restore_random(model: Any, saved: dict[str, Any]) -> None:
     if saved["cuda"] is not None and device.type == "cuda":
         th.cuda.set_rng_state(th.from_numpy(saved["cuda"].copy()), device)
     model.action_space._np_random = envstate.make_generator(saved["actions"])
-
-
-def _array(tensor: th.Tensor) -> Array:
-    found: Array = tensor.detach().cpu().numpy()
-    return found
 
 
 def _tensor(value: Any) -> Any:

@@ -44,7 +44,7 @@ DISCRETE = (spaces.Discrete,)
 ANY = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
-class _Nobody(BaseCallback):
+class Nobody(BaseCallback):
     """A callback that does nothing, in less time than the library's own for none."""
 
     def _on_step(self) -> bool:
@@ -62,7 +62,7 @@ class _Watched(BaseAlgorithm):
     watch: SB3Training
 
     def _init_callback(self, callback: Any, progress_bar: bool = False) -> BaseCallback:
-        found = _Nobody()
+        found = Nobody()
         found.init_callback(self)
         return found
 

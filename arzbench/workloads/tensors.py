@@ -47,7 +47,7 @@ class Tensors:
         """`tensor` as an array, as long as its memory is where it was."""
         known = self._views.get(id(tensor))
         if known is None or known[1] != tensor.data_ptr():
-            array: Array = tensor.detach().cpu().numpy()
+            array = array_of(tensor)
             if not self._fixed:
                 return array
             known = self._views[id(tensor)] = tensor, tensor.data_ptr(), array
@@ -56,6 +56,12 @@ class Tensors:
     def plain(self, value: Any) -> Any:
         """An array for a tensor."""
         return self.view(value) if isinstance(value, th.Tensor) else value
+
+
+def array_of(tensor: th.Tensor) -> Array:
+    """`tensor` as an array: on a CPU its own memory, else a copy."""
+    array: Array = tensor.detach().cpu().numpy()
+    return array
 
 
 def _place(policy: Any, name: str) -> tuple[dict[str, Any], str]:
