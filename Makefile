@@ -30,7 +30,7 @@ lint: .venv/.ready
 # The CUDA kernels must compile to PTX: that needs the compiler from the package index, not a GPU. It has
 # an environment of its own because numba-cuda replaces Numba's CUDA in every process.
 check-cuda: .venv-cuda/.ready
-	@.venv-cuda/bin/python -m pytest -q tests/physics/test_cuda.py -k compile
+	@.venv-cuda/bin/python -m pytest -q tests/traffic/physics/test_cuda.py -k compile
 
 torture: .venv/.ready
 	@$(BIN)/python scripts/torture.py $(ARGS)

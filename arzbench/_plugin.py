@@ -31,7 +31,7 @@ class _ThenRegister(importlib.abc.Loader):
         if spec is not None:
             spec.loader = module.__loader__ = self._inner
         self._inner.exec_module(module)
-        from arzbench.env import register_envs
+        from arzbench.traffic.env import register_envs
 
         register_envs()
 
@@ -54,7 +54,7 @@ class _GymnasiumFinder(importlib.abc.MetaPathFinder):
 def install() -> None:
     """Register when gymnasium is imported; at once if it was."""
     if _AFTER in sys.modules:
-        from arzbench.env import register_envs
+        from arzbench.traffic.env import register_envs
 
         register_envs()
     elif not any(isinstance(finder, _GymnasiumFinder) for finder in sys.meta_path):

@@ -195,7 +195,7 @@ def run(
 ) -> None:
     """Train: checkpointed, resumed by itself when started again, landed before the deadline."""
     from arzbench.commands.common import Prices
-    from arzbench.commands.order import RunOptions
+    from arzbench.commands.resolve import RunOptions
     from arzbench.commands.run import run_run
 
     if log_period is not None:

@@ -12,8 +12,8 @@ import msgspec
 
 from arzbench import store
 from arzbench.errors import UsageError, unknown
+from arzbench.predict.spread import PastRun
 from arzbench.records import Calibration, HostInfo, Platform
-from arzbench.spread import PastRun
 from arzbench.study import Study, load_study
 
 #: days after which a machine may have changed: a calibration is then refused unless asked for

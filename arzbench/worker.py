@@ -15,8 +15,8 @@ from arzbench.commands import run
 from arzbench.errors import ArzbenchError, ExitCode, StateError
 from arzbench.measure.burst import COLD, UNUSED, WARM, BurstJob, measure_once
 from arzbench.measure.logcost import measure_sinks
-from arzbench.run.checkpoint import CheckpointStore, Header
-from arzbench.workloads.base import TrainingState
+from arzbench.saves.checkpoints import CheckpointStore, Header
+from arzbench.workload import TrainingState
 
 #: loaded to be measured: what `arzbench run` loads before it trains
 LOADED = (typer, run)
@@ -70,7 +70,7 @@ def run_worker(task: Path, answer: Path) -> int:
 
     A problem of the user's making is written beside `answer` for the parent to show.
     """
-    from arzbench.workloads.sb3 import SB3Workload
+    from arzbench.sb3.workload import SB3Workload
 
     job = msgspec.json.decode(task.read_bytes(), type=BurstJob)
     clock = SystemClock()

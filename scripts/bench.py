@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 from arzbench import store
-from arzbench.bench.record import Bench
 from arzbench.measure.host import host_info
-from arzbench.report.benchsheets import bench_sheets
-from arzbench.report.render import to_markdown
+from arzbench.report.console import to_markdown
 from arzbench.report.sheets import host_line
+from arzbench.traffic.bench.record import Bench
+from arzbench.traffic.bench.sheets import bench_sheets
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "profiles" / "bench"

@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from arzbench.physics import cpu  # noqa: E402
-from arzbench.physics.parameters import PARAMETER_SETS  # noqa: E402
-from arzbench.physics.scenario import LEFT, Scenario  # noqa: E402
-from tests.physics.test_engine import contact_errors  # noqa: E402
-from tests.physics.test_exact import JAM, STILL, problem  # noqa: E402
+from arzbench.traffic.physics import cpu  # noqa: E402
+from arzbench.traffic.physics.parameters import PARAMETER_SETS  # noqa: E402
+from arzbench.traffic.physics.scenario import LEFT, Scenario  # noqa: E402
+from tests.traffic.physics.test_engine import contact_errors  # noqa: E402
+from tests.traffic.physics.test_exact import JAM, STILL, problem  # noqa: E402
 
 PAGES = ROOT / "docs" / "concepts"
 BEGIN, END = "<!-- made by scripts/figures.py -->", "<!-- end -->"

@@ -41,11 +41,11 @@ from torch.distributions import Distribution
 
 from arzbench.clock import SystemClock
 from arzbench.measure.host import host_info
-from arzbench.run.session import RunRequest, run_job
+from arzbench.run.job import RunRequest, run_job
+from arzbench.sb3.plugins import register_plugins
+from arzbench.sb3.skipped_work import spare_mode_switches
+from arzbench.sb3.workload import Nobody, SB3Workload, make_env
 from arzbench.study import DQN, PPO, Checkpoints, Study, TrainConfig
-from arzbench.workloads.plugins import register_plugins
-from arzbench.workloads.sb3 import Nobody, SB3Workload, make_env
-from arzbench.workloads.spared import spare_mode_switches
 
 #: at most this much, where it is promised
 TARGETS = {"dqn-null": 1.03, "ppo-cartpole": 1.01, "dqn-arz": 1.01, "ppo-arz": 1.01}

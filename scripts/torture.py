@@ -37,8 +37,8 @@ import evidence  # noqa: E402
 import victims  # noqa: E402
 from victims import SAVING, TRAINED, Job, Look, Process, Watch  # noqa: E402
 
-from arzbench.run.checkpoint import POINTS  # noqa: E402
-from arzbench.run.lock import await_writer  # noqa: E402
+from arzbench.saves.checkpoints import POINTS  # noqa: E402
+from arzbench.saves.lock import await_writer  # noqa: E402
 
 SHM = Path("/dev/shm")
 COMMAND_S = 4.0  # what the command needs, about, before it trains

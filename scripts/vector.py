@@ -19,8 +19,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from arzbench.env.vector import ArzVectorEnv
 from arzbench.measure.host import host_info
+from arzbench.traffic.env.vector import ArzVectorEnv
 
 GREEN = 4  # decisions: the light changes every minute
 WARM_UP = 40  # decisions until roads carry traffic

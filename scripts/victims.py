@@ -19,12 +19,13 @@ from typing import Any, Self
 
 from arzbench import store
 from arzbench.clock import SystemClock, process_start
-from arzbench.measure.phases import PhaseTotals
-from arzbench.run import ledger, segments, session
-from arzbench.run.checkpoint import CheckpointStore
-from arzbench.run.session import RunRequest, run_job
+from arzbench.measure.phase_times import PhaseTotals
+from arzbench.run import job, ledger
+from arzbench.run.job import RunRequest, run_job
+from arzbench.saves import segments
+from arzbench.saves.checkpoints import CheckpointStore
+from arzbench.sb3.workload import SB3Workload
 from arzbench.study import Study, load_study
-from arzbench.workloads.sb3 import SB3Workload
 
 TOML = """schema = "arzbench/study"
 version = 1
@@ -225,7 +226,7 @@ class Job:
             def store_of_points(*args: Any, **kwargs: Any) -> CheckpointStore:
                 return CheckpointStore(*args, **kwargs, at_point=at_point)
 
-            session.CheckpointStore = store_of_points  # type: ignore[misc,assignment]
+            job.CheckpointStore = store_of_points  # type: ignore[misc,assignment]
         clock = SystemClock()
         request = RunRequest(
             study=self.study,

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from arzbench import cli, profiles
+from arzbench.choose_study import choose_study
 from arzbench.clock import SystemClock
 from arzbench.measure.host import host_info
-from arzbench.settings import choose_study
 from tests import worlds
 
 ROOT = Path(__file__).resolve().parent.parent

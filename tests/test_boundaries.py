@@ -16,8 +16,8 @@ from arzbench.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAINING_PACKAGES = {"torch", "numba", "gymnasium", "stable_baselines3"}
-TRAINING_STACK = ("arzbench.physics", "arzbench.env", "arzbench.workloads.", "arzbench.bench.")
-CONTRACT = {"arzbench.workloads.base", "arzbench.bench.record"}
+TRAINING_STACK = ("arzbench.traffic", "arzbench.sb3")
+CONTRACT = {"arzbench.traffic.bench.record"}
 COMMANDS = [name for name in typer.main.get_command(app).commands if not name.startswith("_")]
 
 # Runs one command, or imports one list of modules, and tells what was loaded by the end.

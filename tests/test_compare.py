@@ -10,7 +10,7 @@ import pytest
 from arzbench import runs
 from arzbench.commands.common import Prices
 from arzbench.commands.run import RunOptions, run_run
-from arzbench.report.contest import PolicyResult, compare, comparison_sheets, relative_difference
+from arzbench.report.comparison import PolicyResult, compare, comparison_sheets, relative_difference
 from tests.calls import call, listing
 
 STUDY = """
@@ -92,7 +92,7 @@ def test_a_model_by_its_file_is_the_run_s(place: Path) -> None:
 def test_a_held_out_episode_is_that_of_the_single_env(place: Path) -> None:
     import gymnasium
 
-    from arzbench.env.controllers import FixedTime
+    from arzbench.traffic.env.controllers import FixedTime
 
     found = as_json("--study light --seeds 2", place)["policies"][0]["values"]["delay [veh h]"]
     env, controller = (

@@ -7,8 +7,8 @@ import pytest
 from arzbench.commands import common
 from arzbench.errors import UsageError
 from arzbench.measure import host
-from arzbench.settings import change_study
 from arzbench.study import Study
+from arzbench.study_changes import change_study
 from tests import worlds
 from tests.calls import call, listing
 
@@ -27,7 +27,7 @@ def study(env: str = OWN, *changes: str) -> Study:
         (("auto", "auto"), OWN, ["device=auto"]),
         (("cuda", "cpu"), OWN, ["device=cuda", "env_kwargs.device=cpu"]),
         (("cpu", "cuda"), OWN, ["env_kwargs.device=cuda"]),
-        (("cpu", "cuda"), f"arzbench.env:{OWN}", ["env_kwargs.device=cuda"]),
+        (("cpu", "cuda"), f"arzbench.traffic.env:{OWN}", ["env_kwargs.device=cuda"]),
         (("cuda",), "CartPole-v1", ["device=cuda"]),
         (("cpu",), "CartPole-v1", ["env_kwargs.device=cuda"]),  # an argument of its own
     ],
@@ -85,8 +85,8 @@ def test_an_unknown_device_of_the_roads_is_told() -> None:
 
 
 def test_the_env_is_made_on_the_device_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    from arzbench.env import device
-    from arzbench.workloads.sb3 import SB3Workload, make_env
+    from arzbench.sb3.workload import SB3Workload, make_env
+    from arzbench.traffic.env import device
 
     SB3Workload().load()
     monkeypatch.setattr(device, "lacking", lambda: "no NVIDIA GPU was found on this machine")

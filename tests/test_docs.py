@@ -13,10 +13,10 @@ import pytest
 import typer.main
 
 from arzbench import records, store, study
-from arzbench.bench import record as bench
 from arzbench.cli import app
 from arzbench.errors import ExitCode
-from arzbench.report import contest
+from arzbench.report import comparison
+from arzbench.traffic.bench import record as bench
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
@@ -141,7 +141,7 @@ WRITTEN = [
     records.Platform, records.Plan, records.CostModel, records.Coefficient, records.Spread, records.Estimate,
     records.TrainSchedule, records.PhaseCount, records.TableRow, records.PlanOption, records.RunRecord,
     records.LedgerEntry, bench.Bench, bench.Peak, bench.Speed, bench.Through,
-    contest.Comparison, contest.PolicyResult, contest.Difference,
+    comparison.Comparison, comparison.PolicyResult, comparison.Difference,
 ]  # fmt: skip
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from arzbench import store
-from arzbench.plan import make_plan
+from arzbench.predict.plan import make_plan
+from arzbench.predict.spread import PastRun
 from arzbench.profiles import find_platform, load_calibration
 from arzbench.records import Calibration, Phase, Plan, Platform, Verdict
-from arzbench.spread import PastRun
 from arzbench.study import DQN, PPO, Study, load_study
-from arzbench.validate.records import Validation
+from arzbench.validate.result import Validation
 from arzbench.validate.scores import overruns
 
 GOLDEN = Path(__file__).resolve().parent / "golden"

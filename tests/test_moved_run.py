@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from arzbench.run.storage import Remote
+from arzbench.saves.remote import Remote
 from tests.calls import call
 from tests.test_road import arzbench, ledger
 from tests.test_run_command import SMALL, budgets

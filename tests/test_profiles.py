@@ -10,8 +10,8 @@ import pytest
 
 from arzbench import profiles, store
 from arzbench.errors import UsageError
+from arzbench.predict.spread import PastRun
 from arzbench.records import HostInfo
-from arzbench.spread import PastRun
 from arzbench.study import load_study
 from tests import worlds
 

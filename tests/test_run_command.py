@@ -8,7 +8,7 @@ import pytest
 
 from arzbench.clock import SystemClock
 from arzbench.commands.common import Prices, find_limits
-from arzbench.commands.order import RunOptions, decide
+from arzbench.commands.resolve import RunOptions, decide
 from tests.calls import calibrated, call
 from tests.test_road import arzbench, ledger
 

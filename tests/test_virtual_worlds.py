@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from arzbench.clock import VirtualClock
-from arzbench.costmodel import fit, models_for
 from arzbench.measure.burst import BurstJob, measure_once
-from arzbench.plan import Planner
+from arzbench.predict.costmodel import fit, models_for
+from arzbench.predict.plan import Planner
+from arzbench.predict.spread import spread_from
 from arzbench.records import CostModel, Phase, StopReason, WorkloadSamples
 from arzbench.run import control
-from arzbench.run.session import RunOutcome
-from arzbench.spread import spread_from
+from arzbench.run.job import RunOutcome
+from arzbench.run.simulated import SyntheticWorkload
 from arzbench.study import A2C, Checkpoints, Evaluation, Study, TrainConfig
-from arzbench.workloads.base import TrainingState
-from arzbench.workloads.synthetic import SyntheticWorkload
+from arzbench.workload import TrainingState
 from tests import worlds
 from tests.measure import doubles
 from tests.run.jobs import dqn, ppo, run

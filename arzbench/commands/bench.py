@@ -15,9 +15,9 @@ from arzbench.commands.common import (
     require_training_stack,
 )
 from arzbench.errors import UsageError, unknown
-from arzbench.report.benchsheets import bench_sheets
-from arzbench.report.render import make_console, say, show
+from arzbench.report.console import make_console, say, show
 from arzbench.report.sheets import host_line
+from arzbench.traffic.bench.sheets import bench_sheets
 from arzbench.units import format_duration
 
 
@@ -36,8 +36,8 @@ def run_bench(*, device: str, quick: bool, output: Path | None, as_json: bool) -
     if output is not None:
         ensure_file(output, "--output")
     console, errors = make_console(), make_console(stderr=True)
-    from arzbench.bench.measure import measure
-    from arzbench.env.device import choose
+    from arzbench.traffic.bench.timing import measure
+    from arzbench.traffic.env.device import choose
 
     try:
         chosen = choose(device)

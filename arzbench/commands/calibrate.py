@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from arzbench import store
+from arzbench.choose_study import DEFAULT_STUDY, choose_study
 from arzbench.clock import SystemClock
 from arzbench.commands.common import on_device, require_training_stack, undone
 from arzbench.measure.calibrate import Worker, calibrate
 from arzbench.profiles import calibrations_folder, save_calibration
-from arzbench.report.live import CalibrationProgress
-from arzbench.report.logsheets import sink_sheets
-from arzbench.report.render import make_console, say, show
+from arzbench.report.console import make_console, say, show
+from arzbench.report.message_sheets import sink_sheets
+from arzbench.report.run_display import CalibrationProgress
 from arzbench.report.sheets import calibration_sheets, host_line, study_line
-from arzbench.settings import DEFAULT_STUDY, choose_study
 from arzbench.units import format_duration, parse_duration
 
 

@@ -14,14 +14,14 @@ from arzbench import runs, store
 from arzbench.clock import SystemClock
 from arzbench.commands.common import ensure_file, require_training_stack
 from arzbench.errors import ExitCode, StateError, UsageError, unknown
-from arzbench.measure.phases import PhaseTotals
+from arzbench.measure.phase_times import PhaseTotals
 from arzbench.records import RunRecord
-from arzbench.report.render import make_console, say, show
+from arzbench.report.console import make_console, say, show
 from arzbench.report.sheets import Sheet
-from arzbench.run.checkpoint import Checkpoint, checkpoint_paths
-from arzbench.run.job import model_file
-from arzbench.run.manifest import Manifest, UnsoundError, read_manifest, verify
-from arzbench.run.storage import Remote, all_manifests
+from arzbench.run.resume import model_file
+from arzbench.saves.checkpoints import Checkpoint, checkpoint_paths
+from arzbench.saves.read import Manifest, UnsoundError, read_manifest, verify
+from arzbench.saves.remote import Remote, all_manifests
 from arzbench.units import format_bytes
 
 ACTIONS = ("ls", "verify", "export")
@@ -246,7 +246,7 @@ def _record(options: CheckpointOptions, manifest: Manifest) -> RunRecord | None:
 
 
 def _write_model(checkpoint: Checkpoint, record: RunRecord, target: Path) -> None:
-    from arzbench.workloads.sb3 import SB3Workload
+    from arzbench.sb3.workload import SB3Workload
 
     config = record.study.trainings[checkpoint.manifest.training]
     training = SB3Workload(SystemClock()).create(config, PhaseTotals(), state=checkpoint.load())

@@ -13,12 +13,12 @@ from arzbench import store
 from arzbench.clock import Clock, boot_time
 from arzbench.errors import UsageError, unknown
 from arzbench.measure.host import devices, gpu_name, host_info, host_of
-from arzbench.plan import LOCAL, make_plan
+from arzbench.predict.plan import LOCAL, make_plan
 from arzbench.profiles import expired, find_platform, named_calibration, newest_calibration, past_runs
 from arzbench.quota import Surroundings, ask_system, detect, ledger_path, session_left, week
 from arzbench.records import Calibration, HostInfo, Plan, Platform
-from arzbench.settings import change_study
 from arzbench.study import Study
+from arzbench.study_changes import change_study
 from arzbench.units import format_duration, parse_duration
 
 #: the quota that is looked up

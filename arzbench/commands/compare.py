@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from arzbench import runs, store
+from arzbench.choose_study import choose_study
 from arzbench.clock import SystemClock
 from arzbench.commands.common import ensure_file, require_training_stack
 from arzbench.errors import UsageError, unknown
 from arzbench.logs.plot import require_matplotlib
-from arzbench.report.contest import Comparison, PolicyResult, compare, comparison_sheets, plot_comparison
-from arzbench.report.render import make_console, say, show
-from arzbench.run.checkpoint import CheckpointStore
-from arzbench.run.job import model_file
-from arzbench.settings import change_study, choose_study
+from arzbench.report.comparison import Comparison, PolicyResult, compare, comparison_sheets, plot_comparison
+from arzbench.report.console import make_console, say, show
+from arzbench.run.resume import model_file
+from arzbench.saves.checkpoints import CheckpointStore
 from arzbench.study import AnyConfig, Study
+from arzbench.study_changes import change_study
 
 _MOST_SEEDS = 10_000  # a batch holds some 30 kB of each
 
@@ -81,7 +82,7 @@ def _comparison(options: CompareOptions) -> Comparison:
     run, study = _asked(options)
     chosen = _chosen(study, options.training)
     first = study.trainings[chosen[0]]
-    from arzbench.workloads.contest import Contest
+    from arzbench.sb3.held_out import Contest
 
     contest = Contest(first, options.seeds, threads=len(os.sched_getaffinity(0)))
     models = list(_models(options, run, study, chosen))
@@ -143,7 +144,7 @@ def _chosen(study: Study, name: str | None) -> list[int]:
 def _models(
     options: CompareOptions, run: runs.Run | None, study: Study, chosen: list[int]
 ) -> Iterator[tuple[str, Any]]:
-    from arzbench.workloads.contest import load_model
+    from arzbench.sb3.held_out import load_model
 
     if run is None:
         assert options.model is not None
@@ -158,7 +159,7 @@ def _models(
 
 def _trained(working: Path, run: runs.Run, index: int, config: AnyConfig) -> Any:
     """The exported model, or what the newest checkpoint holds of it."""
-    from arzbench.workloads.contest import load_model, restore_model
+    from arzbench.sb3.held_out import load_model, restore_model
 
     folder = runs.checkpoints_folder(working, run.record.id)
     exported = folder / model_file(run.record.study, index)

@@ -28,7 +28,7 @@ from arzbench.profiles import (
 )
 from arzbench.quota import detect
 from arzbench.records import HostInfo
-from arzbench.report.render import make_console, say, show
+from arzbench.report.console import make_console, say, show
 from arzbench.report.sheets import Sheet, host_line
 from arzbench.units import format_bytes, format_duration
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from arzbench.choose_study import choose_study
 from arzbench.errors import UsageError
 from arzbench.logs.periodic import AUTO_SHARE, parse_period
 from arzbench.measure.host import host_of
 from arzbench.profiles import newest_calibration
-from arzbench.report.logsheets import auto_period
-from arzbench.settings import choose_study
+from arzbench.report.message_sheets import auto_period
 
 AUTO = "auto"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from arzbench import store
+from arzbench.choose_study import choose_study
 from arzbench.clock import SystemClock
-from arzbench.commands.logsheets import log_lines, log_sheets
 from arzbench.errors import UsageError
 from arzbench.logs.analyze import compare, forecast, read_log
 from arzbench.logs.findings import LogReport, LogReports, Options
@@ -18,11 +18,11 @@ from arzbench.logs.follow import follow
 from arzbench.logs.formats import compile_pattern
 from arzbench.logs.plot import plot, require_matplotlib
 from arzbench.logs.source import open_source
+from arzbench.predict.schedule import count_training, total_env_steps
 from arzbench.profiles import find_platform
 from arzbench.records import EnvFacts
-from arzbench.report.render import make_console, say, show
-from arzbench.schedule import count_training, total_env_steps
-from arzbench.settings import choose_study
+from arzbench.report.console import make_console, say, show
+from arzbench.report.log_sheets import log_lines, log_sheets
 from arzbench.study import Study
 from arzbench.units import format_duration, parse_duration
 

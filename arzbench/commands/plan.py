@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from arzbench import store
+from arzbench.choose_study import DEFAULT_CONFIDENCE, choose_study
 from arzbench.clock import SystemClock
 from arzbench.commands.common import (
     Prices,
@@ -21,13 +22,12 @@ from arzbench.commands.common import (
 )
 from arzbench.commands.platforms import PlatformsAsked, compare_platforms
 from arzbench.errors import UsageError
+from arzbench.predict.whatif import Question, what_ifs
 from arzbench.profiles import names, of_machine
 from arzbench.records import Plan
-from arzbench.report.logsheets import logging_columns
-from arzbench.report.render import make_console, say, show
+from arzbench.report.console import make_console, say, show
+from arzbench.report.message_sheets import logging_columns
 from arzbench.report.sheets import plan_lines, plan_sheets
-from arzbench.settings import DEFAULT_CONFIDENCE, choose_study
-from arzbench.whatif import Question, what_ifs
 
 
 def run_plan(

@@ -11,10 +11,10 @@ from arzbench import store
 from arzbench.clock import Clock
 from arzbench.commands.common import AUTO, Prices, plan_now
 from arzbench.errors import UsageError, WillNotFitError
-from arzbench.plan import whole_estimate
+from arzbench.predict.plan import whole_estimate
 from arzbench.profiles import find_platform
 from arzbench.records import Plan, Platform
-from arzbench.report.render import make_console, say, show
+from arzbench.report.console import make_console, say, show
 from arzbench.report.sheets import Sheet
 from arzbench.study import Study
 from arzbench.units import format_duration, parse_duration

@@ -14,7 +14,7 @@ from arzbench.errors import UsageError
 from arzbench.profiles import find_platform, names
 from arzbench.quota import Week
 from arzbench.records import Platform
-from arzbench.report.render import make_console, show
+from arzbench.report.console import make_console, show
 from arzbench.report.sheets import Sheet
 from arzbench.units import format_duration, parse_duration
 

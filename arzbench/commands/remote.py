@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from arzbench import runs, store
-from arzbench.commands.order import RunOptions, asked_study
+from arzbench.commands.resolve import RunOptions, asked_study
 from arzbench.errors import UsageError
-from arzbench.run.storage import Remote
+from arzbench.saves.remote import Remote
 
 
 def open_remote(options: RunOptions) -> Remote | None:

@@ -10,7 +10,7 @@ import msgspec
 from arzbench import runs, store
 from arzbench.commands.common import ensure_file
 from arzbench.records import Plan
-from arzbench.report.render import make_console, say, show, to_markdown
+from arzbench.report.console import make_console, say, show, to_markdown
 from arzbench.report.summary import head_lines, run_sheets
 from arzbench.run.ledger import Summary
 

@@ -22,25 +22,25 @@ from arzbench.commands.common import (
     require_training_stack,
     undone,
 )
-from arzbench.commands.order import Order, RunOptions, decide, last_budgets
 from arzbench.commands.remote import fetch, open_remote, take_up
 from arzbench.commands.report import write_summary
+from arzbench.commands.resolve import Order, RunOptions, decide, last_budgets
 from arzbench.errors import ExitCode, StateError, UsageError, WillNotFitError
 from arzbench.measure.host import host_of
+from arzbench.predict.remaining import predictor
+from arzbench.predict.spread import training_key
 from arzbench.quota import ledger_path, reserved
 from arzbench.records import Platform, RunRecord, StopReason
-from arzbench.report.live import RunDisplay
-from arzbench.report.render import make_console, say
+from arzbench.report.console import make_console, say
+from arzbench.report.run_display import RunDisplay
 from arzbench.report.sheets import study_line
-from arzbench.run.predictor import predictor
-from arzbench.run.session import RunOutcome, RunRequest, run_job
+from arzbench.run.job import RunOutcome, RunRequest, run_job
 from arzbench.run.signals import starting
-from arzbench.run.storage import Remote
-from arzbench.run.uploads import Uploads
-from arzbench.spread import training_key
+from arzbench.saves.remote import Remote
+from arzbench.saves.uploads import Uploads
 from arzbench.study import Study
 from arzbench.units import format_duration
-from arzbench.workloads.base import StopTraining
+from arzbench.workload import StopTraining
 
 #: where the env's own messages go, beside the ledger
 MESSAGES = "messages.log"
@@ -139,7 +139,7 @@ def _to_resume(options: RunOptions, identity: str) -> runs.Run | None:
 
 def _check(clock: Clock, study: Study) -> None:
     """Raise a `UsageError` if a training cannot be made here, before anything is written."""
-    from arzbench.workloads.sb3 import SB3Workload
+    from arzbench.sb3.workload import SB3Workload
 
     workload = SB3Workload(clock)
     for config in {t.workload_digest(): t for t in study.trainings}.values():
@@ -202,7 +202,7 @@ def _carry_out(
     console: Console,
     uploads: Uploads | None,
 ) -> RunOutcome:
-    from arzbench.workloads.sb3 import SB3Workload
+    from arzbench.sb3.workload import SB3Workload
 
     request = RunRequest(
         study=order.study,

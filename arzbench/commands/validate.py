@@ -19,13 +19,13 @@ from arzbench.commands.validating import Bench
 from arzbench.errors import ExitCode
 from arzbench.measure.host import host_info
 from arzbench.records import HostInfo, Record
-from arzbench.report.render import make_console, say, show, to_markdown
+from arzbench.report.console import make_console, say, show, to_markdown
 from arzbench.report.sheets import Sheet
 from arzbench.report.validatesheets import validation_lines, validation_sheets
-from arzbench.run.lock import LOCK, only_run
+from arzbench.saves.lock import LOCK, only_run
 from arzbench.units import format_duration, parse_duration
 from arzbench.validate.design import choose_pairs, expected_s, make_design
-from arzbench.validate.records import Cell, Design, Outcome, Validation
+from arzbench.validate.result import Cell, Design, Outcome, Validation
 from arzbench.validate.scores import criteria, own_error
 
 #: what a folder of reports/ holds of a validation

@@ -16,19 +16,19 @@ import msgspec
 
 from arzbench import profiles, runs, store
 from arzbench.clock import Clock
-from arzbench.costmodel import Job, phase_seconds
 from arzbench.errors import ExitCode, StateError
-from arzbench.plan import LOCAL, MARGIN_S, make_plan
+from arzbench.predict.costmodel import Job, phase_seconds
+from arzbench.predict.plan import LOCAL, MARGIN_S, make_plan
 from arzbench.records import Calibration, HostInfo, Phase, Plan
 from arzbench.run.ledger import Summary
 from arzbench.study import TrainConfig
 from arzbench.validate.design import UNSIZED, pair_target_s, sized, study_of
-from arzbench.validate.records import Cell, Design, Mark, Outcome, Pair
+from arzbench.validate.result import Cell, Design, Mark, Outcome, Pair
 from arzbench.validate.scores import QUANTILES
 
 ARZBENCH = (sys.executable, "-m", "arzbench")
 NEIGHBOUR = (sys.executable, "-m", "arzbench.validate.neighbour")
-TRIAL = (sys.executable, "-m", "arzbench.workloads.naive")
+TRIAL = (sys.executable, "-m", "arzbench.sb3.naive")
 #: what tells libraries how many threads to use: the neighbour has one
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 #: phases before the first step of learning

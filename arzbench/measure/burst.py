@@ -15,11 +15,11 @@ from typing import Protocol
 import msgspec
 
 from arzbench.clock import Clock, process_start
-from arzbench.measure.phases import PER_STEP, PhaseValues
+from arzbench.measure.phase_times import PER_STEP, PhaseValues
 from arzbench.records import BEFORE_LEARNING, EnvFacts, Phase, PhaseSamples, Record, StopReason
 from arzbench.study import DQN, AnyConfig, Checkpoints, OffPolicyConfig, OnPolicyConfig, TrainConfig
 from arzbench.study import Evaluation as EvaluationSchedule
-from arzbench.workloads.base import (
+from arzbench.workload import (
     AbstractTraining,
     AbstractWorkload,
     Evaluation,

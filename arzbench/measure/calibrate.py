@@ -23,7 +23,7 @@ from arzbench.clock import Clock
 from arzbench.errors import ArzbenchError, StateError, UsageError
 from arzbench.measure.burst import COLD, WARM, BurstJob, BurstResult
 from arzbench.measure.host import host_of
-from arzbench.measure.phases import PER_STEP
+from arzbench.measure.phase_times import PER_STEP
 from arzbench.records import (
     BEFORE_LEARNING,
     Calibration,

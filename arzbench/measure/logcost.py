@@ -17,11 +17,11 @@ from pathlib import Path
 import msgspec
 
 from arzbench.clock import Clock
-from arzbench.measure.phases import PhaseTotals
+from arzbench.measure.phase_times import PhaseTotals
 from arzbench.records import Phase, PhaseSamples, StopReason
 from arzbench.study import Baseline, Checkpoints, OffPolicyConfig, OnPolicyConfig, TrainConfig
 from arzbench.study import Evaluation as EvaluationSchedule
-from arzbench.workloads.base import AbstractTraining, AbstractWorkload, Evaluation, StopTraining
+from arzbench.workload import AbstractTraining, AbstractWorkload, Evaluation, StopTraining
 
 SINKS = ("null", "file", "pipe", "terminal")
 MODES = ("off", "periodic", "every")

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from arzbench.costmodel import fit, phase_seconds, priced, seconds_per_step
+from arzbench.predict.costmodel import fit, phase_seconds, priced, seconds_per_step
+from arzbench.predict.schedule import count_training, total_env_steps
 from arzbench.records import (
     Calibration,
     CostModel,
@@ -19,7 +20,6 @@ from arzbench.records import (
     Verdict,
     WorkloadSamples,
 )
-from arzbench.schedule import count_training, total_env_steps
 from arzbench.study import Study
 from arzbench.units import format_bytes, format_duration
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from arzbench.report.sheets import Sheet, host_line
 from arzbench.units import format_duration
 from arzbench.validate import scores
-from arzbench.validate.records import Outcome, Validation
+from arzbench.validate.result import Outcome, Validation
 
 _WORDS = {True: "passed", False: "FAILED", None: "not measured"}
 

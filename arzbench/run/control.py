@@ -8,16 +8,17 @@ from pathlib import Path
 
 from arzbench import store
 from arzbench.clock import Clock
-from arzbench.measure.phases import PhaseTotals
+from arzbench.measure.phase_times import PhaseTotals
+from arzbench.predict.remaining import Observed, Predict, RunState, merged
 from arzbench.records import Estimate, Phase
-from arzbench.run.checkpoint import CheckpointStore, Header
 from arzbench.run.guard import Guard
-from arzbench.run.journal import Journal
-from arzbench.run.progress import Display, Observed, Predict, Progress, RunState, Speed, merged
-from arzbench.run.saver import Saver
-from arzbench.run.uploads import Uploads
+from arzbench.run.ledger_writer import Journal
+from arzbench.run.progress import Display, Progress, Speed
+from arzbench.saves.checkpoints import CheckpointStore, Header
+from arzbench.saves.saver import Saver
+from arzbench.saves.uploads import Uploads
 from arzbench.study import Study, TrainConfig
-from arzbench.workloads.base import AbstractTraining, Evaluation
+from arzbench.workload import AbstractTraining, Evaluation
 
 #: seconds between two looks of the display, two entries of phases, two predictions
 TICK_S, FLUSH_S, PREDICT_S = 0.2, 5.0, 1.0

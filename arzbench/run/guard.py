@@ -19,7 +19,7 @@ from arzbench.records import Coefficient, CostModel, Phase, StopReason
 from arzbench.run.signals import Signals
 from arzbench.study import TrainConfig
 from arzbench.units import format_duration
-from arzbench.workloads.base import LIGHT, StopTraining
+from arzbench.workload import LIGHT, StopTraining
 
 #: how many times its usual cost a unit or a save may suddenly take
 SURPRISE = 3.0

@@ -1,54 +1,392 @@
-"""A job on disk: the states that earlier sessions left, and the names of its files."""
+"""One session of a job: goes on where the last one ended, and ends before its deadline."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+import contextlib
+import os
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from arzbench import store
 from arzbench.clock import Clock
-from arzbench.errors import StateError
-from arzbench.run.checkpoint import Checkpoint, CheckpointStore
-from arzbench.study import Study
+from arzbench.errors import ArzbenchError, ExitCode, SessionsUsedError, StateError, UsageError
+from arzbench.measure.host import host_of
+from arzbench.predict.remaining import Predict, RunState
+from arzbench.records import CostModel, Phase, Plan, StopReason
+from arzbench.run import ledger
+from arzbench.run.control import Session, TrainingControl
+from arzbench.run.guard import SURPRISE, Guard
+from arzbench.run.ledger_writer import Journal
+from arzbench.run.progress import Display, Progress
+from arzbench.run.resume import ResumePoint, find_resume_point, model_file
+from arzbench.run.signals import Signals
+from arzbench.run.stall import StallWatcher
+from arzbench.saves.checkpoints import Checkpoint, CheckpointStore
+from arzbench.saves.lock import only_run
+from arzbench.saves.saver import Saver
+from arzbench.saves.uploads import UNLIMITED_FLUSH_S, UPLOAD_MOST_S, UPLOAD_SHARE, Uploads
+from arzbench.study import Study, TrainConfig
+from arzbench.workload import TIERS, AbstractTraining, AbstractWorkload, StopTraining
+
+__all__ = ["Display", "Predict", "Progress", "RunOutcome", "RunRequest", "RunState", "run_job"]
+
+EXIT_CODES = {
+    StopReason.FINISHED: ExitCode.OK,
+    StopReason.BUDGET: ExitCode.OK,
+    StopReason.DEADLINE: ExitCode.MORE_TO_DO,
+    StopReason.SIGNAL: ExitCode.MORE_TO_DO,
+    StopReason.FAILED: ExitCode.FAILURE,
+}
 
 
-@dataclass(frozen=True, slots=True)
-class ResumePoint:
-    """What earlier sessions left."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What to run, and where it is kept."""
 
-    newest: Checkpoint | None  # of the whole job
-    by_training: tuple[Checkpoint | None, ...]
-    skipped: Mapping[str, str]  # unsound checkpoints and why
+    study: Study
+    budgets: tuple[int, ...]  # training env steps, per training; 0 leaves one out
+    quota_s: float | None = None  # of this session
+    plan: Plan | None = None
+    run_id: str
+    run_folder: Path  # plan.json, ledger.jsonl, error.txt
+    checkpoint_folder: Path  # checkpoints and exported models
+    session_start: float  # clock.now() when the quota began: at the start of the process
+    max_sessions: int | None = None  # of the run in all
+    sessions: int = 0  # known to have begun, elsewhere too
+    stall_s: float | None = None  # without a step until it is reported; None: never
+    leave_s: float = 0.3  # from the return of `run_job` to the end of the process
+    predict: Predict | None = None
+    uploads: Uploads | None = None  # where checkpoints are copied to
+    save_beside: bool = True  # in a thread or process of its own; not where time is not the machine's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOutcome:
+    """How a session ended. Times in seconds."""
+
+    reason: StopReason
+    detail: str
+    num_timesteps: tuple[int, ...]  # per training, over all sessions
+    elapsed_s: float  # of the job, over all its sessions
+    session_s: float
+    session: int
+    slack_s: float | None  # left of the quota; None without one
+    checkpoint: Path | None  # the newest
+    notes: tuple[str, ...] = ()
+    sessions_left: int | None = None  # that the run may still have; None without a limit
 
     @property
-    def steps(self) -> list[int]:
-        """Training env steps done, per training."""
-        return [0 if c is None else c.manifest.num_timesteps for c in self.by_training]
+    def exit_code(self) -> ExitCode:
+        """What the process tells the shell."""
+        code = EXIT_CODES[self.reason]
+        used_up = code is ExitCode.MORE_TO_DO and self.sessions_left == 0
+        return ExitCode.SESSIONS_USED if used_up else code
 
 
-def find_resume_point(study: Study, folder: Path, clock: Clock) -> ResumePoint:
-    """The newest sound states in `folder`.
+def run_job(request: RunRequest, workload: AbstractWorkload, clock: Clock, display: Display) -> RunOutcome:
+    """Run the trainings of a study to their budgets, or until the deadline or a signal.
+
+    After a deadline or a signal everything is durable when this returns: leave at once (`os._exit`).
 
     Raises:
-        StateError: only damaged ones are there, or they are of another study.
-        UsageError: written by a newer arzbench.
+        UsageError: the workload cannot run here, a folder cannot be written, or a checkpoint is of
+            a newer arzbench. Nothing was written to the run.
+        StateError: another run holds the folder, or no sound checkpoint of this study is left.
+        StopTraining: told to end while the workload was loaded. Nothing was written to the run.
     """
-    checkpoints = CheckpointStore(folder, 1, clock)
-    identity = store.digest(study)
-    newest = checkpoints.newest(identity)
-    if newest is None and checkpoints.skipped:
-        said = "; ".join(f"{name}: {why}" for name, why in checkpoints.skipped.items())
-        raise StateError(
-            f"no sound checkpoint in {folder}: {said}", "restore one, or start anew with --fresh"
+    if len(request.budgets) != len(request.study.trainings):
+        raise UsageError(f"{len(request.budgets)} budgets for {len(request.study.trainings)} trainings")
+    with contextlib.ExitStack() as stack:
+        stack.callback(display.close)
+        signals = stack.enter_context(Signals())
+        store.ensure_writable(request.run_folder)
+        store.ensure_writable(request.checkpoint_folder)
+        stack.enter_context(only_run(request.checkpoint_folder))
+        CheckpointStore(request.checkpoint_folder, 1, clock).clean()
+        resume = find_resume_point(request.study, request.checkpoint_folder, clock)
+        with signals.at_once():
+            versions = workload.load()
+            for config in _to_check(request, resume):
+                workload.check(config)
+        session = _open_session(request, resume, versions, signals, clock, display)
+        stack.callback(session.journal.close)
+        if request.uploads is not None:
+            stack.callback(request.uploads.close)
+        stack.callback(session.saver.close)
+        return _Run(request, workload, resume, session, signals).run()
+
+
+def _to_check(request: RunRequest, resume: ResumePoint) -> list[TrainConfig]:
+    """One training of each kind that will be made anew: a check builds an env and costs seconds."""
+    new = zip(request.study.trainings, request.budgets, resume.by_training, strict=True)
+    kinds = {t.workload_digest(): t for t, budget, found in new if budget and found is None}
+    return list(kinds.values())
+
+
+def _open_session(
+    request: RunRequest,
+    resume: ResumePoint,
+    versions: dict[str, str],
+    signals: Signals,
+    clock: Clock,
+    display: Display,
+) -> Session:
+    start, leave_s = request.session_start, request.leave_s
+    if request.uploads is not None and request.quota_s is not None:
+        leave_s += min(UPLOAD_SHARE * request.quota_s, UPLOAD_MOST_S)
+    guard = Guard(clock, signals, session_start=start, quota_s=request.quota_s, leave_s=leave_s)
+    newest = resume.newest
+    manifest = None if newest is None else newest.manifest
+    journal = Journal(request.run_folder / ledger.FILE, manifest, start, clock, request.sessions)
+    if request.max_sessions is not None and journal.session > request.max_sessions:
+        raise SessionsUsedError(
+            f"run {request.run_id} has had its {request.max_sessions} sessions",
+            f"one more: --max-sessions {journal.session}",
         )
-    by_training = tuple(checkpoints.newest(identity, index) for index in range(len(study.trainings)))
-    return ResumePoint(newest, by_training, dict(checkpoints.skipped))
+    if request.uploads is not None:
+        request.uploads.take(request.run_id, request.budgets, journal.session, clock.wall().isoformat())
+    guard.resumed(journal.saves, 0 if newest is None else newest.bytes)
+    return Session(
+        study=request.study,
+        budgets=request.budgets,
+        start=start,
+        quota_s=request.quota_s,
+        clock=clock,
+        guard=guard,
+        journal=journal,
+        display=display,
+        saver=Saver(request.checkpoint_folder, beside=request.save_beside),
+        predict=request.predict,
+        versions=versions,
+        steps=resume.steps,
+        observed=[journal.observed(index) for index in range(len(request.budgets))],
+        checkpoint=None if newest is None else newest.path,
+        uploads=request.uploads,
+        episode_s=journal.episode_s,
+    )
 
 
-def model_file(study: Study, training: int) -> str:
-    """The name of the file that a training's finished model is exported to."""
-    names = [re.sub(r"[^\w.-]+", "-", t.name).strip(".-") or "training" for t in study.trainings]
-    unique = names.count(names[training]) == 1
-    return f"{names[training]}.zip" if unique else f"{names[training]}-{training + 1}.zip"
+class _Run:
+    """The trainings of a study, in order."""
+
+    def __init__(
+        self,
+        request: RunRequest,
+        workload: AbstractWorkload,
+        resume: ResumePoint,
+        session: Session,
+        signals: Signals,
+    ) -> None:
+        self._request = request
+        self._workload = workload
+        self._resume = resume
+        self._session = session
+        self._signals = signals
+        self._notes: list[str] = []
+        self._compiled = False
+        self._built_s = 0.0  # the longest that making a training took
+
+    def run(self) -> RunOutcome:
+        """All of it, from the session's first entry in the ledger to its last."""
+        self._begin()
+        if self._session.uploads is not None and self._resume.newest is not None:
+            self._session.uploads.offer(self._resume.newest.path)  # a session before may not have got to it
+        trainings, journal = self._request.study.trainings, self._session.journal
+        guard, clock = self._session.guard, self._session.clock
+        watched = (guard, journal, self._request.run_folder, clock, self._request.stall_s)
+        try:
+            with StallWatcher(*watched):  # not while the last upload is waited for
+                for index in range(len(trainings)):
+                    self._train(index)
+            steps = self._session.steps
+            done = all(s >= t.total_timesteps for s, t in zip(steps, trainings, strict=True))
+            reason, detail = (StopReason.FINISHED if done else StopReason.BUDGET), ""
+        except StopTraining as stop:
+            reason, detail = stop.reason, stop.detail
+            if not self._session.worked:
+                detail = f"nothing was done in this session: {detail}"
+            if reason is StopReason.DEADLINE and not self._session.worked and journal.idle_before:
+                # "more to do" would be repeated for ever
+                reason = StopReason.FAILED
+                detail = f"no session of this quota gets further; give it a longer one (--quota). {detail}"
+        except (Exception, SystemExit) as error:  # an env may call sys.exit
+            reason, detail = StopReason.FAILED, _describe(error)
+            text = f"session {journal.session}, step {journal.step}\n\n"
+            text += "".join(traceback.format_exception(error))
+            with contextlib.suppress(StateError):  # a full disk may be the very error
+                store.write_atomic(self._request.run_folder / "error.txt", text.encode())
+        return self._end(reason, detail)
+
+    def _begin(self) -> None:
+        request, journal, newest = self._request, self._session.journal, self._resume.newest
+        first = request.study.trainings[0]
+        host = host_of(first)
+        versions = self._session.versions
+        plan_file = request.run_folder / "plan.json"
+        if request.plan is not None and not plan_file.exists():
+            store.save(plan_file, "arzbench/plan", request.plan)
+        self._notes += [f"skipped {name}: {why}" for name, why in self._resume.skipped.items()]
+        if newest is not None:
+            before = journal.previous_host
+            differs = [] if before is None else host.differs_from(before)
+            known = newest.manifest.versions
+            differs += sorted(k for k in {*known, *versions} if known.get(k) != versions.get(k))
+            if differs:
+                self._notes.append(f"resumed with other {', '.join(differs)}: not bitwise the same")
+        journal.write(
+            "session",
+            {Phase.IMPORT.value: (max(0.0, self._session.clock.now() - request.session_start), 1)},
+            run=request.run_id,
+            study=store.digest(request.study),
+            plan=None if request.plan is None else request.plan.id,
+            budgets=request.budgets,
+            quota_s=request.quota_s,
+            host=msgspec.to_builtins(host),
+            versions=versions,
+            resumed_from=None if newest is None else newest.path.name,
+            tier=None if newest is None else newest.manifest.tier,
+            rewound_to=journal.rewound_to,
+            notes=self._notes,
+        )
+
+    def _train(self, index: int) -> None:
+        """One training to its budget, its final state saved and its model exported."""
+        session, guard = self._session, self._session.guard
+        config, found = self._request.study.trainings[index], self._resume.by_training[index]
+        budget = self._request.budgets[index]
+        model = self._request.checkpoint_folder / model_file(self._request.study, index)
+        done = found is not None and found.manifest.done and found.manifest.num_timesteps >= budget
+        if not budget or (done and model.exists()):
+            return
+        session.journal.training, session.journal.step = index, session.steps[index]
+        guard.begin(config, self._model(config))
+        guard.require(max(guard.cost_of(Phase.BUILD), SURPRISE * self._built_s), f"building {config.name}")
+        if not self._compiled:
+            with self._signals.at_once():
+                self._compile(config)
+        checkpoints = CheckpointStore(
+            self._request.checkpoint_folder,
+            config.checkpoint.keep_last,
+            session.clock,
+            pinned=None if session.uploads is None else session.uploads.pinned,
+        )
+        checkpoints.skipped.update(self._resume.skipped)
+        checkpoints.adopt(found)
+        control = TrainingControl(session, index, checkpoints)
+        control.best = None if found is None else found.manifest.best
+        began = session.clock.now()
+        with self._signals.at_once():
+            training = self._create(control, config, budget, found)
+        self._built_s = max(self._built_s, session.clock.now() - began)
+        control.start(training)
+        aside = model.with_name(f".{model.name}")
+        self._drive(training, control, index, aside, done=done)
+        os.replace(aside, model)
+        store.fsync_directory(model.parent)
+        training.close()
+
+    def _drive(
+        self, training: AbstractTraining, control: TrainingControl, index: int, model: Path, *, done: bool
+    ) -> None:
+        """Run a training unless `done`, and export it to `model` beside its last save. Both are durable."""
+        try:
+            if not done:
+                try:
+                    training.run(control)
+                except StopTraining:
+                    control.flush(training)
+                    control.save(training)
+                    raise
+                control.begin_save(training, done=True)
+            try:
+                name = self._request.study.trainings[index].name
+                # within what is held back for a save
+                self._session.guard.require(0.0, f"exporting {name}")
+                training.export(str(model))
+                with model.open("rb") as file:
+                    os.fsync(file.fileno())  # a next session trusts what bears its final name
+            finally:
+                control.finish_save()
+        except (Exception, SystemExit):
+            with contextlib.suppress(StateError):  # a full disk may be the very error
+                control.finish_save()
+            with contextlib.suppress(StateError):
+                control.flush(training)  # the time was spent; the state may be halfway and is not saved
+            self._session.steps[index] = control.kept_steps
+            raise
+
+    def _create(
+        self, control: TrainingControl, config: TrainConfig, budget: int, found: Checkpoint | None
+    ) -> AbstractTraining:
+        clock, recorder = self._session.clock, control.recorder
+        if found is None:
+            return self._workload.create(config, recorder, budget=budget)
+        began = clock.ticks()
+        training = self._workload.create(config, recorder, budget=budget, state=found.load())
+        # what `create` reported itself (building) is not told twice
+        reported = sum(seconds for seconds, _ in recorder.totals.values())
+        recorder.add(Phase.RESTORE, max(0.0, clock.ticks() - began - reported))
+        tier = training.resumed or found.manifest.tier
+        self._session.journal.write("resumed", tier=tier, said=TIERS[tier], saved_as=found.manifest.tier)
+        if tier == "reset":
+            self._notes.append(f"{config.name} went on from {found.path.name}, {TIERS[tier]}")
+        return training
+
+    def _compile(self, config: TrainConfig) -> None:
+        """Pay for just-in-time compilation before the first training, as a calibration measures it."""
+        self._compiled = True
+        clock = self._session.clock
+        began = clock.ticks()
+        self._workload.first_step(config)
+        self._session.journal.write("phases", {Phase.JIT.value: (clock.ticks() - began, 1)})
+
+    def _model(self, config: TrainConfig) -> CostModel | None:
+        """The plan's prices for a training."""
+        models = () if self._request.plan is None else self._request.plan.models
+        identity = config.workload_digest()
+        return next((m for m in models if m.workload == identity), None)
+
+    def _end(self, reason: StopReason, detail: str) -> RunOutcome:
+        session, journal = self._session, self._session.journal
+        now, most = session.clock.now(), self._request.max_sessions
+        slack = None if session.quota_s is None else session.guard.deadline - now
+        journal.write(
+            "stop",
+            reason=reason.name.lower(),
+            said=reason.value,
+            detail=detail,
+            worked=session.worked,
+            num_timesteps=session.steps,
+            session_s=now - session.start,
+            slack_s=slack,
+            checkpoint=None if session.checkpoint is None else session.checkpoint.name,
+        )
+        journal.sync()
+        if session.uploads is not None:
+            left_s = UPLOAD_MOST_S if reason is StopReason.SIGNAL else UNLIMITED_FLUSH_S
+            if slack is not None:
+                left_s = min(left_s, slack - self._request.leave_s)
+            self._notes += session.uploads.flush(left_s)
+            slack = None if slack is None else session.guard.deadline - session.clock.now()
+        return RunOutcome(
+            reason=reason,
+            detail=detail,
+            num_timesteps=tuple(session.steps),
+            elapsed_s=journal.elapsed_s,
+            session_s=now - session.start,
+            session=journal.session,
+            slack_s=slack,
+            checkpoint=session.checkpoint,
+            notes=tuple(self._notes),
+            sessions_left=None if most is None else most - journal.session,
+        )
+
+
+def _describe(error: BaseException) -> str:
+    """The error in one line, with its hint where it has one."""
+    if isinstance(error, ArzbenchError):
+        return f"{error.message} ({error.hint})" if error.hint else error.message
+    return f"{type(error).__name__}: {error}"

@@ -2,35 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from arzbench.records import Estimate, Phase
-
-#: (seconds, units) per phase
-Observed = Mapping[Phase, tuple[float, int]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunState:
-    """Where a job stands, for predicting its end. One value per training of the study."""
-
-    training: int  # index of the one that runs
-    num_timesteps: tuple[int, ...]
-    observed: tuple[Observed, ...]  # progress of all sessions, lost work left out
-
-
-def merged(before: Observed, now: Observed) -> Observed:
-    """The sum of two observations."""
-    total = dict(before)
-    for phase, (seconds, units) in now.items():
-        s, u = total.get(phase, (0.0, 0))
-        total[phase] = (s + seconds, u + units)
-    return total
-
-
-Predict = Callable[[RunState], Estimate | None]
+from arzbench.records import Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from arzbench.records import StopReason
-from arzbench.workloads.base import StopTraining
+from arzbench.workload import StopTraining
 
 HONOURED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 #: seconds until a stop is raised once more: a compiler, or a call back from C, may drop what is raised in it

@@ -14,7 +14,7 @@ from pathlib import Path
 from arzbench.clock import Clock
 from arzbench.errors import StateError
 from arzbench.run.guard import Guard
-from arzbench.run.journal import Journal
+from arzbench.run.ledger_writer import Journal
 from arzbench.units import format_duration
 
 #: a step is stalled after so many times the P99 of those like it, and not before the floor

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import msgspec
 
-from arzbench.costmodel import Job, fit, startup_seconds
+from arzbench.choose_study import choose_study
 from arzbench.errors import UsageError, unknown
+from arzbench.predict.costmodel import Job, fit, startup_seconds
+from arzbench.predict.schedule import count_training, whole_rollouts
 from arzbench.records import Calibration, Spread
-from arzbench.schedule import count_training, whole_rollouts
-from arzbench.settings import choose_study
 from arzbench.study import Study
 from arzbench.units import format_duration
-from arzbench.validate.records import Design, Pair
+from arzbench.validate.result import Design, Pair
 
 #: every algorithm, classic envs and ours, one env and several
 PAIRS = (

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from arzbench.validate.records import Cell, Outcome, Validation
+from arzbench.validate.result import Cell, Outcome, Validation
 
 #: central intervals: probability -> its two quantiles
 INTERVALS = {0.5: ("0.25", "0.75"), 0.9: ("0.05", "0.95"), 0.95: ("0.025", "0.975"), 0.99: ("0.005", "0.995")}

@@ -7,7 +7,7 @@ import msgspec
 from arzbench import store
 from arzbench.profiles import load_calibration
 from arzbench.records import Calibration, Phase, Plan
-from arzbench.report.logsheets import logging_columns
+from arzbench.report.message_sheets import logging_columns
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 

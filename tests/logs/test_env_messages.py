@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from arzbench.env.base import MESSAGES
-from arzbench.env.traffic import TrafficLightEnv
 from arzbench.logs.periodic import PeriodicLogger
+from arzbench.traffic.env.base import MESSAGES
+from arzbench.traffic.env.traffic import TrafficLightEnv
 
 
 class Plain:

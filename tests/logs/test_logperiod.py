@@ -10,7 +10,7 @@ from arzbench.commands import logperiod
 from arzbench.errors import UsageError
 from arzbench.profiles import load_calibration
 from arzbench.records import Calibration, Phase, PhaseSamples
-from arzbench.report.logsheets import sink_sheets
+from arzbench.report.message_sheets import sink_sheets
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "calibration-1.json"
 

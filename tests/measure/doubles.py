@@ -7,9 +7,9 @@ import msgspec
 
 from arzbench.clock import VirtualClock
 from arzbench.records import Phase
+from arzbench.run.simulated import SyntheticTraining, SyntheticWorkload
 from arzbench.study import OffPolicyConfig, TrainConfig
-from arzbench.workloads.base import AbstractTraining, Evaluation, Recorder, TrainingState
-from arzbench.workloads.synthetic import SyntheticTraining, SyntheticWorkload
+from arzbench.workload import AbstractTraining, Evaluation, Recorder, TrainingState
 
 COSTS = {
     Phase.IMPORT: 2.0,

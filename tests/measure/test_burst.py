@@ -7,7 +7,6 @@ import msgspec
 import pytest
 
 from arzbench.clock import VirtualClock
-from arzbench.costmodel import Job, fit, missing_phases, startup_seconds
 from arzbench.measure.burst import (
     MAX_PROBE_BYTES,
     MODES,
@@ -16,6 +15,8 @@ from arzbench.measure.burst import (
     measure_once,
     short_config,
 )
+from arzbench.predict.costmodel import Job, fit, missing_phases, startup_seconds
+from arzbench.predict.schedule import count_training
 from arzbench.records import (
     BEFORE_LEARNING,
     CostModel,
@@ -25,9 +26,8 @@ from arzbench.records import (
     StopReason,
     WorkloadSamples,
 )
-from arzbench.schedule import count_training
 from arzbench.study import DQN, OffPolicyConfig, OnPolicyConfig, TrainConfig
-from arzbench.workloads.base import (
+from arzbench.workload import (
     StopTraining,
 )
 from tests import worlds

@@ -7,10 +7,10 @@ from typing import Any
 
 from arzbench.clock import Clock, VirtualClock
 from arzbench.records import Coefficient, CostModel, EnvFacts, HostInfo, Phase, Plan, Platform, Spread
+from arzbench.run.job import RunOutcome, RunRequest, run_job
 from arzbench.run.progress import Progress
-from arzbench.run.session import RunOutcome, RunRequest, run_job
+from arzbench.run.simulated import SyntheticWorkload
 from arzbench.study import DQN, PPO, Baseline, Checkpoints, Evaluation, Study
-from arzbench.workloads.synthetic import SyntheticWorkload
 
 #: seconds per unit; sums of these are exact in binary, so that equal histories have equal clocks
 COSTS = {

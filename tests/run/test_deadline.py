@@ -11,9 +11,9 @@ import pytest
 from arzbench.clock import VirtualClock
 from arzbench.records import Phase, StopReason
 from arzbench.run import guard
-from arzbench.run.session import RunOutcome
+from arzbench.run.job import RunOutcome
+from arzbench.run.simulated import SyntheticWorkload
 from arzbench.study import A2C, Checkpoints, Evaluation, Study
-from arzbench.workloads.synthetic import SyntheticWorkload
 from tests.run.jobs import dqn, fingerprints, plan, ppo, run
 
 RUNS = 500

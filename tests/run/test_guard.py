@@ -11,7 +11,7 @@ from arzbench.records import Phase, StopReason
 from arzbench.run import guard as guards
 from arzbench.run.guard import Guard
 from arzbench.run.signals import Signals
-from arzbench.workloads.base import StopTraining
+from arzbench.workload import StopTraining
 from tests.run.jobs import COSTS, dqn, model, ppo
 
 UNTOLD = 0.5 + guards.MARGIN_LEAST_S  # leaving, and the margin of a short quota

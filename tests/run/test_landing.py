@@ -8,9 +8,9 @@ import pytest
 from arzbench.clock import VirtualClock
 from arzbench.records import StopReason
 from arzbench.run import ledger
+from arzbench.run.simulated import SyntheticWorkload
 from arzbench.study import Evaluation
-from arzbench.workloads.base import AbstractTraining
-from arzbench.workloads.synthetic import SyntheticWorkload
+from arzbench.workload import AbstractTraining
 from tests.run.jobs import COSTS, dqn, fingerprints, plan, run, study
 
 SAVE_S, EXPORT_S, LEAVE_S = 0.25, 0.2, 0.3

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from arzbench.clock import VirtualClock
+from arzbench.predict.remaining import predictor, probability_within, remaining
+from arzbench.predict.schedule import count_training
 from arzbench.records import Estimate, Phase
 from arzbench.run import ledger
 from arzbench.run.control import MARKS
-from arzbench.run.predictor import predictor, probability_within, remaining
-from arzbench.run.session import RunState, run_job
-from arzbench.schedule import count_training
-from arzbench.workloads.synthetic import SyntheticWorkload
+from arzbench.run.job import RunState, run_job
+from arzbench.run.simulated import SyntheticWorkload
 from tests.run.jobs import COSTS, Recorded, dqn, plan, request, run, study
 
 

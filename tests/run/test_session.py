@@ -9,14 +9,14 @@ from msgspec import structs
 
 from arzbench.clock import VirtualClock
 from arzbench.errors import ExitCode, StateError, UsageError
+from arzbench.predict.remaining import RunState
+from arzbench.predict.schedule import count_training
 from arzbench.records import Coefficient, EnvFacts, Phase, StopReason
 from arzbench.run import ledger
-from arzbench.run.lock import only_run
-from arzbench.run.progress import RunState
-from arzbench.run.session import run_job
-from arzbench.schedule import count_training
+from arzbench.run.job import run_job
+from arzbench.run.simulated import SyntheticWorkload
+from arzbench.saves.lock import only_run
 from arzbench.study import Baseline, Checkpoints
-from arzbench.workloads.synthetic import SyntheticWorkload
 from tests.run.jobs import COSTS, Recorded, dqn, fingerprints, plan, ppo, request, run, study, until_done
 
 

@@ -14,13 +14,13 @@ from arzbench import store
 from arzbench.clock import SystemClock, VirtualClock
 from arzbench.records import StopReason
 from arzbench.run import ledger
-from arzbench.run.checkpoint import CheckpointStore
 from arzbench.run.signals import Signals, starting
-from arzbench.workloads.base import StopTraining
-from arzbench.workloads.synthetic import SyntheticWorkload
+from arzbench.run.simulated import SyntheticWorkload
+from arzbench.saves.checkpoints import CheckpointStore
+from arzbench.workload import StopTraining
 from tests.run.jobs import fingerprints, run
-from tests.run.states import ROOT
 from tests.run.training import STUDY
+from tests.saves.states import ROOT
 
 PROGRAM = ROOT / "tests" / "run" / "training.py"
 
@@ -90,7 +90,7 @@ def test_a_signal_counts_although_nobody_reads_what_is_said(tmp_path: Path) -> N
 def test_a_run_goes_on_when_nobody_reads_its_lines() -> None:
     program = """
 import sys
-from arzbench.report.render import make_console, say
+from arzbench.report.console import make_console, say
 console = make_console(lasting=True)
 say(console, "first")
 sys.stdin.read()

@@ -9,10 +9,10 @@ from arzbench.clock import SystemClock, VirtualClock
 from arzbench.run import guard as guards
 from arzbench.run import ledger, stall
 from arzbench.run.guard import Guard
-from arzbench.run.journal import Journal
+from arzbench.run.ledger_writer import Journal
 from arzbench.run.signals import Signals
+from arzbench.run.simulated import SyntheticWorkload
 from arzbench.run.stall import StallWatcher
-from arzbench.workloads.synthetic import SyntheticWorkload
 from tests.run.jobs import dqn, request, run, study
 
 

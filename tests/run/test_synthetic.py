@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from arzbench.clock import VirtualClock
-from arzbench.measure.phases import PhaseTotals
+from arzbench.measure.phase_times import PhaseTotals
+from arzbench.predict.schedule import count_training
 from arzbench.records import EnvFacts, Phase, StopReason
-from arzbench.schedule import count_training
+from arzbench.run.simulated import SyntheticWorkload
 from arzbench.study import A2C, SAC, TD3, Baseline, Evaluation
-from arzbench.workloads.base import StopTraining
-from arzbench.workloads.synthetic import SyntheticWorkload
+from arzbench.workload import StopTraining
 from tests.run.jobs import COSTS, dqn, ppo
 
 

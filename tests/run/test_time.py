@@ -12,7 +12,7 @@ from arzbench import clock as clocks
 from arzbench.clock import SystemClock, VirtualClock
 from arzbench.records import StopReason
 from arzbench.run import ledger
-from arzbench.workloads.synthetic import SyntheticWorkload
+from arzbench.run.simulated import SyntheticWorkload
 from tests.run.jobs import COSTS, fingerprints, run, study
 from tests.run.test_signals import resume, start
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from arzbench.clock import SystemClock, process_start
 from arzbench.records import Phase
+from arzbench.run.job import RunRequest, run_job
 from arzbench.run.progress import Progress
-from arzbench.run.session import RunRequest, run_job
+from arzbench.run.simulated import SyntheticWorkload
 from arzbench.study import DQN, Checkpoints, Evaluation, Study
-from arzbench.workloads.synthetic import SyntheticWorkload
 
 STUDY = Study(
     name="real-time",

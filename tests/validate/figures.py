@@ -3,7 +3,7 @@
 from typing import Any
 
 from arzbench.validate.design import PAIRS, make_design
-from arzbench.validate.records import Cell, Mark, Outcome, Pair, Validation
+from arzbench.validate.result import Cell, Mark, Outcome, Pair, Validation
 from arzbench.validate.scores import QUANTILES
 from tests import worlds
 

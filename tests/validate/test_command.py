@@ -21,9 +21,9 @@ from arzbench.commands.validating import Bench
 from arzbench.errors import StateError, UsageError
 from arzbench.measure.host import host_info
 from arzbench.options import parse_share
-from arzbench.plan import MARGIN_S
+from arzbench.predict.plan import MARGIN_S
 from arzbench.validate.design import PAIRS, make_design, study_of
-from arzbench.validate.records import Cell, Outcome, Pair, Validation
+from arzbench.validate.result import Cell, Outcome, Pair, Validation
 from tests import worlds
 from tests.validate.figures import cell, outcome
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from arzbench.costmodel import Job, fit
 from arzbench.errors import UsageError
-from arzbench.schedule import count_training
-from arzbench.spread import spread_from
+from arzbench.predict.costmodel import Job, fit
+from arzbench.predict.schedule import count_training
+from arzbench.predict.spread import spread_from
 from arzbench.study import ALGORITHMS
 from arzbench.validate.design import (
     LEAST_S,

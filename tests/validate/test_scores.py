@@ -2,7 +2,7 @@
 
 import pytest
 
-from arzbench.report.render import to_markdown
+from arzbench.report.console import to_markdown
 from arzbench.report.validatesheets import validation_lines, validation_sheets
 from arzbench.validate import scores
 from tests.validate.figures import cell, mark, outcome, validation

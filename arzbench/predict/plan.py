@@ -1,0 +1,368 @@
+"""Planning: what a quota holds, and the three ways to spend it."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+
+import msgspec
+
+from arzbench import store
+from arzbench.errors import UsageError, WillNotFitError
+from arzbench.predict.costmodel import STARTUP, Job, fit, missing_phases, models_for, startup_seconds
+from arzbench.predict.schedule import budgets_for, count_training, total_env_steps
+from arzbench.predict.spread import PastRun, spread_from, training_key
+from arzbench.records import (
+    Calibration,
+    CostModel,
+    Estimate,
+    HostInfo,
+    Phase,
+    Plan,
+    PlanOption,
+    Platform,
+    Spread,
+    TableRow,
+    TrainSchedule,
+    Verdict,
+)
+from arzbench.study import Study, TrainConfig
+from arzbench.units import format_duration
+
+#: the sizes everybody asks for
+STEPS = (100, 1_000, 5_000, 8_000, 24_000, 100_000)
+#: what a session keeps free before its deadline beside the last save (run/guard.py)
+MARGIN_S = 1.0
+MAX_SESSIONS = 1000
+#: the platform that is this machine itself
+LOCAL = "local"
+_LARGEST = 1e12
+
+
+class Planner:
+    """One study, its prices and a quota; answers every question a plan asks."""
+
+    def __init__(
+        self,
+        study: Study,
+        models: Sequence[CostModel],
+        spread: Spread,
+        quota_s: float | None,
+        confidence: float,
+        *,
+        cold: bool,
+        partial: bool = False,
+    ) -> None:
+        """`partial`: a phase without samples counts as nothing (an imported calibration)."""
+        self.study = study
+        self.models = list(models)
+        self.spread = spread
+        self.quota_s = quota_s
+        self.confidence = confidence
+        self.cold = cold
+        self.partial = partial
+
+    def schedules(self, budgets: Sequence[int]) -> list[TrainSchedule]:
+        """The counted schedule of each training under its budget."""
+        return [
+            count_training(config, model.facts, budget=budget, state_bytes=model.state_bytes)
+            for config, model, budget in zip(self.study.trainings, self.models, budgets, strict=True)
+        ]
+
+    def job(self, budgets: Sequence[int], sessions: int = 1) -> Job:
+        """The wall time of the study under `budgets`; a budget of 0 leaves a training out."""
+        schedules = self.schedules(budgets)
+        parts = [(m, s) for m, s, b in zip(self.models, schedules, budgets, strict=True) if b]
+        return Job(parts, self.spread, sessions=sessions, cold=self.cold, partial=self.partial)
+
+    def unmeasured(self) -> list[Phase]:
+        """Phases of the whole study and its sessions that have no price."""
+        pairs = zip(self.models, self.schedules(self.full), strict=True)
+        found = {phase for model, schedule in pairs for phase in missing_phases(model, schedule)}
+        found |= {p for p in (*STARTUP, Phase.RESTORE) if self.models[0].get(p) is None}
+        return [phase for phase in Phase if phase in found]
+
+    @property
+    def full(self) -> tuple[int, ...]:
+        """The study's own budgets."""
+        return tuple(t.total_timesteps for t in self.study.trainings)
+
+    def usable_s(self) -> float:
+        """The quota less what a session keeps free at its end."""
+        assert self.quota_s is not None
+        return self.quota_s - MARGIN_S
+
+    def fits(self, budgets: Sequence[int], confidence: float) -> bool:
+        """Whether the job ends within the quota with `confidence`."""
+        return any(budgets) and self.job(budgets).quantile(confidence) <= self.usable_s()
+
+    def largest(self, confidence: float) -> tuple[int, ...] | None:
+        """The largest budgets that fit, in whole rollouts; None when not one rollout does.
+
+        Several trainings shrink and grow together, in the proportion the study gives them.
+        """
+        low = high = self._smallest()
+        if not self.fits(budgets_for(self.study, low), confidence):
+            return None
+        while high < _LARGEST and self.fits(budgets_for(self.study, high), confidence):
+            low, high = high, high * 4
+        while low < (middle := (low + high) / 2) < high:
+            budgets = budgets_for(self.study, middle)
+            if budgets == budgets_for(self.study, high):
+                high = middle
+            elif budgets == budgets_for(self.study, low) or self.fits(budgets, confidence):
+                low = middle
+            else:
+                high = middle
+        return budgets_for(self.study, low)
+
+    @property
+    def least(self) -> tuple[int, ...]:
+        """The smallest budgets: at least one rollout of every training."""
+        return budgets_for(self.study, self._smallest())
+
+    def _smallest(self) -> float:
+        return max(t.rollout_steps / t.total_timesteps for t in self.study.trainings)
+
+    def sessions(self, budgets: Sequence[int], confidence: float) -> int | None:
+        """Sessions of the quota that the job takes, resuming included; None beyond MAX_SESSIONS."""
+        count = 1
+        while count <= MAX_SESSIONS:
+            needed = self.job(budgets, count).quantile(confidence)
+            if needed <= count * self.usable_s():
+                return count
+            count = max(count + 1, min(int(needed // max(self.usable_s(), 1e-9)), MAX_SESSIONS))
+        return None
+
+    def verdict(self, probability: float) -> Verdict:
+        """In the words of the table."""
+        if probability >= self.confidence:
+            return Verdict.FITS
+        return Verdict.AT_RISK if probability >= 0.5 else Verdict.TIMES_OUT
+
+    def judge(self, job: Job) -> tuple[float | None, Verdict | None]:
+        """Probability of ending within the quota, and what to call it."""
+        if self.quota_s is None:
+            return None, None
+        probability = job.probability(self.usable_s())
+        return probability, self.verdict(probability)
+
+
+def make_plan(
+    study: Study,
+    calibration: Calibration,
+    calibration_path: str,
+    platform: Platform,
+    *,
+    host: HostInfo,
+    past: Sequence[PastRun],
+    quota_s: float | None,
+    confidence: float,
+    created: datetime.datetime,
+    command: str,
+    named: bool = False,
+) -> Plan:
+    """The plan of `study` on `platform`; `command` is what runs it.
+
+    `named`: the calibration was asked for by its name, and its machine is the one planned for.
+
+    Raises:
+        UsageError: a confidence outside (0, 1), a workload or phase that was not measured.
+        WillNotFitError: the quota is shorter than start-up, one rollout and a save.
+    """
+    if not 0.5 <= confidence < 1:
+        raise UsageError(f"--confidence {confidence} is not in [0.5, 1)", "use for example 0.95")
+    fitted = fit_all(study, calibration)
+    models = models_for(study, fitted)
+    foreign = calibration.host.differs_from(host)
+    spread = spread_from(
+        past,
+        training=training_key(study),
+        calibration=calibration.id,
+        foreign=bool(foreign),
+        named=calibration.host.name if named else "",
+    )
+    partial = bool(calibration.imported)
+    planner = Planner(
+        study, models, spread, quota_s, confidence, cold=platform.fresh_machine, partial=partial
+    )
+    safe = None
+    if quota_s is not None:
+        safe = planner.largest(confidence)
+        if safe is None:
+            raise _too_short(planner)
+    return Plan(
+        id=f"{study.name}-{created:%Y%m%dT%H%M%SZ}",
+        created=created.isoformat(timespec="seconds"),
+        study=study,
+        study_digest=store.digest(study),
+        calibration_id=calibration.id,
+        calibration_path=calibration_path,
+        calibration_digest=store.digest(calibration),
+        host=calibration.host,
+        foreign=tuple(foreign),
+        platform=platform,
+        quota_s=quota_s,
+        confidence=confidence,
+        models=tuple(fitted.values()),
+        spread=spread,
+        schedules=tuple(planner.schedules(planner.full)),
+        rows=tuple(_rows(planner)),
+        safe_timesteps=sum(safe) if safe else None,
+        options=tuple(_options(planner, safe, command)),
+        warnings=tuple(_warnings(planner, calibration, platform)),
+    )
+
+
+def fit_all(study: Study, calibration: Calibration) -> dict[str, CostModel]:
+    """Prices of every workload measured, under the logging that `study` asks for."""
+    modes = {t.workload_digest(): t.logging.mode for t in reversed(study.trainings)}
+    return {w.workload: fit(w, modes.get(w.workload)) for w in calibration.workloads}
+
+
+def _too_short(planner: Planner) -> WillNotFitError:
+    assert planner.quota_s is not None
+    needed = planner.job(planner.least).quantile(planner.confidence) + MARGIN_S
+    startup = startup_seconds(planner.models[0], cold=planner.cold)
+    return WillNotFitError(
+        f"a quota of {format_duration(planner.quota_s)} is too short for one cycle: start-up, "
+        f"one rollout per training, its evaluations and a save need {format_duration(needed)} "
+        f"at {planner.confidence:.0%} (start-up alone {format_duration(startup)})",
+        f"give at least --quota {int(needed) + 1}s",
+    )
+
+
+def _rows(planner: Planner) -> list[TableRow]:
+    """The table: usual sizes of the study's first training, then the whole study."""
+    first = msgspec.structs.replace(planner.study, trainings=planner.study.trainings[:1])
+    config = planner.study.trainings[0]
+    single = Planner(
+        first,
+        planner.models[:1],
+        planner.spread,
+        planner.quota_s,
+        planner.confidence,
+        cold=planner.cold,
+        partial=planner.partial,
+    )
+    rows = [_row(single, f"{steps:,}", (steps,), _length_notes(config, planner.models[0])) for steps in STEPS]
+    notes = [
+        n for c, m in zip(planner.study.trainings, planner.models, strict=True) for n in _length_notes(c, m)
+    ]
+    rows.append(_row(planner, f"study {planner.study.name}", planner.full, sorted(set(notes))))
+    return rows
+
+
+def _row(planner: Planner, label: str, budgets: Sequence[int], notes: Sequence[str]) -> TableRow:
+    schedules = planner.schedules(budgets)
+    job = planner.job(budgets)
+    probability, verdict = planner.judge(job)
+    return TableRow(
+        label=label,
+        total_timesteps=sum(s.total_timesteps for s in schedules),
+        hidden_steps=_hidden(schedules),
+        estimate=job.estimate(notes),
+        probability=probability,
+        verdict=verdict,
+    )
+
+
+def _hidden(schedules: Sequence[TrainSchedule]) -> tuple[float, float]:
+    low, high = total_env_steps(schedules)
+    trained = sum(s.total_timesteps for s in schedules)
+    return low - trained, high - trained
+
+
+def _length_notes(config: TrainConfig, model: CostModel) -> list[str]:
+    """What is said when an evaluation episode's length is only known within bounds."""
+    length, bound = model.facts.eval_length()
+    schedule = count_training(config, model.facts)
+    if bound <= length * 1.001 or not schedule.get(Phase.EVAL_STEP).count:
+        return []
+    return [
+        f"evaluation episodes took {length:.0f} steps when calibrated and may take {bound:.0f} "
+        "as the policy learns: both are counted"
+    ]
+
+
+def _options(planner: Planner, safe: tuple[int, ...] | None, command: str) -> list[PlanOption]:
+    full = planner.full
+    if planner.quota_s is None or safe is None:
+        return [_option(planner, "A", "the whole study (no quota given)", full, 1, command)]
+    options = []
+    safest = planner.largest(0.99)
+    if safest is not None:
+        budgets = _at_most(safest, planner.study)
+        options.append(_option(planner, "A", "safest: 99 of 100 such runs end in time", budgets, 1, command))
+    title = f"recommended: {planner.confidence:.0%} of such runs end in time"
+    options.append(_option(planner, "B", title, _at_most(safe, planner.study), 1, command))
+    sessions = planner.sessions(full, planner.confidence)
+    if sessions is not None:
+        title = (
+            "the whole study in one session" if sessions == 1 else f"the whole study over {sessions} sessions"
+        )
+        options.append(_option(planner, "C", title, full, sessions, command))
+    return options
+
+
+def _at_most(budgets: Sequence[int], study: Study) -> tuple[int, ...]:
+    """`budgets` without what exceeds the study: SB3 rounds its totals up to whole rollouts."""
+    return tuple(min(b, t.total_timesteps) for b, t in zip(budgets, study.trainings, strict=True))
+
+
+def _option(
+    planner: Planner, key: str, title: str, budgets: tuple[int, ...], sessions: int, command: str
+) -> PlanOption:
+    job = planner.job(budgets, sessions)
+    probability = None
+    if planner.quota_s is not None:
+        probability = job.probability(sessions * planner.usable_s())
+    schedules = [s for s, b in zip(planner.schedules(budgets), budgets, strict=True) if b]
+    again = "" if sessions == 1 else "   (again in each session: it resumes by itself)"
+    return PlanOption(
+        key=key,
+        title=title,
+        total_timesteps=sum(s.total_timesteps for s in schedules),
+        budgets=budgets,
+        sessions=sessions,
+        estimate=job.estimate(),
+        probability=probability,
+        command=f"{command} --option {key}{again}",
+    )
+
+
+def _warnings(planner: Planner, calibration: Calibration, platform: Platform) -> list[str]:
+    said = []
+    if platform.name != LOCAL:
+        said.append(
+            f"the limits are {platform.name}'s; the prices were measured on {calibration.host.name}, "
+            f"{platform.name} itself was not measured"
+        )
+    if platform.fresh_machine:
+        said.append("every session starts on a fresh machine: compilation is priced with empty caches")
+    if calibration.drift > 0.05:
+        said.append(f"this machine varied {calibration.drift:.0%} while it was measured")
+    if calibration.imported:
+        said.append(f"imported, not measured by arzbench: {calibration.imported}")
+    if lacking := planner.unmeasured():
+        said.append(f"not measured apart, counted as nothing of their own: {', '.join(lacking)}")
+    said += _periods(planner.study, calibration)
+    differing = [n for w in calibration.workloads for n in w.notes]
+    return said + sorted(set(differing))
+
+
+def _periods(study: Study, calibration: Calibration) -> list[str]:
+    """What is said where messages come at another period than was measured."""
+    asked = {t.logging.log_period for t in study.trainings if t.logging.mode == "periodic"}
+    for training in study.trainings:
+        samples = calibration.find(training.workload_digest())
+        if samples is not None:
+            asked.discard(samples.config.logging.log_period)
+    return [
+        f"messages of one call in {period:,} are priced at the period measured" for period in sorted(asked)
+    ]
+
+
+def whole_estimate(plan: Plan) -> Estimate:
+    """The estimate of the whole study."""
+    return plan.rows[-1].estimate

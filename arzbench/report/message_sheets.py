@@ -1,0 +1,150 @@
+"""What messages cost: by sink as calibrated, and what that makes of a plan's wall times."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from arzbench.errors import UsageError
+from arzbench.logs.periodic import AUTO_SHARE, smallest_period
+from arzbench.predict.costmodel import fit, models_for, seconds_per_step
+from arzbench.predict.plan import STEPS, Planner
+from arzbench.records import Calibration, CostModel, Phase, Plan, WorkloadSamples
+from arzbench.report.sheets import Sheet
+from arzbench.study import Study
+from arzbench.units import format_duration
+
+_SINKS = ("null", "file", "pipe", "terminal")
+_DRAWS = 2000
+
+
+def sink_sheets(calibration: Calibration) -> list[Sheet]:
+    """Per workload: the ratio of a training step with messages to one without, for each sink."""
+    return [sheet for samples in calibration.workloads if (sheet := _sink_sheet(samples)) is not None]
+
+
+def _sink_sheet(samples: WorkloadSamples) -> Sheet | None:
+    base = seconds_per_step(samples, "off")
+    if base is None:
+        return None
+    rows = []
+    for sink in _SINKS:
+        cells = [_ratio(base, added(samples, mode, sink)) for mode in ("periodic", "every")]
+        if all(cells):
+            rows.append((sink, format_duration(base), *(str(cell) for cell in cells)))
+    if not rows:
+        return None
+    period = auto_period(samples)
+    found = f"one call in {period:,}" if period is not None else "none: counting the calls alone is more"
+    return Sheet(
+        title="what the env's messages cost by where they go (a training step against one without; 95 %)",
+        columns=("to", "off", f"one call in {samples.config.logging.log_period:,}", "every call"),
+        align="lrrr",
+        rows=tuple(rows),
+        notes=(f"smallest period that adds less than {AUTO_SHARE:.0%}, written to a file: {found}",),
+    )
+
+
+def added(samples: WorkloadSamples, mode: str, sink: str) -> list[float]:
+    """Seconds that messages add to an env step: one value a round, against the block without just before."""
+    found: list[float] = []
+    repetitions = sorted({i.repetition for i in samples.phases})
+    for repetition in repetitions:
+        off, on = (_blocks(samples, f"{m}:{sink}", repetition) for m in ("off", mode))
+        found += [b - a for a, b in zip(off, on, strict=False)]
+    return found
+
+
+def _blocks(samples: WorkloadSamples, variant: str, repetition: int) -> list[float]:
+    items = (
+        i for i in samples.phases if (i.phase, i.variant, i.repetition) == (Phase.LOG, variant, repetition)
+    )
+    return [v for item in items for v in item.per_unit()]
+
+
+def _ratio(base: float, extra: Sequence[float]) -> str:
+    """The ratio and its 95 % interval (bootstrap over rounds)."""
+    if len(extra) < 3:
+        return ""
+    values = np.asarray(extra)
+    draws = np.random.default_rng(0).choice(values, (_DRAWS, len(values))).mean(axis=1)
+    low, high = (1 + np.percentile(draws, (2.5, 97.5)) / base).tolist()
+    return f"x{1 + float(values.mean()) / base:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def auto_period(samples: WorkloadSamples, sink: str = "file") -> int | None:
+    """The smallest logging period under which messages add less than 1 % to a training step.
+
+    None: there is none, or nothing was measured.
+    """
+    base = seconds_per_step(samples, "off")
+    periodic, every = added(samples, "periodic", sink), added(samples, "every", sink)
+    if base is None or not periodic or not every:
+        return None
+    return smallest_period(
+        off_s=base,
+        periodic_s=base + statistics.median(periodic),
+        period=samples.config.logging.log_period,
+        every_s=base + statistics.median(every),
+    )
+
+
+def logging_columns(plan: Plan, calibration: Calibration) -> Sheet | None:
+    """Wall times (P50) without the env's messages and with every one of them; None where not measured."""
+    try:
+        without, with_ = (_Times(plan, calibration, mode) for mode in ("off", "every"))
+        rows = []
+        for steps in (*STEPS, None):
+            quiet, loud = without(steps), with_(steps)
+            label = f"{steps:,}" if steps is not None else f"study {plan.study.name}"
+            rows.append((label, format_duration(quiet), format_duration(loud), f"x{loud / quiet:.2f}"))
+    except (UsageError, KeyError, ZeroDivisionError):
+        return None
+    return Sheet(
+        title="wall time (P50) without and with the env's messages",
+        columns=("steps", "without logging", "every call logged", ""),
+        align="lrrr",
+        rows=tuple(rows),
+        notes=("messages go nowhere but are all put together, as measured; by sink: arzbench calibrate",),
+    )
+
+
+class _Times:
+    """Median wall times of the study under one logging mode."""
+
+    def __init__(self, plan: Plan, calibration: Calibration, mode: str) -> None:
+        self._plan = plan
+        self._study = _logged(plan.study, mode)
+        fitted = {w.workload: _fit(w, mode) for w in calibration.workloads}
+        self._models = models_for(self._study, fitted)
+
+    def __call__(self, steps: int | None) -> float:
+        """Seconds for `steps` of the first training, None: for the whole study."""
+        study, models = self._study, self._models
+        if steps is not None:
+            study = msgspec.structs.replace(study, trainings=study.trainings[:1])
+            models = models[:1]
+        plan = self._plan
+        cold = plan.platform.fresh_machine
+        planner = Planner(study, models, plan.spread, None, plan.confidence, cold=cold)
+        return planner.job((steps,) if steps is not None else planner.full).estimate().p50_s
+
+
+def _fit(samples: WorkloadSamples, mode: str) -> CostModel:
+    """Prices under `mode`; of phases that did not occur under it, as calibrated."""
+    usual, special = fit(samples), fit(samples, mode)
+    if special.get(Phase.ENV_STEP) is None:
+        raise UsageError(f"no step was measured with logging {mode}")
+    rest = tuple(c for c in usual.coefficients if special.get(c.phase) is None)
+    return msgspec.structs.replace(special, coefficients=(*special.coefficients, *rest))
+
+
+def _logged(study: Study, mode: str) -> Study:
+    trainings = tuple(
+        msgspec.structs.replace(t, logging=msgspec.structs.replace(t.logging, mode=mode))
+        for t in study.trainings
+    )
+    return msgspec.structs.replace(study, trainings=trainings)

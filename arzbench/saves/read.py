@@ -1,0 +1,224 @@
+"""Checkpoints as they are read: believed only when every byte is proved.
+
+Reading never unpickles, never follows a link, and never leaves the folder. See docs/reference/checkpoints.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from arzbench import store
+from arzbench.errors import StateError, UsageError
+from arzbench.records import Record
+from arzbench.saves import arrays, segments
+from arzbench.workload import TIERS, Ring, TrainingState
+
+SCHEMA = "arzbench/checkpoint"
+MANIFEST, ARRAYS, STATE = "manifest.json", "arrays.npz", "state.json"
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_STATE_BYTES = 1 << 28
+_CHUNK = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Header(Record, frozen=True, kw_only=True):
+    """What a run knows of the moment it saves."""
+
+    study: str  # digest
+    training: int  # index into the study's trainings
+    num_timesteps: int  # of this training
+    job_steps: int  # over all trainings
+    stage: str = ""  # baseline, train, final or done
+    done: bool = False  # the training reached its budget, final evaluation included
+    elapsed_s: float  # of the job, over all its sessions
+    sessions: int
+    ledger: int  # lines of the ledger that tell of work in this state
+    best: tuple[float, int] | None = None  # largest mean return of an evaluation so far, num_timesteps then
+    is_best: bool = False  # the first state saved after it
+    versions: dict[str, str]
+    created: str  # ISO
+
+
+class Part(Record, frozen=True, kw_only=True):
+    """A file of the checkpoint."""
+
+    name: str
+    sha256: str
+    bytes: int
+
+
+class Manifest(Header, frozen=True, kw_only=True):
+    """manifest.json: the header, the parts, and a digest over all of it."""
+
+    tier: str
+    serial: int
+    rows: int | None = None  # ever written to the ring buffer; None without one
+    parts: tuple[Part, ...]
+    digest: str = ""
+
+    def expected_digest(self) -> str:
+        """The digest of all other fields."""
+        return store.digest({**msgspec.to_builtins(self), "digest": ""})
+
+    @property
+    def segments(self) -> tuple[Part, ...]:
+        """The parts that hold the ring buffer, oldest rows first."""
+        return self.parts[2:]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the parts."""
+        return sum(part.bytes for part in self.parts)
+
+
+class UnsoundError(Exception):
+    """Why a checkpoint cannot be believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint whose every part was proved sound."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def bytes(self) -> int:
+        """Size of the parts."""
+        return self.manifest.bytes
+
+    def load(self) -> TrainingState:
+        """The state in it.
+
+        Raises:
+            StateError: it was damaged after it was proved.
+        """
+        try:
+            with _open_part(self.path / ARRAYS) as file:
+                found = arrays.read(file)
+            with _open_part(self.path / STATE) as file:
+                values = json.load(file)
+            ring = self._ring()
+        except arrays.MALFORMED as error:
+            raise StateError(f"cannot read the checkpoint {self.path}: {error}") from error
+        return TrainingState(arrays=found, values=values, tier=self.manifest.tier, ring=ring)
+
+    def _ring(self) -> Ring | None:
+        found, total = self.manifest.segments, self.manifest.rows
+        if total is None:
+            return None
+        origin = (segments.span(found[0].name) or (total, 0))[0] if found else total
+        return segments.joined((self._rows(part) for part in found), origin, total)
+
+    def _rows(self, part: Part) -> dict[str, arrays.Array]:
+        with _open_part(self.path / part.name) as file:
+            return arrays.read(file)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the checkpoint directory `path`, not yet its parts.
+
+    Raises:
+        UnsoundError: missing, damaged, or naming files that a checkpoint does not have.
+        UsageError: written by a newer arzbench.
+    """
+    if path.is_symlink() or not path.is_dir():
+        raise UnsoundError("not a directory")
+    try:
+        with _open_part(path / MANIFEST) as file:
+            text = file.read(MAX_MANIFEST_BYTES + 1)
+        if len(text) > MAX_MANIFEST_BYTES:
+            raise UnsoundError(f"{MANIFEST} is too large")
+    except (OSError, ValueError) as error:
+        raise UnsoundError(f"{MANIFEST}: {_why(error)}") from error
+    return parse_manifest(text, str(path))
+
+
+def parse_manifest(text: bytes, source: str) -> Manifest:
+    """The manifest in `text`, which `source` holds.
+
+    Raises:
+        UnsoundError: damaged, or naming files that a checkpoint does not have.
+        UsageError: written by a newer arzbench.
+    """
+    try:
+        data: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UnsoundError(f"{MANIFEST}: {_why(error)}") from error
+    version = data.get("version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > store.VERSIONS[SCHEMA]:
+        store.check_schema(data, SCHEMA, source)
+    try:
+        body = store.check_schema(data, SCHEMA, MANIFEST)
+        manifest: Manifest = store.convert(body, Manifest, MANIFEST)
+        written = {k: v for k, v in data.items() if k not in ("schema", "version")}
+        proved = manifest.digest == store.digest({**written, "digest": ""})
+    except (UsageError, ValueError, OverflowError) as error:
+        raise UnsoundError(f"{MANIFEST}: {_why(error)}") from error
+    if not proved:
+        raise UnsoundError(f"{MANIFEST}: its digest does not match")
+    names = [part.name for part in manifest.parts]
+    if names[:2] != [ARRAYS, STATE] or not segments.fitting(names[2:], manifest.rows):
+        raise UnsoundError(f"{MANIFEST}: its parts are not {ARRAYS}, {STATE} and segments of rows in order")
+    if not all(_SHA256.fullmatch(part.sha256) for part in manifest.parts):
+        raise UnsoundError(f"{MANIFEST}: a digest that is none")
+    if manifest.tier not in TIERS:
+        raise UnsoundError(f"{MANIFEST}: unknown tier {manifest.tier[:40]!r}")
+    return manifest
+
+
+def verify(path: Path, manifest: Manifest) -> None:
+    """Raise `UnsoundError` unless every part is there, has its size and digest, and is harmless."""
+    outlines = {}
+    for part in manifest.parts:
+        try:
+            with _open_part(path / part.name) as file:
+                outlines[part.name] = _verify_part(file, part)
+        except (*arrays.MALFORMED, RecursionError) as error:
+            raise UnsoundError(f"{part.name}: {_why(error)}") from error
+    try:
+        segments.check({part.name: outlines[part.name] for part in manifest.segments})
+    except ValueError as error:
+        raise UnsoundError(str(error)) from error
+
+
+def _verify_part(file: IO[bytes], part: Part) -> dict[str, arrays.Outline]:
+    size = os.fstat(file.fileno()).st_size
+    if size != part.bytes:
+        raise ValueError(f"{size} bytes, the manifest says {part.bytes}")
+    found = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        found.update(chunk)
+    if found.hexdigest() != part.sha256:
+        raise ValueError("its sha256 does not match")
+    file.seek(0)
+    if part.name != STATE:
+        return arrays.check(file, size)
+    if size > MAX_STATE_BYTES or not isinstance(json.load(file), dict):
+        raise ValueError("not a JSON object of a reasonable size")
+    return {}
+
+
+@contextlib.contextmanager
+def _open_part(path: Path) -> Iterator[IO[bytes]]:
+    """`path` for reading, if it is a plain file: a link or a pipe in its place is an error."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("not a plain file")
+        yield file
+
+
+def _why(error: BaseException) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

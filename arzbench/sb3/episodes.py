@@ -1,0 +1,137 @@
+"""Evaluations and baselines: whole episodes on an env of their own.
+
+Every episode is seeded by its kind and number, so it is the same whatever ran before it, and one that
+was stopped midway is simply played again. The final evaluation plays the baseline's episodes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from arzbench.records import Phase
+from arzbench.sb3 import model_state
+from arzbench.sb3.phase_timer import Meter
+from arzbench.workload import AbstractTraining, Control, Evaluation, StopTraining
+
+#: observation -> action
+Choose = Callable[[Any], Any]
+#: seed -> how the episode with that seed is played
+Player = Callable[[int], Choose]
+PAIRED, PERIODIC = 0, 1
+
+
+class Episodes:
+    """Plays episodes and keeps their results.
+
+    `returns` and `lengths` hold the finished episodes of the evaluation that is open.
+    """
+
+    def __init__(self, env: Any, meter: Meter, seed: int, model: Any) -> None:
+        self.env = env
+        self.results: list[Evaluation] = []
+        self.evaluations = 0  # periodic ones among the results
+        self.returns: list[float] = []
+        self.lengths: list[int] = []
+        self._meter = meter
+        self._seed = seed
+        self._model = model
+
+    def keep(self, result: Evaluation) -> None:
+        """Add the result of a completed evaluation or baseline."""
+        self.results.append(result)
+        self.evaluations += result.kind == "evaluation"
+
+    @property
+    def best(self) -> float | None:
+        """The largest mean return of an evaluation, None before the first."""
+        means = [r.mean_return for r in self.results if r.kind == "evaluation" and r.returns]
+        return max(means) if means else None
+
+    def drop(self) -> None:
+        """Give up the evaluation that is open."""
+        self.returns, self.lengths = [], []
+
+    def play(
+        self, training: AbstractTraining, control: Control, kind: str, episodes: int, player: Player
+    ) -> None:
+        """Finish the open evaluation of `kind`; an episode begun anew goes as it would have gone."""
+        while len(self.returns) < episodes:
+            control.before_episode(training, kind)
+            before = model_state.capture_random(self._model)
+            try:
+                total, length = self._episode(training, control, kind, player)
+            except StopTraining:
+                model_state.restore_random(self._model, before)
+                raise
+            self.returns.append(total)
+            self.lengths.append(length)
+        result = Evaluation(
+            kind=kind,
+            num_timesteps=training.num_timesteps,
+            returns=tuple(self.returns),
+            lengths=tuple(self.lengths),
+        )
+        self.drop()
+        self.keep(result)
+        control.evaluated(training, result)
+
+    def _episode(
+        self, training: AbstractTraining, control: Control, kind: str, player: Player
+    ) -> tuple[float, int]:
+        meter, seed = self._meter, self._next_seed(kind)
+        began, logged = meter.ticks(), meter.logged
+        observation, _ = self.env.reset(seed=seed)
+        choose = player(seed)
+        total, length, ended = 0.0, 0, False
+        while not ended:
+            if length:
+                control.during_episode(training)
+            observation, reward, terminated, truncated, _ = self.env.step(choose(observation))
+            total += float(reward)
+            length += 1
+            ended = terminated or truncated
+        took = meter.ticks() - began - (meter.logged - logged)
+        meter.add(Phase.BASELINE if kind == "baseline" else Phase.EVAL_STEP, took, length)
+        return total, length
+
+    def _next_seed(self, kind: str) -> int:
+        key = [PERIODIC, self.evaluations] if kind == "evaluation" else [PAIRED, 0]
+        return int(np.random.SeedSequence([self._seed, *key, len(self.returns)]).generate_state(1)[0])
+
+
+def controlled(controller: Any, env: Any) -> Player:
+    """Episodes under a controller of `arzbench.traffic.env.controllers`."""
+
+    def start(seed: int) -> Choose:
+        controller.reset()
+        return lambda observation: controller.action(env)
+
+    return start
+
+
+def randomly(env: Any) -> Player:
+    """Episodes of random actions, the same for the same seed."""
+
+    def start(seed: int) -> Choose:
+        space = copy.deepcopy(env.action_space)
+        space.seed(seed)
+        return lambda observation: space.sample()
+
+    return start
+
+
+def by_policy(model: Any, deterministic: bool) -> Player:
+    """Episodes of a model's policy; observations are normalised as in its training."""
+    normalizer = model.get_vec_normalize_env()
+
+    def choose(observation: Any) -> Any:
+        if normalizer is not None:
+            observation = normalizer.normalize_obs(observation)
+        action, _ = model.predict(observation, deterministic=deterministic)
+        return action[()]  # a discrete action as a scalar
+
+    return lambda seed: choose

@@ -1,0 +1,170 @@
+"""Policies play the same held-out episodes: baselines of an env, and models trained on it.
+
+A training resets its envs with seeds below 2^32 (`seed + i` for its i-th env, hashes of 32 bits for its
+evaluations). Held-out seeds begin at 2^33, so no policy has been trained or chosen on their episodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import gymnasium
+import numpy as np
+from gymnasium.utils import seeding
+from numpy.typing import NDArray
+
+from arzbench.clock import Clock
+from arzbench.errors import UsageError
+from arzbench.records import Phase
+from arzbench.sb3.episodes import Choose, Player, by_policy, randomly
+from arzbench.sb3.plugins import register_plugins
+from arzbench.sb3.workload import MODELS, SB3Workload, check_actions, make_env
+from arzbench.study import TrainConfig
+from arzbench.traffic.env import DECISIONS
+from arzbench.traffic.env.batch import ArzBatch
+from arzbench.traffic.env.controllers import BASELINES, CONTROLLERS
+from arzbench.traffic.env.vector import BATCHES
+from arzbench.workload import TrainingState
+
+FIRST_HELD_OUT = 2**33
+
+Values: TypeAlias = dict[str, NDArray[np.float64]]
+"""By measure, a value for each episode."""
+
+
+class Contest:
+    """Held-out episodes of the env of a training.
+
+    Attributes:
+        seeds: Seeds of the episodes.
+        baselines: Names of the env's baselines, the reference first.
+    """
+
+    def __init__(self, config: TrainConfig, episodes: int, threads: int = 1) -> None:
+        """Make the env.
+
+        Raises:
+            UsageError: there is no such env, or it refuses its arguments.
+        """
+        register_plugins()
+        self.seeds = [FIRST_HELD_OUT + i for i in range(episodes)]
+        self._env = make_env(config)
+        name = config.env.rpartition(":")[2]
+        self.baselines: tuple[str, ...] = BASELINES.get(name, ("random",))
+        self._batch: ArzBatch | None = None
+        if name in BATCHES:
+            options: dict[str, Any] = {k: v for k, v in config.env_kwargs.items() if k != "render_mode"}
+            self._batch = BATCHES[name](episodes, threads=threads, **options)
+
+    def play_baseline(self, name: str) -> Values:
+        """Play all episodes under one of `baselines`."""
+        if self._batch is None:
+            return self._one_by_one(randomly(self._env))
+        controller = CONTROLLERS[name]()
+        controller.reset()
+        return self._at_once(self._batch, controller.actions)
+
+    def play_model(self, model: Any) -> Values:
+        """Play all episodes under a model's policy, deterministic.
+
+        Raises:
+            UsageError: the model is of other observations or actions.
+        """
+        pairs = (
+            ("observations", model.observation_space, self._env.observation_space),
+            ("actions", model.action_space, self._env.action_space),
+        )
+        for what, its, ours in pairs:
+            if its != ours:
+                raise UsageError(
+                    f"the model's {what} are {its}, the env's {ours}",
+                    "name the env it was trained on",
+                )
+        if self._batch is None:
+            return self._one_by_one(by_policy(model, deterministic=True))
+        normalizer = model.get_vec_normalize_env()
+
+        def choose(batch: ArzBatch) -> Any:
+            seen = batch.observe()
+            if normalizer is not None:
+                seen = normalizer.normalize_obs(seen)
+            return model.predict(seen, deterministic=True)[0].astype(np.int64)
+
+        return self._at_once(self._batch, choose)
+
+    def counters(self) -> dict[str, int]:
+        """How often limits and guards of the engine acted in the episodes last played."""
+        return {} if self._batch is None else self._batch.state.report()
+
+    def _at_once(self, batch: ArzBatch, choose: Callable[[ArzBatch], Any]) -> Values:
+        """All episodes of a traffic env, one call of the engine a decision."""
+        for env, seed in enumerate(self.seeds):
+            batch.reset_env(env, seeding.np_random(seed)[0])
+        sums = {
+            name: np.zeros(len(self.seeds)) for name in ("delay", "throughput", "queue", "stops", "return")
+        }
+        for _ in range(DECISIONS):
+            rewards, infos = batch.step(choose(batch))
+            for name, value in {**infos, "return": rewards}.items():
+                sums[name] += value
+        return {
+            "delay [veh h]": sums["delay"] / 3600,
+            "throughput [veh]": sums["throughput"],
+            "queue [veh]": sums["queue"] / DECISIONS,
+            "stops [veh]": sums["stops"],
+            "return": sums["return"],
+        }
+
+    def _one_by_one(self, player: Player) -> Values:
+        played = [_episode(self._env, seed, player(seed)) for seed in self.seeds]
+        returns, lengths = np.array(played, dtype=np.float64).T
+        return {"return": returns, "length [steps]": lengths}
+
+
+def _episode(env: gymnasium.Env[Any, Any], seed: int, choose: Choose) -> tuple[float, int]:
+    observation, _ = env.reset(seed=seed)
+    total, length, ended = 0.0, 0, False
+    while not ended:
+        observation, reward, terminated, truncated, _ = env.step(choose(observation))
+        total, length, ended = total + float(reward), length + 1, terminated or truncated
+    return total, length
+
+
+class _Silent:
+    def add(self, phase: Phase, seconds: float, units: int = 1) -> None:
+        return
+
+    def series(self, phase: Phase, units: int) -> Callable[[float], object]:
+        return lambda seconds: self.add(phase, seconds, units)
+
+
+def load_model(config: TrainConfig, path: Path) -> Any:
+    """The model in a .zip of the training library.
+
+    Raises:
+        UsageError: it cannot be read as one of `config.algo`, or lacks what normalised its observations.
+    """
+    if config.vec_normalize:
+        raise UsageError(
+            f"{path}: {config.name!r} normalises observations, and the .zip holds no statistics of them",
+            "name the run that trained it: --run ID",
+        )
+    check_actions(config, make_env(config).action_space)
+    try:
+        return MODELS[config.algo][0].load(path, device="cpu")
+    except Exception as error:
+        raise UsageError(
+            f"{path}: not a {config.algo.upper()} model: {error}",
+            "a .zip that `arzbench run` or Stable-Baselines3's save() wrote; --algo or --study says of what",
+        ) from error
+
+
+def restore_model(config: TrainConfig, state: TrainingState, clock: Clock) -> Any:
+    """The model of a training that was saved, with what normalises its observations.
+
+    Raises:
+        StateError: `state` is of another training.
+    """
+    return SB3Workload(clock).create(config, _Silent(), state=state).model

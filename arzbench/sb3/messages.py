@@ -1,0 +1,44 @@
+"""Switches the messages of an env: its own, or one line per step for an env that has none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from arzbench.logs.periodic import PeriodicLogger
+from arzbench.sb3.phase_timer import Meter
+
+
+class Messages:
+    """The messages of one env, timed by a meter.
+
+    An env with an attribute `message_log` sends its messages there, from `emit_messages`.
+    """
+
+    def __init__(self, env: Any, meter: Meter) -> None:
+        self._env = env
+        self._base = env.unwrapped
+        self._own = hasattr(self._base, "message_log")
+        self._steps = 0
+        self._time = meter.timed
+        if self._own and hasattr(self._base, "emit_messages"):
+            self._base.emit_messages = self._time(self._base.emit_messages)
+
+    def switch(self, logger: PeriodicLogger | None) -> None:
+        """Send messages to `logger`, None: make none."""
+        if self._own:
+            self._base.message_log = logger
+            return
+        vars(self._env).pop("step", None)
+        if logger is not None:
+            self._log_steps(logger)
+
+    def _log_steps(self, logger: PeriodicLogger) -> None:
+        inner, log = self._env.step, self._time(logger.log)
+
+        def step(action: Any) -> Any:
+            result = inner(action)
+            self._steps += 1
+            log("STEP", "%d: reward %.6g", self._steps, result[1])
+            return result
+
+        self._env.step = step

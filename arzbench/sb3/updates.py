@@ -1,0 +1,76 @@
+"""Updates that take long can be stopped between two gradient steps: what was before them comes back.
+
+A stopped update is made again from its first gradient step after resuming, with the same random numbers:
+at most one update's work is lost, and the state that is saved is one that an uninterrupted training
+passes through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch as th
+
+from arzbench.sb3 import codec, model_state
+from arzbench.sb3.tensors import Tensors
+from arzbench.workload import StopTraining
+
+#: an update is worth a copy of the weights if the last one took longer than this, in seconds, or if it
+#: has so many gradient steps; shorter ones are waited for
+LONG_S, LONG_STEPS = 0.1, 100
+#: seconds between two polls within such an update, as far as the last one tells what its steps take
+POLL_S = 0.02
+
+#: whether the CPU takes denormal numbers for zero: moments of gradients that vanish become denormal, and
+#: a CPU computes with those many times slower, see docs/decisions/0005-denormals.md. Called at every
+#: update: no Python function in between
+flush_denormals: Callable[[bool], bool] = th.set_flush_denormal
+
+
+@contextlib.contextmanager
+def undone_if_stopped(
+    model: Any, tensors: Tensors, poll: Callable[[], None], every: int = 1
+) -> Iterator[None]:
+    """Call `poll` before each so many steps of optimizers; if it raises `StopTraining`, undo the update."""
+    optimizers = model_state.find_optimizers(model)
+    live: dict[str, codec.Array] = {}
+    packed = codec.pack(
+        {
+            "weights": model_state.capture_weights(model, tensors),
+            "optimizers": model_state.capture_optimizers(model, tensors),
+        },
+        "",
+        live,
+    )
+    arrays = {name: array.copy() for name, array in live.items()}
+    random = model_state.capture_random(model)
+    count = model._n_updates
+    # its arrays are laid out anew by an update, in arrays of their own
+    buffer = vars(model.rollout_buffer) if hasattr(model, "rollout_buffer") else {}
+    rollout = {k: dict(v) if isinstance(v, dict) else v for k, v in buffer.items()}  # observations by name
+    left = 1
+
+    def countdown(*_: Any) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            left = every
+            poll()
+
+    hooks = [optimizer.register_step_pre_hook(countdown) for _, optimizer in optimizers]
+    try:
+        yield
+    except StopTraining:
+        before = codec.unpack(packed, arrays)
+        model_state.restore_weights(model, before["weights"])
+        model_state.restore_optimizers(model, before["optimizers"])
+        model_state.restore_random(model, random)
+        model._n_updates = count
+        if rollout:
+            vars(model.rollout_buffer).update(rollout)
+        raise
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,394 @@
+"""Stable-Baselines3 as a workload: the only file that imports it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import difflib
+import importlib
+import importlib.metadata
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import gymnasium
+import numpy as np
+import stable_baselines3 as sb3
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.noise import ActionNoise, NormalActionNoise, OrnsteinUhlenbeckActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, TrainFrequencyUnit
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+
+from arzbench.clock import Clock, SystemClock
+from arzbench.errors import StateError, UsageError, unknown
+from arzbench.records import Phase
+from arzbench.sb3.episodes import Episodes, Player, controlled, randomly
+from arzbench.sb3.phase_timer import Meter
+from arzbench.sb3.plugins import register_plugins
+from arzbench.sb3.skipped_work import spare_mode_switches
+from arzbench.sb3.training import SB3Training
+from arzbench.study import OWN_ENVS, TrainConfig
+from arzbench.workload import AbstractWorkload, Recorder, TrainingState
+
+BOX = (spaces.Box,)
+DISCRETE = (spaces.Discrete,)
+ANY = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+class Nobody(BaseCallback):
+    """A callback that does nothing, in less time than the library's own for none."""
+
+    def _on_step(self) -> bool:
+        return True
+
+    on_step = _on_step
+
+    def update_locals(self, locals_: dict[str, Any]) -> None:
+        return
+
+
+class _Watched(BaseAlgorithm):
+    """Tells a training what its `learn` is about to do; changes nothing of it."""
+
+    watch: SB3Training
+
+    def _init_callback(self, callback: Any, progress_bar: bool = False) -> BaseCallback:
+        found = Nobody()
+        found.init_callback(self)
+        return found
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._setup_learn(*args, **kwargs)
+        # `learn` may be asked for less than the horizon that schedules are made for
+        self._total_timesteps = self.watch.horizon
+        self._num_timesteps_at_start = 0
+        self.watch.learning_begins()
+        return prepared
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        # schedules stay at their end in a training that was extended beyond its horizon
+        left = 1.0 - num_timesteps / self.watch.horizon
+        self._current_progress_remaining = left if left > 0.0 else 0.0
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "watch", "_sample_action"]
+
+
+class _OffPolicy(_Watched, OffPolicyAlgorithm):
+    # called at every step or nearly so: no `super()` and no argument lists, which cost more than the rest
+    library: type[OffPolicyAlgorithm]
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: Any,
+        train_freq: TrainFreq,
+        replay_buffer: Any,
+        action_noise: ActionNoise | None = None,
+        learning_starts: int = 0,
+        log_interval: int | None = None,
+    ) -> RolloutReturn:
+        rollout = self.watch.rollout
+        if rollout.open:
+            return self._collect_rest(env, callback, train_freq, replay_buffer, action_noise, learning_starts)
+        rollout.begin(self.num_timesteps, self._episode_num)
+        result = OffPolicyAlgorithm.collect_rollouts(
+            self, env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
+        )
+        rollout.open = False
+        return result
+
+    def _collect_rest(self, env: VecEnv, callback: Any, train_freq: TrainFreq, *others: Any) -> RolloutReturn:
+        with self.watch.rest_of_rollout(self.actor if self.use_sde else None) as rollout:
+            done = rollout.carried
+            if train_freq.unit is TrainFrequencyUnit.EPISODE:
+                done = self._episode_num - rollout.first_episode
+            rest = train_freq._replace(frequency=train_freq.frequency - done)
+            result = super().collect_rollouts(env, callback, rest, *others)
+        rollout.open = False
+        return result._replace(episode_timesteps=result.episode_timesteps + rollout.carried * env.num_envs)
+
+    def finish_rollout(self) -> None:
+        """Do the update of a rollout that has all its steps, as `learn` would."""
+        steps = self.gradient_steps if self.gradient_steps >= 0 else self.watch.rollout_steps * self.n_envs
+        self.watch.rollout.open = False
+        self.train(steps, self.batch_size)
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        self.watch.update(self.library.train, gradient_steps, self, gradient_steps, batch_size)
+
+
+class _OnPolicy(_Watched, OnPolicyAlgorithm):
+    _minibatches = 0
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        if self._ends_early:
+            self.policy.optimizer.register_step_post_hook(self._count_minibatch)
+
+    @property
+    def _ends_early(self) -> bool:
+        """An update may, before it has done all of its gradient steps."""
+        return getattr(self, "target_kl", None) is not None
+
+    def _count_minibatch(self, *_: Any) -> None:
+        self._minibatches += 1
+
+    def collect_rollouts(self, env: VecEnv, callback: Any, rollout_buffer: Any, n_rollout_steps: int) -> bool:
+        rollout = self.watch.rollout
+        if not rollout.open:
+            rollout.begin(self.num_timesteps, self._episode_num)
+            goes_on = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        else:
+            with self.watch.rest_of_rollout(self.policy if self.use_sde else None):
+                rollout_buffer.reset = lambda: None
+                try:
+                    left = n_rollout_steps - rollout.carried
+                    goes_on = super().collect_rollouts(env, callback, rollout_buffer, left)
+                finally:
+                    del rollout_buffer.reset
+        rollout.open = False
+        return goes_on
+
+    def finish_rollout(self) -> None:
+        """Do the update of a rollout that has all its steps, as `learn` would; advantages are not saved."""
+        assert self._last_obs is not None
+        assert self._last_episode_starts is not None
+        self.policy.set_training_mode(False)
+        with th.no_grad():
+            values = self.policy.predict_values(obs_as_tensor(self._last_obs, self.device))
+        self.rollout_buffer.compute_returns_and_advantage(values, self._last_episode_starts)
+        self.watch.rollout.open = False
+        self._update_current_progress_remaining(self.num_timesteps, 0)
+        self.train()
+
+    def train(self) -> None:
+        before = self._minibatches
+        count = (lambda: self._minibatches - before) if self._ends_early else None
+        self.watch.update(super().train, self.watch.rule.updates, count=count)
+
+
+class _DQN(_OffPolicy, sb3.DQN):
+    library = sb3.DQN
+
+
+class _SAC(_OffPolicy, sb3.SAC):
+    library = sb3.SAC
+
+
+class _TD3(_OffPolicy, sb3.TD3):
+    library = sb3.TD3
+
+
+class _DDPG(_OffPolicy, sb3.DDPG):
+    library = sb3.DDPG
+
+
+class _PPO(_OnPolicy, sb3.PPO):
+    pass
+
+
+class _A2C(_OnPolicy, sb3.A2C):
+    pass
+
+
+#: name -> (class, action spaces it can handle)
+MODELS: dict[str, tuple[type[Any], tuple[type[Any], ...]]] = {
+    "dqn": (_DQN, DISCRETE),
+    "sac": (_SAC, BOX),
+    "td3": (_TD3, BOX),
+    "ddpg": (_DDPG, BOX),
+    "ppo": (_PPO, ANY),
+    "a2c": (_A2C, ANY),
+}
+NOISES: dict[str, Any] = {"normal": NormalActionNoise, "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise}
+
+
+class SB3Workload(AbstractWorkload):
+    """Trainings of Stable-Baselines3 on registered Gymnasium envs.
+
+    Messages of the envs are appended to `log_path`; None drops what is written.
+    """
+
+    def __init__(self, clock: Clock | None = None, log_path: Path | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._log_path = log_path
+
+    def load(self) -> dict[str, str]:
+        register_plugins()
+        names = ("torch", "stable_baselines3", "gymnasium", "numpy", "numba", "numba-cuda")
+        found = {}
+        for name in names:
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found[name] = importlib.metadata.version(name)
+        return found
+
+    def check(self, config: TrainConfig) -> None:
+        register_plugins()
+        check_device(config.device)
+        env = make_env(config)
+        try:
+            check_actions(config, env.action_space)
+            make_baseline(config, env)
+            make_model(config)[0].env.close()
+        finally:
+            env.close()
+
+    def create(
+        self,
+        config: TrainConfig,
+        recorder: Recorder,
+        *,
+        budget: int | None = None,
+        state: TrainingState | None = None,
+    ) -> SB3Training:
+        register_plugins()
+        check_device(config.device)
+        th.set_num_threads(config.torch_threads)
+        meter = Meter(self._clock, recorder)
+        began = meter.ticks()
+        model, envs = make_model(config)
+        eval_env = make_env(config)
+        baseline = make_baseline(config, eval_env)
+        recorder.add(Phase.BUILD, meter.ticks() - began, 1)
+        training = SB3Training(
+            config,
+            model,
+            envs,
+            Episodes(eval_env, meter, config.seed, model),
+            baseline,
+            meter,
+            self._open_log(),
+            config.total_timesteps if budget is None else budget,
+        )
+        if state is not None:
+            try:
+                training.restore(state)
+            except StateError:
+                training.close()
+                raise
+        return training
+
+    def _open_log(self) -> TextIO:
+        path = self._log_path or Path(os.devnull)
+        try:
+            return path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write the messages to {path}: {error.strerror}") from error
+
+    def first_step(self, config: TrainConfig) -> None:
+        register_plugins()
+        env = make_env(config)
+        env.action_space.seed(config.seed)
+        env.reset(seed=config.seed)
+        env.step(env.action_space.sample())
+        env.close()
+
+
+def make_env(config: TrainConfig) -> gymnasium.Env[Any, Any]:
+    """One env of `config`.
+
+    Raises:
+        UsageError: there is no such env, or it refuses its arguments.
+    """
+    module, _, name = config.env.rpartition(":")
+    if not module and name not in gymnasium.registry:
+        near = difflib.get_close_matches(name, gymnasium.registry, n=8, cutoff=0.5)
+        some = near or [n for n in gymnasium.registry if n.startswith(("arzbench/", "CartPole-"))]
+        raise unknown("env", name, some, "any env registered with Gymnasium will do, also module:Name-v0")
+    arguments: dict[str, Any] = dict(config.env_kwargs)
+    if name.startswith(OWN_ENVS):
+        arguments.setdefault("device", config.device)
+    try:
+        return gymnasium.make(config.env, **arguments)
+    except Exception as error:
+        told = f" with {config.env_kwargs}" if config.env_kwargs else ""
+        raise UsageError(f"the env {config.env!r} cannot be made{told}: {error}") from error
+
+
+def check_device(device: str) -> None:
+    """Raise a `UsageError` unless torch can use `device` here."""
+    if device not in ("cpu", "cuda", "auto"):
+        raise unknown("device", device, ("cpu", "cuda", "auto"))
+    if device == "cuda" and not th.cuda.is_available():
+        raise UsageError("device 'cuda': torch finds no GPU here", "use --device cpu (or auto)")
+
+
+def check_actions(config: TrainConfig, space: spaces.Space[Any]) -> None:
+    """Raise a `UsageError` unless the algorithm can choose from `space`."""
+    if isinstance(space, MODELS[config.algo][1]):
+        return
+    fitting = sorted(name for name, (_, kinds) in MODELS.items() if isinstance(space, kinds))
+    raise UsageError(
+        f"{config.algo.upper()} cannot choose the actions of {config.env}: {space}",
+        f"algorithms that can: {', '.join(fitting)}" if fitting else "no algorithm here can",
+    )
+
+
+def make_baseline(config: TrainConfig, env: Any) -> Player:
+    """How baseline episodes are played.
+
+    Raises:
+        UsageError: the controller is not one for this env.
+    """
+    name = config.baseline.controller
+    if name == "random" or not config.baseline.episodes:
+        return randomly(env)
+    if not type(env.unwrapped).__module__.startswith("arzbench.traffic.env."):
+        raise UsageError(f"the baseline {name!r} is not for {config.env}", "controllers for any env: random")
+    known = importlib.import_module("arzbench.traffic.env.controllers")
+    fitting = known.BASELINES.get(env.unwrapped.spec.id, tuple(known.CONTROLLERS))
+    if name not in fitting:
+        raise unknown("baseline controller", name, [*fitting, "random"], f"those for {config.env}")
+    return controlled(known.CONTROLLERS[name](), env)
+
+
+def make_model(config: TrainConfig) -> tuple[Any, Sequence[Any]]:
+    """The model, not yet trained, and the envs inside its vectorised env.
+
+    Raises:
+        UsageError: the env or an argument does not suit the algorithm.
+    """
+    arguments = copy.deepcopy(config.constructor_arguments())  # the library writes into policy_kwargs
+    envs = [Monitor(make_env(config)) for _ in range(config.n_envs)]
+    try:
+        vec_env: VecEnv = DummyVecEnv([lambda env=env: env for env in envs])  # type: ignore[misc]
+        if config.vec_normalize:
+            vec_env = VecNormalize(vec_env, gamma=arguments.get("gamma", 0.99))
+        if "action_noise" in arguments:
+            arguments["action_noise"] = make_noise(arguments["action_noise"], vec_env.action_space)
+        kind = MODELS[config.algo][0]
+        model = kind(config.policy, vec_env, seed=config.seed, device=config.device, **arguments)
+    except UsageError:
+        raise
+    except Exception as error:
+        for env in envs:
+            env.close()
+        raise UsageError(f"{config.algo.upper()} cannot be made as asked: {error}") from error
+    model.set_logger(Logger(None, []))  # its own would make a folder
+    spare_mode_switches(model.policy)
+    return model, envs
+
+
+def make_noise(table: Any, space: spaces.Space[Any]) -> Any:
+    """The action noise of a table such as {kind = "normal", sigma = 0.1}; None stays None."""
+    if table is None:
+        return None
+    if not isinstance(table, dict) or set(table) - {"kind", "mean", "sigma", "theta", "dt"}:
+        raise UsageError(f"action_noise = {table!r}", 'for example {kind = "normal", sigma = 0.1}')
+    table = dict(table)
+    kind = str(table.pop("kind", "normal"))
+    if kind not in NOISES:
+        raise unknown("action noise", kind, NOISES)
+    shape = space.shape or ()
+    mean, sigma = (np.full(shape, float(table.pop(k, d))) for k, d in (("mean", 0.0), ("sigma", 0.1)))
+    return NOISES[kind](mean, sigma, **table)

@@ -1,0 +1,69 @@
+"""Changes of a study, as `--set key=value` and what-ifs make them."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from arzbench.errors import UsageError
+from arzbench.study import AnyConfig, Study, TrainConfig, make_config
+
+
+def change_study(study: Study, changes: Sequence[str]) -> Study:
+    """`study` with every `key=value` of `changes` applied to each of its trainings.
+
+    `trainings=N` keeps the first N of them.
+    """
+    if not changes:
+        return study
+    pairs = [_parse(change) for change in changes]
+    kept = study.trainings
+    for path, value in pairs:
+        if path == ["trainings"]:
+            kept = _first(kept, value)
+    pairs = [(path, value) for path, value in pairs if path != ["trainings"]]
+    told = " ".join(f"--set {change}" for change in changes)
+    changed = tuple(_change(config, pairs, told) if pairs else config for config in kept)
+    return msgspec.structs.replace(study, trainings=changed)
+
+
+def _first(trainings: tuple[AnyConfig, ...], count: object) -> tuple[AnyConfig, ...]:
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= len(trainings):
+        valid = f"the study has {len(trainings)}: 1 to {len(trainings)} can be kept"
+        raise UsageError(f"--set trainings={count!r}: not a number of trainings", valid)
+    return trainings[:count]
+
+
+def _parse(change: str) -> tuple[list[str], Any]:
+    key, sign, text = change.partition("=")
+    if not sign or not key.strip():
+        raise UsageError(f"--set {change!r} is not key=value", "for example --set n_steps=512")
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    return key.strip().split("."), value
+
+
+def _change(config: TrainConfig, pairs: Sequence[tuple[list[str], Any]], source: str) -> TrainConfig:
+    """Keys are a training's own, dotted for tables; anything else is a hyper-parameter."""
+    table: dict[str, Any] = msgspec.to_builtins(config)
+    hyper = {**table.pop("hyperparameters"), **{k: table.pop(k) for k in config.schedule_fields()}}
+    table["hyperparameters"] = hyper
+    for path, value in pairs:
+        known = path[0] in TrainConfig.__struct_fields__ or path[0] == "algo"
+        target = table if known else hyper
+        for part in path[:-1]:
+            inner = target.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise UsageError(
+                    f"--set {'.'.join(path)}: {part!r} is not a table", "see docs/reference/formats.md"
+                )
+            target = inner
+        target[path[-1]] = value
+        if path == ["algo"] and value != config.algo:
+            raise UsageError("--set algo=... would drop the hyper-parameters", "use --env and --algo instead")
+    return make_config(table, source)

@@ -1,0 +1,96 @@
+"""A signalised crossing of two one-way roads."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from arzbench.traffic.env.base import ArzEnv
+from arzbench.traffic.env.batch import ArzBatch, Captured, Floats, Integers
+from arzbench.traffic.env.orders import show, switch
+from arzbench.traffic.physics.scenario import NUM_GHOST, WAITING
+
+ALL_RED_S = 3.0
+SWITCH_SCALE = 20  # decisions
+
+
+class CrossingBatch(ArzBatch):
+    """Crossings; see `TrafficLightEnv`."""
+
+    roads: ClassVar[int] = 2
+    actions: ClassVar[int] = 2
+    layout: ClassVar[dict[str, Any]] = {"stop_line": 500.0}
+
+    def __init__(self, num_envs: int = 1, **options: Any) -> None:
+        """Make the batch; see `ArzBatch` for options and errors."""
+        self.phase = np.zeros(num_envs, np.int64)
+        self.since_switch = np.zeros(num_envs, np.int64)
+        super().__init__(num_envs, **options)
+        self._red = np.zeros((num_envs, self.roads), np.int64)
+        self._substeps = self.scenario.substeps
+        self._all_red = round(ALL_RED_S / self.scenario.decision_s * self._substeps)
+
+    def reset_control(self, env: int) -> None:
+        """Start with green for the first approach."""
+        self.phase[env] = self.since_switch[env] = 0
+
+    def apply(self, actions: Integers) -> tuple[Integers, None]:
+        """Close one approach, and the other for 3 s if the light switches."""
+        switch(actions, self.phase, self.since_switch, self._red, self._all_red, self._substeps)
+        return self._red.ravel(), None
+
+    def vehicles_before_light(self) -> Floats:
+        """Vehicles before each stop line, origin queue included, shape (num_envs, 2)."""
+        stop = NUM_GHOST + self.scenario.stop_cell
+        on_road = self.state.u[:, ::2, NUM_GHOST:stop].sum(axis=(1, 2)) * self.scenario.dx
+        return self._by_approach(on_road + self._waiting())
+
+    def vehicles_past_light(self) -> Floats:
+        """Vehicles past each stop line, shape (num_envs, 2)."""
+        cells = slice(NUM_GHOST + self.scenario.stop_cell, self.scenario.cells.stop)
+        return self._by_approach(self.state.u[:, ::2, cells].sum(axis=(1, 2)) * self.scenario.dx)
+
+    def queues(self) -> Floats:
+        """Vehicles standing before each stop line or waiting at its origin, shape (num_envs, 2)."""
+        stop = NUM_GHOST + self.scenario.stop_cell
+        standing = self.state.standing[:, NUM_GHOST:stop].sum(axis=1) * self.scenario.dx
+        return self._by_approach(standing + self._waiting())
+
+    def _waiting(self) -> Floats:
+        total: Floats = self.state.totals[:, WAITING].sum(axis=1)
+        return total
+
+    def _by_approach(self, of_roads: Floats) -> Floats:
+        shaped: Floats = of_roads.reshape(self.num_envs, self.roads)
+        return shaped
+
+    def control_state(self) -> Floats:
+        """Phase, one-hot, and time since the last switch."""
+        shown = np.empty((self.num_envs, 3))
+        show(self.phase, self.since_switch, SWITCH_SCALE, shown)
+        return shown
+
+    def get_control(self, env: int) -> Captured:
+        """Return phase and time since the last switch."""
+        return {"phase": int(self.phase[env]), "since_switch": int(self.since_switch[env])}
+
+    def set_control(self, env: int, state: Captured) -> None:
+        """Restore phase and time since the last switch."""
+        self.phase[env] = state["phase"]
+        self.since_switch[env] = state["since_switch"]
+
+
+class TrafficLightEnv(ArzEnv):
+    """Two one-way roads cross at 500 m; the action names the approach that gets green.
+
+    A switch costs 3 s during which both stop lines are closed. The control's own state in the
+    observation is the phase, one-hot, and the decisions since the last switch over 20.
+    Arguments, observation and reward are those of `ArzEnv`.
+    """
+
+    batch_type: ClassVar[type[ArzBatch]] = CrossingBatch
+    batch: CrossingBatch
+
+    @property
+    def phase(self) -> int:
+        """Approach that has green."""
+        return int(self.batch.phase[0])

@@ -1,1 +1,0 @@
-"""What runs: trainings behind one contract (`base.AbstractWorkload`)."""

@@ -1,0 +1,171 @@
+"""Steps that the control need not be asked about: nothing is to be done at them, and nothing is missed."""
+
+import itertools
+import random
+from typing import Any
+
+import pytest
+
+from arzbench.errors import DivergedError
+from arzbench.records import Phase
+from arzbench.sb3.state import UpdateRule
+from arzbench.study import TrainConfig
+from arzbench.workload import LIGHT, StopTraining
+from tests.sb3.controls import Free, StopAt, config, start, through_bytes, tidy  # noqa: F401
+from tests.sb3.test_resume import ALGORITHMS, SPECIAL, STAGES, VARIANTS, whole
+
+pytestmark = pytest.mark.filterwarnings("ignore:You have specified a mini-batch:UserWarning")
+
+LONG_EPISODES = {"env_kwargs": {"length": 1000}}
+
+
+class Seldom(Free):
+    """Need not be asked about so many steps after each; remembers when it was told of what."""
+
+    def __init__(self, unasked: int) -> None:
+        super().__init__()
+        self.unasked = unasked
+        self.asked: list[int] = []
+        self.told: list[tuple[str, int, Any]] = []
+
+    def before_step(self, training: Any, updates: int) -> int:
+        self.asked.append(training.num_timesteps)
+        return self.unasked
+
+    def episode_ended(self, training: Any, episode_return: float, length: int) -> None:
+        self.told.append(("episode", training.num_timesteps, episode_return))
+
+    def evaluated(self, training: Any, result: Any) -> None:
+        self.told.append(("evaluation", training.num_timesteps, result))
+
+
+def run(study: TrainConfig, unasked: int) -> tuple[Seldom, dict[str, str], Any]:
+    training, log = start(study)
+    control = Seldom(unasked)
+    training.run(control)
+    return control, training.fingerprint(), log
+
+
+def told(control: Seldom, kind: str) -> list[Any]:
+    """What it was told of; an evaluation's result has its step."""
+    return [what for name, _, what in control.told if name == kind]
+
+
+@pytest.mark.parametrize("own", [
+    {"algo": "dqn", "learning_starts": 10, "batch_size": 8},
+    {"algo": "dqn", "learning_starts": 10, "batch_size": 8, "gradient_steps": LIGHT, "train_freq": 1},
+    {"algo": "a2c"},
+])  # fmt: skip
+def test_it_is_asked_after_so_many_steps_and_not_before(own: dict[str, Any]) -> None:
+    control, _, _ = run(config(total_timesteps=60, **LONG_EPISODES, **own), 6)
+    # before the first step that updates follow, too: it is another kind of unit
+    assert control.asked == ([0, 7, *range(10, 60, 7)] if own["algo"] == "dqn" else [*range(0, 60, 7)])
+
+
+@pytest.mark.parametrize(("own", "asked"), [
+    # an update of more than LIGHT gradient steps follows step 24 first: the one before is after 20
+    ({"algo": "dqn", "learning_starts": 20, "train_freq": 4, "gradient_steps": LIGHT + 1},
+     [0, 20, *range(23, 60, 4)]),
+    ({"algo": "sac", "learning_starts": 20, "train_freq": 8, "gradient_steps": -1},
+     [0, 20, *range(23, 64, 8)]),
+    ({"algo": "ppo", "n_steps": 16, "batch_size": 8, "n_epochs": 4}, [0, 15, 31, 47]),
+])  # fmt: skip
+def test_it_is_asked_before_each_step_that_many_gradient_steps_follow(
+    own: dict[str, Any], asked: list[int]
+) -> None:
+    table = {"total_timesteps": 60 if own["algo"] != "ppo" else 48, **LONG_EPISODES, **own}
+    control, _, _ = run(config(**table), 1000)
+    assert control.asked == asked
+
+
+@pytest.mark.parametrize("n_envs", [1, 2])
+@pytest.mark.parametrize("algo", ["dqn", "ppo"])
+def test_what_is_due_within_is_dealt_with(algo: str, n_envs: int) -> None:
+    """Evaluations at their step, and then it is asked at once; of ended episodes it hears before that."""
+    own = {"dqn": {"learning_starts": 20, "batch_size": 8}, "ppo": {"n_steps": 32, "batch_size": 32}}[algo]
+    evaluation = {"eval_freq": 13, "n_eval_episodes": 1}
+    study = config(algo, n_envs=n_envs, total_timesteps=128, evaluation=evaluation,
+                   env_kwargs={"length": 17}, **own)  # fmt: skip
+    seldom, found, log = run(study, 1000)
+    always, expected, _ = run(study, 0)
+    for kind in ("episode", "evaluation"):
+        assert told(seldom, kind) == told(always, kind) != []
+    assert found == expected
+    steps = 128 // n_envs
+    due = {n_envs * n for n in range(13, steps, 13)}
+    heavy = {n_envs * n for n in range(31, steps, 32)} if algo == "ppo" else {20}
+    assert set(seldom.asked) == {0} | due | heavy
+    assert {step for _, step, _ in seldom.told} <= {*seldom.asked, 128}
+    assert always.asked == [*range(0, 128, n_envs)]
+    assert (log.units(Phase.ENV_STEP), log.units(Phase.ROLLOUT)) == (128, steps)
+
+
+class Now(StopAt):
+    """Asked at random, stopped at the n-th call."""
+
+    def __init__(self, at: int, draw: random.Random) -> None:
+        super().__init__(at)
+        self.draw = draw
+
+    def before_step(self, training: Any, updates: int) -> int:
+        super().before_step(training, updates)
+        return self.draw.randrange(12)
+
+
+@pytest.mark.parametrize("study", [
+    *(config(algo, **own, **STAGES, **VARIANTS["normalised"]) for algo, own in ALGORITHMS.items()),
+    *(SPECIAL[name] for name in SPECIAL if "noise" in name or "rollouts" in name),
+])  # fmt: skip
+def test_stopped_after_any_window_it_ends_in_the_same_bits(study: TrainConfig) -> None:
+    expected, _, _ = whole(study)
+    draw = random.Random(study.algo)
+    state, stops = None, 0
+    while True:
+        training, _ = start(study, state)
+        try:
+            training.run(Now(draw.randrange(3, 12), draw))
+        except StopTraining:
+            state, stops = through_bytes(training.capture()), stops + 1
+        else:
+            break
+    assert training.fingerprint() == expected
+    assert stops > 1
+
+
+@pytest.mark.parametrize(("algo", "loss"), [("dqn", "loss"), ("sac", "(actor|critic) loss")])
+def test_a_loss_that_is_not_finite_is_found_with_the_window(algo: str, loss: str) -> None:
+    """Also where the library itself fails at what comes of it, as the distributions of SAC do."""
+    own = {"train_freq": 4, "learning_starts": 20, "batch_size": 8, "total_timesteps": 200, **LONG_EPISODES}
+    training, log = start(config(algo, **own))
+
+    class Poison(Seldom):
+        def before_step(self, training: Any, updates: int) -> int:
+            if training.num_timesteps == 61:
+                training.model.replay_buffer.rewards[:] = float("nan")
+            return super().before_step(training, updates)
+
+    control = Poison(40)
+    with pytest.raises(DivergedError, match=rf"^{loss} is nan at step"):
+        training.run(control)
+    assert control.asked == [0, 20, 61]
+    assert log.units(Phase.ENV_STEP) == training.num_timesteps <= 102
+    assert log.units(Phase.UPDATE) == training.num_updates
+
+
+@pytest.mark.parametrize("rule", [
+    UpdateRule(steps, first, updates, episodes, n_envs)
+    for steps, first, updates, (episodes, n_envs) in itertools.product(
+        (1, 4, 7), (-3, 0, 30), (-1, 0, LIGHT, LIGHT + 1), ((False, 1), (False, 3), (True, 1))
+    )
+    if steps == 1 or not episodes
+])  # fmt: skip
+def test_steps_that_little_follows_are_counted_exactly(rule: UpdateRule) -> None:
+    """Beside what happens, step by step; -1: as many gradient steps as the rollout has env steps."""
+    for number, timesteps in itertools.product(range(1, 13 if rule.episodes else rule.steps + 1), range(60)):
+        at, count = number, 0
+        while count < 100:
+            at = at + 1 if rule.episodes or at < rule.steps else 1
+            if rule.after(at, timesteps + (count + 1) * rule.n_envs) > LIGHT:
+                break
+            count += 1
+        assert min(100, rule.light_steps(number, timesteps)) == count, (number, timesteps)

@@ -1,0 +1,153 @@
+"""Environments on the device `cuda`: the CPU's numbers, in Numba's simulator and on a GPU if there is one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+import arzbench.traffic.env
+from arzbench.traffic.env import device
+from arzbench.traffic.env.sb3 import ArzVecEnv
+from arzbench.traffic.env.vector import BATCHES, ArzVectorEnv
+
+arzbench.traffic.env.register_envs()
+HERE = Path(__file__).parent
+CASES = ["crossing", "crossing, incident", "on-ramp", "lane drop", "episodes"]
+
+
+GPU = (
+    pytest.mark.gpu,
+    pytest.mark.skipif(device.lacking() != "", reason=f"not measured: {device.lacking()}"),
+)
+
+
+@pytest.fixture(scope="module", params=["simulator", pytest.param("gpu", marks=GPU)])
+def gaps(request: pytest.FixtureRequest) -> dict[str, float]:
+    """Largest relative differences, from a process that has the simulator switched on, or a GPU."""
+    path = os.pathsep.join(filter(None, [str(HERE.parents[2]), os.environ.get("PYTHONPATH")]))
+    switch = "1" if request.param == "simulator" else "0"
+    done = subprocess.run(
+        [sys.executable, str(HERE / "device_cases.py")], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": path, "NUMBA_ENABLE_CUDASIM": switch},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    return {row["case"]: row["gap"] for row in rows}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_whole_steps_give_the_numbers_of_the_cpu(gaps: dict[str, float], case: str) -> None:
+    assert gaps[case] <= 1e-12
+
+
+def test_float32_gives_them_to_its_own_precision(gaps: dict[str, float]) -> None:
+    assert 0 < gaps["crossing, queue_change, float32"] <= 1e-4
+
+
+def test_an_episode_goes_on_bit_for_bit_from_a_captured_state(gaps: dict[str, float]) -> None:
+    assert gaps["restored"] == 0.0
+
+
+MAKERS: dict[str, Any] = {
+    "gymnasium.make": lambda device: (
+        gymnasium.make("arzbench/TrafficLight-v0", device=device).unwrapped.batch
+    ),
+    "ArzVectorEnv": lambda device: ArzVectorEnv("arzbench/SpeedControl-v0", 2, device=device).episodes.batch,
+    "ArzVecEnv": lambda device: ArzVecEnv("arzbench/RampMetering-v0", 2, device=device).episodes.batch,
+}
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_without_a_gpu_cuda_is_refused_with_the_fix(monkeypatch: pytest.MonkeyPatch, maker: str) -> None:
+    monkeypatch.setattr(device, "lacking", lambda: "no NVIDIA GPU was found on this machine")
+    with pytest.raises(ValueError, match=r"device='cuda': no NVIDIA GPU was found.*use device='cpu'"):
+        MAKERS[maker]("cuda")
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_auto_takes_the_cpu_without_a_gpu_and_says_so(monkeypatch: pytest.MonkeyPatch, maker: str) -> None:
+    monkeypatch.setattr(device, "lacking", lambda: "no NVIDIA GPU was found on this machine")
+    assert MAKERS[maker]("auto").device == "cpu"
+    assert MAKERS[maker]("cpu").device == "cpu"
+
+
+def test_auto_takes_the_gpu_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "lacking", lambda: "")
+    assert device.choose("auto") == device.choose("cuda") == "cuda"
+
+
+def test_another_device_is_refused() -> None:
+    with pytest.raises(ValueError, match="device='tpu' is not one of cpu, cuda, auto"):
+        gymnasium.make("arzbench/TrafficLight-v0", device="tpu")
+
+
+@GPU[0]
+@GPU[1]
+@pytest.mark.parametrize("name", BATCHES)
+def test_a_gpu_gives_the_same_bits_again_and_in_any_batch(name: str) -> None:
+    actions = np.random.default_rng(0).integers(0, BATCHES[name].actions, (20, 8))
+    runs = []
+    for width in (8, 8, 1):
+        env = ArzVectorEnv(name, width, device="cuda")
+        env.reset(seed=1)
+        runs.append([env.step(row[:width])[:2] for row in actions])
+    for wide, again, alone in zip(*runs, strict=True):
+        for part in range(2):
+            np.testing.assert_array_equal(wide[part], again[part])
+            np.testing.assert_array_equal(wide[part][:1], alone[part])
+
+
+@GPU[0]
+@GPU[1]
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", BATCHES)
+def test_an_hour_on_a_gpu_stays_near_that_on_the_cpu(name: str, dtype: str) -> None:
+    """The two round in other places, and a threshold crossed a decision earlier or later is a jump."""
+    actions = np.random.default_rng(0).integers(0, BATCHES[name].actions, (240, 4))
+    delay = []
+    for where in ("cpu", "cuda"):
+        env = ArzVectorEnv(name, 4, device=where, dtype=dtype)
+        env.reset(seed=1)
+        delay.append(sum(env.step(row)[4]["delay"] for row in actions))
+    np.testing.assert_allclose(delay[0], delay[1], rtol=1e-6 if dtype == "float64" else 1e-2)
+
+
+STEPS = """
+import hashlib, sys
+import numpy as np
+from arzbench.traffic.env.vector import ArzVectorEnv
+from arzbench.worker import numba_cache
+
+env = ArzVectorEnv("arzbench/TrafficLight-v0", 2, device=sys.argv[1], scheme="first_order")
+env.reset(seed=1)
+found = [part for t in range(8) for part in env.step(np.full(2, t // 4))[:2]]
+print(numba_cache(), hashlib.sha256(b"".join(part.tobytes() for part in found)).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
+def test_a_second_process_loads_what_the_first_compiled(tmp_path: Path, device: str) -> None:
+    told = []
+    for _ in range(2):
+        command = [sys.executable, "-c", STEPS, device]
+        folder = {"PYTHONPATH": str(HERE.parents[2]), "NUMBA_CACHE_DIR": str(tmp_path)}
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **folder})
+        assert done.returncode == 0, done.stderr
+        told.append(done.stdout.split())
+    assert [state for state, _ in told] == ["cold", "warm"]
+    assert told[0][1] == told[1][1]
+
+
+@GPU[0]
+@GPU[1]
+def test_bench_measures_a_gpu(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "arzbench", "bench", "--quick", "--device", "cuda", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert '"device": "cuda"' in json.dumps(json.loads(done.stdout))
