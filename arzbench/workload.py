@@ -143,7 +143,11 @@ class AbstractTraining(abc.ABC):
     """One training in progress."""
 
     config: TrainConfig
-    resumed: str = ""  # the tier (of `TIERS`) of the resumption that took place; none: begun anew
+
+    @property
+    def resumed(self) -> str:
+        """How exactly a resumption brought the envs back, of `TIERS`; empty for a training begun anew."""
+        return ""
 
     @property
     @abc.abstractmethod

@@ -42,9 +42,10 @@ from torch.distributions import Distribution
 from arzbench.clock import SystemClock
 from arzbench.measure.host import host_info
 from arzbench.run.job import RunRequest, run_job
+from arzbench.sb3.models import NullCallback
 from arzbench.sb3.plugins import register_plugins
-from arzbench.sb3.skipped_work import spare_mode_switches
-from arzbench.sb3.workload import Nobody, SB3Workload, make_env
+from arzbench.sb3.skipped_work import skip_mode_switches
+from arzbench.sb3.workload import SB3Workload, make_env
 from arzbench.study import DQN, PPO, Checkpoints, Study, TrainConfig
 
 #: at most this much, where it is promised
@@ -223,10 +224,10 @@ def bare(config: TrainConfig, turns: Turns, spared: bool) -> None:
     )
     model.set_logger(sb3.common.logger.Logger(None, []))
     if spared:
-        spare_mode_switches(model.policy)
+        skip_mode_switches(model.policy)
         Distribution.set_default_validate_args(False)
     turns.start()
-    model.learn(config.total_timesteps, callback=Nobody() if spared else None, log_interval=None)
+    model.learn(config.total_timesteps, callback=NullCallback() if spared else None, log_interval=None)
     turns.stop("bare")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from arzbench.records import Phase
 from arzbench.sb3 import model_state
-from arzbench.sb3.phase_timer import Meter
+from arzbench.sb3.phase_timer import PhaseTimer
 from arzbench.workload import AbstractTraining, Control, Evaluation, StopTraining
 
 #: observation -> action
@@ -30,13 +30,13 @@ class Episodes:
     `returns` and `lengths` hold the finished episodes of the evaluation that is open.
     """
 
-    def __init__(self, env: Any, meter: Meter, seed: int, model: Any) -> None:
+    def __init__(self, env: Any, timer: PhaseTimer, seed: int, model: Any) -> None:
         self.env = env
         self.results: list[Evaluation] = []
         self.evaluations = 0  # periodic ones among the results
         self.returns: list[float] = []
         self.lengths: list[int] = []
-        self._meter = meter
+        self._timer = timer
         self._seed = seed
         self._model = model
 
@@ -82,8 +82,8 @@ class Episodes:
     def _episode(
         self, training: AbstractTraining, control: Control, kind: str, player: Player
     ) -> tuple[float, int]:
-        meter, seed = self._meter, self._next_seed(kind)
-        began, logged = meter.ticks(), meter.logged
+        timer, seed = self._timer, self._next_seed(kind)
+        began, logged = timer.ticks(), timer.logged_s
         observation, _ = self.env.reset(seed=seed)
         choose = player(seed)
         total, length, ended = 0.0, 0, False
@@ -94,8 +94,8 @@ class Episodes:
             total += float(reward)
             length += 1
             ended = terminated or truncated
-        took = meter.ticks() - began - (meter.logged - logged)
-        meter.add(Phase.BASELINE if kind == "baseline" else Phase.EVAL_STEP, took, length)
+        took = timer.ticks() - began - (timer.logged_s - logged)
+        timer.add(Phase.BASELINE if kind == "baseline" else Phase.EVAL_STEP, took, length)
         return total, length
 
     def _next_seed(self, kind: str) -> int:

@@ -19,8 +19,9 @@ from arzbench.clock import Clock
 from arzbench.errors import UsageError
 from arzbench.records import Phase
 from arzbench.sb3.episodes import Choose, Player, by_policy, randomly
+from arzbench.sb3.models import MODELS
 from arzbench.sb3.plugins import register_plugins
-from arzbench.sb3.workload import MODELS, SB3Workload, check_actions, make_env
+from arzbench.sb3.workload import SB3Workload, check_actions, make_env
 from arzbench.study import TrainConfig
 from arzbench.traffic.env import DECISIONS
 from arzbench.traffic.env.batch import ArzBatch

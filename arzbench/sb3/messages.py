@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from arzbench.logs.periodic import PeriodicLogger
-from arzbench.sb3.phase_timer import Meter
+from arzbench.sb3.phase_timer import PhaseTimer
 
 
 class Messages:
-    """The messages of one env, timed by a meter.
+    """The messages of one env, timed.
 
     An env with an attribute `message_log` sends its messages there, from `emit_messages`.
     """
 
-    def __init__(self, env: Any, meter: Meter) -> None:
+    def __init__(self, env: Any, timer: PhaseTimer) -> None:
         self._env = env
         self._base = env.unwrapped
         self._own = hasattr(self._base, "message_log")
         self._steps = 0
-        self._time = meter.timed
+        self._time = timer.timed
         if self._own and hasattr(self._base, "emit_messages"):
             self._base.emit_messages = self._time(self._base.emit_messages)
 

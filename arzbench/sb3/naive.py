@@ -14,8 +14,9 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import KVWriter, Logger
 
 from arzbench.clock import Clock, SystemClock
+from arzbench.sb3.models import MODELS
 from arzbench.sb3.plugins import register_plugins
-from arzbench.sb3.workload import MODELS, make_env
+from arzbench.sb3.workload import make_env
 from arzbench.study import AnyConfig, OnPolicyConfig, TrainConfig
 
 #: the rule of thumb: time 100 steps, multiply

@@ -13,7 +13,7 @@ from arzbench.sb3 import model_state
 from arzbench.sb3.tensors import Tensors
 
 
-class Soundness:
+class NanChecks:
     """Looks for NaN and infinity where they do harm, as seldom and as cheaply as will do."""
 
     def __init__(self, model: Any, tensors: Tensors) -> None:

@@ -1,4 +1,4 @@
-"""What is done at every step for nothing, and spared; see docs/decisions/0011-spared.md."""
+"""Skips redundant per-step work of the library; see docs/decisions/0011-spared.md."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MODELESS = frozenset({
 })  # fmt: skip
 
 
-def spare_mode_switches(policy: Any) -> None:
+def skip_mode_switches(policy: Any) -> None:
     """Let `set_training_mode`, called at every step, do nothing where no module would compute otherwise."""
     kinds = {type(module) for module in policy.modules()}
     if all(kind in MODELESS or kind.__module__.startswith("stable_baselines3.") for kind in kinds):

@@ -1,4 +1,4 @@
-"""What a training consists of: everything that a saved state holds, and how its rollouts go."""
+"""What a training consists of: everything that a saved state holds."""
 
 from __future__ import annotations
 
@@ -87,8 +87,20 @@ class UpdateRule(NamedTuple):
         return cls(config.n_steps, 0, updates, n_envs=config.n_envs)
 
 
-class TrainingParts:
-    """The parts of one training that change as it goes."""
+class LiveState:
+    """The parts of one training that change as it goes.
+
+    Attributes:
+        stage: baseline, train, final or done.
+        horizon: Env steps that schedules are made for, whatever the budget is.
+        updates: Gradient steps done.
+        ended: Return and length of training episodes that the control has yet to hear of.
+        lengths: Lengths of the last training episodes.
+        random: Random generators to put back when the training goes on; until then anything may draw.
+        noise: State of action noise to put back when `learn` has reset it.
+        open_episodes: What it takes to play open episodes again, where the envs cannot be captured.
+        resumed: How exactly a resumption brought the envs back, see `arzbench.workload.TIERS`.
+    """
 
     def __init__(self, config: TrainConfig, model: Any, envs: Sequence[Any], episodes: Episodes) -> None:
         """`envs` are those that `model` trains on, `episodes` has one of its own."""
@@ -98,17 +110,16 @@ class TrainingParts:
         self.episodes = episodes
         self.rule = UpdateRule.of(config)
         self.rollout = Rollout()
-        self.position = STAGES[0]
+        self.stage = STAGES[0]
+        self.horizon = config.total_timesteps
         self.updates = 0
-        self.ended: list[tuple[float, int]] = []  # training episodes to be told to the control
+        self.ended: list[tuple[float, int]] = []
         self.lengths: deque[int] = deque(maxlen=MAX_LENGTHS)
-        # put back when `run` begins: until then anything may draw numbers or reset noise
         self.random: dict[str, Any] | None = model_state.capture_random(model)
         self.noise: list[Any] = []
-        #: what it takes to play open episodes again, where the envs cannot be captured
         self.open_episodes = None if all(map(env_state.capturable, envs)) else OpenEpisodes(model.env, envs)
         self.tensors = Tensors(model)
-        self.resumed = ""  # the tier of the resumption that took place
+        self.resumed = ""
 
     @property
     def rollout_steps(self) -> int:

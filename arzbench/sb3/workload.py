@@ -1,4 +1,4 @@
-"""Stable-Baselines3 as a workload: the only file that imports it."""
+"""Stable-Baselines3 as a workload: trainings on registered Gymnasium envs."""
 
 from __future__ import annotations
 
@@ -14,27 +14,22 @@ from typing import Any, TextIO
 
 import gymnasium
 import numpy as np
-import stable_baselines3 as sb3
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.noise import ActionNoise, NormalActionNoise, OrnsteinUhlenbeckActionNoise
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, TrainFrequencyUnit
-from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from arzbench.clock import Clock, SystemClock
 from arzbench.errors import StateError, UsageError, unknown
 from arzbench.records import Phase
 from arzbench.sb3.episodes import Episodes, Player, controlled, randomly
-from arzbench.sb3.phase_timer import Meter
+from arzbench.sb3.models import MODELS
+from arzbench.sb3.phase_timer import PhaseTimer
 from arzbench.sb3.plugins import register_plugins
-from arzbench.sb3.skipped_work import spare_mode_switches
+from arzbench.sb3.skipped_work import skip_mode_switches
+from arzbench.sb3.state import LiveState
 from arzbench.sb3.training import SB3Training
 from arzbench.study import OWN_ENVS, TrainConfig
 from arzbench.workload import AbstractWorkload, Recorder, TrainingState
@@ -44,172 +39,6 @@ DISCRETE = (spaces.Discrete,)
 ANY = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
-class Nobody(BaseCallback):
-    """A callback that does nothing, in less time than the library's own for none."""
-
-    def _on_step(self) -> bool:
-        return True
-
-    on_step = _on_step
-
-    def update_locals(self, locals_: dict[str, Any]) -> None:
-        return
-
-
-class _Watched(BaseAlgorithm):
-    """Tells a training what its `learn` is about to do; changes nothing of it."""
-
-    watch: SB3Training
-
-    def _init_callback(self, callback: Any, progress_bar: bool = False) -> BaseCallback:
-        found = Nobody()
-        found.init_callback(self)
-        return found
-
-    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
-        prepared = super()._setup_learn(*args, **kwargs)
-        # `learn` may be asked for less than the horizon that schedules are made for
-        self._total_timesteps = self.watch.horizon
-        self._num_timesteps_at_start = 0
-        self.watch.learning_begins()
-        return prepared
-
-    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
-        # schedules stay at their end in a training that was extended beyond its horizon
-        left = 1.0 - num_timesteps / self.watch.horizon
-        self._current_progress_remaining = left if left > 0.0 else 0.0
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "watch", "_sample_action"]
-
-
-class _OffPolicy(_Watched, OffPolicyAlgorithm):
-    # called at every step or nearly so: no `super()` and no argument lists, which cost more than the rest
-    library: type[OffPolicyAlgorithm]
-
-    def collect_rollouts(
-        self,
-        env: VecEnv,
-        callback: Any,
-        train_freq: TrainFreq,
-        replay_buffer: Any,
-        action_noise: ActionNoise | None = None,
-        learning_starts: int = 0,
-        log_interval: int | None = None,
-    ) -> RolloutReturn:
-        rollout = self.watch.rollout
-        if rollout.open:
-            return self._collect_rest(env, callback, train_freq, replay_buffer, action_noise, learning_starts)
-        rollout.begin(self.num_timesteps, self._episode_num)
-        result = OffPolicyAlgorithm.collect_rollouts(
-            self, env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
-        )
-        rollout.open = False
-        return result
-
-    def _collect_rest(self, env: VecEnv, callback: Any, train_freq: TrainFreq, *others: Any) -> RolloutReturn:
-        with self.watch.rest_of_rollout(self.actor if self.use_sde else None) as rollout:
-            done = rollout.carried
-            if train_freq.unit is TrainFrequencyUnit.EPISODE:
-                done = self._episode_num - rollout.first_episode
-            rest = train_freq._replace(frequency=train_freq.frequency - done)
-            result = super().collect_rollouts(env, callback, rest, *others)
-        rollout.open = False
-        return result._replace(episode_timesteps=result.episode_timesteps + rollout.carried * env.num_envs)
-
-    def finish_rollout(self) -> None:
-        """Do the update of a rollout that has all its steps, as `learn` would."""
-        steps = self.gradient_steps if self.gradient_steps >= 0 else self.watch.rollout_steps * self.n_envs
-        self.watch.rollout.open = False
-        self.train(steps, self.batch_size)
-
-    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
-        self.watch.update(self.library.train, gradient_steps, self, gradient_steps, batch_size)
-
-
-class _OnPolicy(_Watched, OnPolicyAlgorithm):
-    _minibatches = 0
-
-    def _setup_model(self) -> None:
-        super()._setup_model()
-        if self._ends_early:
-            self.policy.optimizer.register_step_post_hook(self._count_minibatch)
-
-    @property
-    def _ends_early(self) -> bool:
-        """An update may, before it has done all of its gradient steps."""
-        return getattr(self, "target_kl", None) is not None
-
-    def _count_minibatch(self, *_: Any) -> None:
-        self._minibatches += 1
-
-    def collect_rollouts(self, env: VecEnv, callback: Any, rollout_buffer: Any, n_rollout_steps: int) -> bool:
-        rollout = self.watch.rollout
-        if not rollout.open:
-            rollout.begin(self.num_timesteps, self._episode_num)
-            goes_on = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
-        else:
-            with self.watch.rest_of_rollout(self.policy if self.use_sde else None):
-                rollout_buffer.reset = lambda: None
-                try:
-                    left = n_rollout_steps - rollout.carried
-                    goes_on = super().collect_rollouts(env, callback, rollout_buffer, left)
-                finally:
-                    del rollout_buffer.reset
-        rollout.open = False
-        return goes_on
-
-    def finish_rollout(self) -> None:
-        """Do the update of a rollout that has all its steps, as `learn` would; advantages are not saved."""
-        assert self._last_obs is not None
-        assert self._last_episode_starts is not None
-        self.policy.set_training_mode(False)
-        with th.no_grad():
-            values = self.policy.predict_values(obs_as_tensor(self._last_obs, self.device))
-        self.rollout_buffer.compute_returns_and_advantage(values, self._last_episode_starts)
-        self.watch.rollout.open = False
-        self._update_current_progress_remaining(self.num_timesteps, 0)
-        self.train()
-
-    def train(self) -> None:
-        before = self._minibatches
-        count = (lambda: self._minibatches - before) if self._ends_early else None
-        self.watch.update(super().train, self.watch.rule.updates, count=count)
-
-
-class _DQN(_OffPolicy, sb3.DQN):
-    library = sb3.DQN
-
-
-class _SAC(_OffPolicy, sb3.SAC):
-    library = sb3.SAC
-
-
-class _TD3(_OffPolicy, sb3.TD3):
-    library = sb3.TD3
-
-
-class _DDPG(_OffPolicy, sb3.DDPG):
-    library = sb3.DDPG
-
-
-class _PPO(_OnPolicy, sb3.PPO):
-    pass
-
-
-class _A2C(_OnPolicy, sb3.A2C):
-    pass
-
-
-#: name -> (class, action spaces it can handle)
-MODELS: dict[str, tuple[type[Any], tuple[type[Any], ...]]] = {
-    "dqn": (_DQN, DISCRETE),
-    "sac": (_SAC, BOX),
-    "td3": (_TD3, BOX),
-    "ddpg": (_DDPG, BOX),
-    "ppo": (_PPO, ANY),
-    "a2c": (_A2C, ANY),
-}
 NOISES: dict[str, Any] = {"normal": NormalActionNoise, "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise}
 
 
@@ -254,19 +83,16 @@ class SB3Workload(AbstractWorkload):
         register_plugins()
         check_device(config.device)
         th.set_num_threads(config.torch_threads)
-        meter = Meter(self._clock, recorder)
-        began = meter.ticks()
+        timer = PhaseTimer(self._clock, recorder)
+        began = timer.ticks()
         model, envs = make_model(config)
         eval_env = make_env(config)
         baseline = make_baseline(config, eval_env)
-        recorder.add(Phase.BUILD, meter.ticks() - began, 1)
+        recorder.add(Phase.BUILD, timer.ticks() - began, 1)
         training = SB3Training(
-            config,
-            model,
-            envs,
-            Episodes(eval_env, meter, config.seed, model),
+            LiveState(config, model, envs, Episodes(eval_env, timer, config.seed, model)),
+            timer,
             baseline,
-            meter,
             self._open_log(),
             config.total_timesteps if budget is None else budget,
         )
@@ -375,7 +201,7 @@ def make_model(config: TrainConfig) -> tuple[Any, Sequence[Any]]:
             env.close()
         raise UsageError(f"{config.algo.upper()} cannot be made as asked: {error}") from error
     model.set_logger(Logger(None, []))  # its own would make a folder
-    spare_mode_switches(model.policy)
+    skip_mode_switches(model.policy)
     return model, envs
 
 

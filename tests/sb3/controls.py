@@ -104,6 +104,26 @@ class StopAt(Free):
             raise StopTraining(StopReason.SIGNAL)
 
 
+class Seldom(Free):
+    """Need not be asked about so many steps after each; remembers when it was told of what."""
+
+    def __init__(self, unasked: int) -> None:
+        super().__init__()
+        self.unasked = unasked
+        self.asked: list[int] = []
+        self.told: list[tuple[str, int, Any]] = []
+
+    def before_step(self, training: Any, updates: int) -> int:
+        self.asked.append(training.num_timesteps)
+        return self.unasked
+
+    def episode_ended(self, training: Any, episode_return: float, length: int) -> None:
+        self.told.append(("episode", training.num_timesteps, episode_return))
+
+    def evaluated(self, training: Any, result: Any) -> None:
+        self.told.append(("evaluation", training.num_timesteps, result))
+
+
 STARTED: list[Any] = []
 
 

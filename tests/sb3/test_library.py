@@ -11,10 +11,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 from torch.distributions import Distribution
 
-from arzbench.sb3.skipped_work import spare_mode_switches
+from arzbench.sb3.skipped_work import skip_mode_switches
 from arzbench.sb3.workload import make_env
-from tests.sb3.controls import config, start, tidy  # noqa: F401
-from tests.sb3.test_windows import Seldom
+from tests.sb3.controls import Seldom, config, start, tidy  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("ignore:You have specified a mini-batch:UserWarning")
 OFF_POLICY = {"learning_starts": 40, "batch_size": 16, "total_timesteps": 300}
@@ -57,6 +56,6 @@ def test_modules_that_compute_otherwise_in_training_are_switched() -> None:
     assert policy.training is before  # nothing in it depends on that
     del policy.set_training_mode
     policy.q_net.q_net.append(nn.Dropout(0.5))
-    spare_mode_switches(policy)
+    skip_mode_switches(policy)
     policy.set_training_mode(not before)
     assert policy.q_net.q_net[-1].training is not before

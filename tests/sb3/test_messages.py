@@ -97,13 +97,19 @@ def test_logging_is_switched_on_the_way() -> None:
     assert log.units(Phase.LOG) == 10
 
 
+OFF_POLICY = {"learning_starts": 8, "train_freq": 2, "batch_size": 4,
+              "exploration_initial_eps": 0.0, "exploration_final_eps": 0.0}  # fmt: skip
+ON_POLICY = {"n_steps": 10, "batch_size": 10, "n_epochs": 1}
+
+
 @pytest.mark.parametrize("unasked", [0, 1, 6, 60])
-def test_every_second_is_booked_where_it_was_spent(unasked: int) -> None:
+@pytest.mark.parametrize("algo", ["dqn", "ppo"])
+def test_every_second_is_booked_where_it_was_spent(algo: str, unasked: int) -> None:
     """On a clock that only the parts of the training move, each by its own amount."""
     clock = Timed.clock
-    study = config("dqn", env="arztest/Timed-v0", n_envs=2, learning_starts=8, train_freq=2, batch_size=4,
-                   exploration_initial_eps=0.0, exploration_final_eps=0.0, total_timesteps=40,
-                   evaluation={"eval_freq": 10, "n_eval_episodes": 2}, baseline={"episodes": 1})  # fmt: skip
+    study = config(algo, env="arztest/Timed-v0", n_envs=2, total_timesteps=40,
+                   evaluation={"eval_freq": 10, "n_eval_episodes": 2}, baseline={"episodes": 1},
+                   **(OFF_POLICY if algo == "dqn" else ON_POLICY))  # fmt: skip
     log = Log()
     training = SB3Workload(clock).create(study, log)
     model = training.model
@@ -117,9 +123,13 @@ def test_every_second_is_booked_where_it_was_spent(unasked: int) -> None:
 
         setattr(owner, name, slow)
 
-    slower(model.policy, "_predict", 1.0)
-    slower(model.replay_buffer, "add", 0.25)
-    slower(model.replay_buffer, "sample", 3.0)
+    if algo == "dqn":
+        slower(model.policy, "_predict", 1.0)
+        slower(model.replay_buffer, "add", 0.25)
+        slower(model.replay_buffer, "sample", 3.0)
+    else:  # the first is called for each minibatch, too
+        slower(model.policy, "_get_action_dist_from_latent", 1.0)
+        slower(model.rollout_buffer, "add", 0.25)
 
     class Slow(Free):
         def before_step(self, training: Any, updates: int) -> int:
@@ -131,19 +141,20 @@ def test_every_second_is_booked_where_it_was_spent(unasked: int) -> None:
     control = Slow()
     training.run(control)
     training.close()
-    steps, calls, updates = 40, 20, 8
+    steps, calls = 40, 20
+    updates, update_s, choices = (8, 3.0, calls - 4) if algo == "dqn" else (4, 1.0, calls)
     expected = {
         Phase.ENV_STEP: (5.0 * steps, steps),
         Phase.RESET: (2.0 * 6, 6),  # two at the start, and after every tenth step
-        Phase.POLICY: (1.0 * (calls - 4), calls - 4),
-        Phase.UPDATE: (3.0 * updates, updates),
+        Phase.POLICY: (1.0 * choices, choices),
+        Phase.UPDATE: (update_s * updates, updates),
         Phase.ROLLOUT: (0.25 * calls, calls),
         Phase.LOG: (0.5 * (steps + 40), steps + 40),
         Phase.EVAL_STEP: (4 * 2.0 + 40 * (5.0 + 1.0), 40),
         Phase.BASELINE: (2.0 + 10 * 5.0, 10),
     }
-    found = {k: v for k, v in log.totals.totals.items() if k is not Phase.BUILD}
-    assert found == {k: (pytest.approx(s), n) for k, (s, n) in expected.items()}
+    measured = {k: v for k, v in log.totals.totals.items() if k is not Phase.BUILD}
+    assert measured == {k: (pytest.approx(s), n) for k, (s, n) in expected.items()}
     # nothing is booked twice and nothing is lost, but what the control did
     assert clock.ticks() - began == pytest.approx(sum(s for s, _ in expected.values()) + 100 * control.steps)
     assert (control.steps == calls) == (not unasked)

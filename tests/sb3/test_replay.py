@@ -98,7 +98,7 @@ def check_same_bits(study: TrainConfig) -> None:
         assert resumed.resumed == "replay"
         resumed.run(Free())
         assert resumed.fingerprint() == whole.fingerprint(), f"stopped at {stops}"
-        assert resumed.episodes.results == whole.episodes.results
+        assert resumed.state.episodes.results == whole.state.episodes.results
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -116,7 +116,7 @@ def test_nothing_is_measured_or_told_of_a_replay() -> None:
     state = stopped(study, None, 30)
     training, log = start(study, state)
     assert {phase.value for phase in log.totals.totals} <= {"build"}
-    assert training.ended == [tuple(item) for item in state.values["groups"]["counters"]["ended"]]
+    assert training.state.ended == [tuple(item) for item in state.values["groups"]["counters"]["ended"]]
 
 
 @pytest.mark.parametrize("env", ["Moody", "Growing", "Ending"])
@@ -127,8 +127,8 @@ def test_an_env_that_does_not_come_out_the_same_begins_anew_and_says_so(env: str
     assert state.tier == "replay"
     resumed, _ = start(study, state)
     assert resumed.resumed == "reset"
-    assert [e.unwrapped.t for e in resumed.envs] == [0]
-    assert not resumed.ended
+    assert [e.unwrapped.t for e in resumed.state.envs] == [0]
+    assert not resumed.state.ended
     again = stopped(study, state, 5)
     assert again.tier == "reset", "what failed once is not promised again"
     resumed.run(Free())
@@ -165,7 +165,7 @@ def test_an_episode_longer_than_the_limit_begins_anew(monkeypatch: pytest.Monkey
     training, _ = start(study)
     with pytest.raises(StopTraining):
         training.run(StopAt(55))
-    assert len(training.open_episodes._actions) == 12
+    assert len(training.state.open_episodes._actions) == 12
 
 
 def test_before_the_first_step_there_is_nothing_to_play() -> None:
@@ -177,5 +177,5 @@ def test_before_the_first_step_there_is_nothing_to_play() -> None:
 
 def test_envs_that_are_captured_record_nothing() -> None:
     training, _ = start(config("dqn", **{**OFF, "env_kwargs": {}}))
-    assert training.open_episodes is None
+    assert training.state.open_episodes is None
     assert "step_async" not in vars(open_episodes.innermost(training.model.env))

@@ -123,7 +123,7 @@ def test_stopped_anywhere_it_ends_in_the_same_bits(algo: str, variant: str) -> N
         stops = stops_in(control.count, draw)
         found, places, resumed = interrupted(study, stops)
         assert found == expected, f"stopped at {stops}: {places}"
-        assert resumed.episodes.results == reference.episodes.results
+        assert resumed.state.episodes.results == reference.state.episodes.results
         assert resumed.facts() == reference.facts()
 
 
@@ -228,13 +228,13 @@ def test_a_final_evaluation_cut_short_is_dropped_when_the_budget_grows() -> None
 
     class StopFinal(Free):
         def before_episode(self, training: Any, kind: str) -> None:
-            if kind == "final" and training.episodes.returns:
+            if kind == "final" and training.state.episodes.returns:
                 raise StopTraining(StopReason.SIGNAL)
 
     first, _ = start(study, budget=20)
     with pytest.raises(StopTraining):
         first.run(StopFinal())
-    assert (first.stage, len(first.episodes.returns)) == ("final", 1)
+    assert (first.stage, len(first.state.episodes.returns)) == ("final", 1)
     second, _ = start(study, through_bytes(first.capture()))
     second.run(Free())
     assert second.fingerprint() == expected
@@ -255,7 +255,7 @@ def test_evaluations_do_not_touch_the_training() -> None:
     table = {**ALGORITHMS["dqn"], "seed": 3}
     plain, _, _ = whole(config("dqn", **table))
     evaluated, _, training = whole(config("dqn", **table, evaluation={"eval_freq": 13, "final_episodes": 1}))
-    assert len(training.episodes.results) == 10
+    assert len(training.state.episodes.results) == 10
     for group in ("weights", "optimizer", "buffers", "rng", "env"):
         assert evaluated[group] == plain[group]
 

@@ -14,7 +14,8 @@ import torch as th
 from arzbench.errors import StateError, UsageError
 from arzbench.records import Phase
 from arzbench.sb3 import env_state, open_episodes
-from arzbench.sb3.workload import MODELS, SB3Workload
+from arzbench.sb3.models import MODELS
+from arzbench.sb3.workload import SB3Workload
 from arzbench.study import TrainConfig
 from arzbench.workload import StopTraining, TrainingState
 from tests.sb3.controls import Free, Log, StopAt, config, start, through_bytes, tidy  # noqa: F401
@@ -127,7 +128,7 @@ def test_the_baseline_plays_the_final_evaluation_s_episodes() -> None:
     study = config("sac", env_kwargs={"ends": 0.2}, **OFF, evaluation={"final_episodes": 3},
                    baseline={"episodes": 3})  # fmt: skip
     training, _ = start(study)
-    for env in (training.episodes.env.unwrapped, training.envs[0].unwrapped):
+    for env in (training.state.episodes.env.unwrapped, training.state.envs[0].unwrapped):
         env.step = lambda action, env=env, step=env.step: step(np.zeros(1, np.float32))
     control = Free()
     training.run(control)
@@ -197,7 +198,7 @@ def test_an_env_that_hides_its_state_begins_anew_and_says_so(
     assert state.tier == "reset"
     resumed, _ = start(study, state)
     assert 0 < resumed.num_timesteps < 40
-    assert [env.unwrapped.t for env in resumed.envs] == [0, 0]
+    assert [env.unwrapped.t for env in resumed.state.envs] == [0, 0]
     first = resumed.model._last_obs.copy()
     again, _ = start(study, state)
     assert np.array_equal(again.model._last_obs, first)

@@ -69,7 +69,7 @@ def test_a_buffer_that_was_replaced_is_found() -> None:
     training, _ = start(STUDY)
     actor = training.model.policy.actor
     actor.register_buffer("scale", th.ones(2))
-    training.tensors = Tensors(training.model)
+    training.state.tensors = Tensors(training.model)
     assert arrays(training)["weights/policy/actor.scale"].tolist() == [1.0, 1.0]
     actor.scale = th.full((2,), 5.0)
     assert arrays(training)["weights/policy/actor.scale"].tolist() == [5.0, 5.0]
@@ -77,11 +77,11 @@ def test_a_buffer_that_was_replaced_is_found() -> None:
 
 def test_off_the_cpu_they_are_copied_each_time(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, values_before = arrays(trained), trained.capture().values
-    monkeypatch.setattr(trained.tensors, "_fixed", False)
-    trained.tensors._views.clear()
+    monkeypatch.setattr(trained.state.tensors, "_fixed", False)
+    trained.state.tensors._views.clear()
     found = arrays(trained)
     assert found.keys() == wanted.keys()
     for name, array in wanted.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
     assert trained.capture().values == values_before
-    assert not trained.tensors._views
+    assert not trained.state.tensors._views

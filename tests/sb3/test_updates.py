@@ -84,7 +84,7 @@ def test_stopped_within_an_update(name: str) -> None:
         last, _ = start(study, through_bytes(again.capture()))
         last.run(Free())
         assert last.fingerprint() == expected, at
-        assert last.episodes.results == reference.episodes.results
+        assert last.state.episodes.results == reference.state.episodes.results
         assert last.num_updates == reference.num_updates
 
 
@@ -114,7 +114,7 @@ def test_denormals_are_flushed_within_an_update_and_only_there() -> None:
 
     training, _ = start(config(**CASES["ppo"]))
     seen: list[float] = []
-    training.update(lambda: seen.append(tiny()), 1)
+    training.model.hooks.update(lambda: seen.append(tiny()), 1)
     assert seen == [0.0]
     assert tiny() > 0.0
 
@@ -122,5 +122,5 @@ def test_denormals_are_flushed_within_an_update_and_only_there() -> None:
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        training.update(fails, 1)
+        training.model.hooks.update(fails, 1)
     assert tiny() > 0.0

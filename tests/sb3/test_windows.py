@@ -11,32 +11,12 @@ from arzbench.records import Phase
 from arzbench.sb3.state import UpdateRule
 from arzbench.study import TrainConfig
 from arzbench.workload import LIGHT, StopTraining
-from tests.sb3.controls import Free, StopAt, config, start, through_bytes, tidy  # noqa: F401
+from tests.sb3.controls import Seldom, StopAt, config, start, through_bytes, tidy  # noqa: F401
 from tests.sb3.test_resume import ALGORITHMS, SPECIAL, STAGES, VARIANTS, whole
 
 pytestmark = pytest.mark.filterwarnings("ignore:You have specified a mini-batch:UserWarning")
 
 LONG_EPISODES = {"env_kwargs": {"length": 1000}}
-
-
-class Seldom(Free):
-    """Need not be asked about so many steps after each; remembers when it was told of what."""
-
-    def __init__(self, unasked: int) -> None:
-        super().__init__()
-        self.unasked = unasked
-        self.asked: list[int] = []
-        self.told: list[tuple[str, int, Any]] = []
-
-    def before_step(self, training: Any, updates: int) -> int:
-        self.asked.append(training.num_timesteps)
-        return self.unasked
-
-    def episode_ended(self, training: Any, episode_return: float, length: int) -> None:
-        self.told.append(("episode", training.num_timesteps, episode_return))
-
-    def evaluated(self, training: Any, result: Any) -> None:
-        self.told.append(("evaluation", training.num_timesteps, result))
 
 
 def run(study: TrainConfig, unasked: int) -> tuple[Seldom, dict[str, str], Any]:

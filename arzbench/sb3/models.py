@@ -1,0 +1,222 @@
+"""The library's algorithms with hooks: `learn` as always, but timed, and stopped and resumed at any step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import stable_baselines3 as sb3
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, TrainFrequencyUnit
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+
+from arzbench.sb3.step_hooks import StepHooks
+
+BOX = (spaces.Box,)
+DISCRETE = (spaces.Discrete,)
+ANY = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+class NullCallback(BaseCallback):
+    """A callback that does nothing, in less time than the library's own for none."""
+
+    def _on_step(self) -> bool:
+        return True
+
+    on_step = _on_step
+
+    def update_locals(self, locals_: dict[str, Any]) -> None:
+        return
+
+
+class _Hooked(BaseAlgorithm):
+    """Calls its hooks from within `learn`; changes nothing of it."""
+
+    hooks: StepHooks
+
+    def attach(self, hooks: StepHooks) -> None:
+        """Have `hooks` called from now on."""
+        raise NotImplementedError
+
+    def _init_callback(self, callback: Any, progress_bar: bool = False) -> BaseCallback:
+        nothing = NullCallback()
+        nothing.init_callback(self)
+        return nothing
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._setup_learn(*args, **kwargs)
+        # `learn` may be asked for less than the horizon that schedules are made for
+        self._total_timesteps = self.hooks.state.horizon
+        self._num_timesteps_at_start = 0
+        self.hooks.learning_begins()
+        return prepared
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        # schedules stay at their end in a training that was extended beyond its horizon
+        left = 1.0 - num_timesteps / self.hooks.state.horizon
+        self._current_progress_remaining = left if left > 0.0 else 0.0
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "hooks"]
+
+
+class _OffPolicy(_Hooked, OffPolicyAlgorithm):
+    def attach(self, hooks: StepHooks) -> None:
+        self.hooks = hooks
+        policy: Any = self.policy
+        policy.predict = hooks.timed_policy(policy.predict)
+
+    def _sample_action(self, *args: Any, **kwargs: Any) -> Any:
+        hooks = self.hooks
+        if hooks.left:
+            hooks.left -= 1
+        else:
+            hooks.ask()
+        return super()._sample_action(*args, **kwargs)
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: Any,
+        train_freq: TrainFreq,
+        replay_buffer: Any,
+        action_noise: ActionNoise | None = None,
+        learning_starts: int = 0,
+        log_interval: int | None = None,
+    ) -> RolloutReturn:
+        rollout = self.hooks.state.rollout
+        if rollout.open:
+            return self._collect_rest(env, callback, train_freq, replay_buffer, action_noise, learning_starts)
+        rollout.begin(self.num_timesteps, self._episode_num)
+        result = super().collect_rollouts(
+            env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
+        )
+        rollout.open = False
+        return result
+
+    def _collect_rest(self, env: VecEnv, callback: Any, train_freq: TrainFreq, *others: Any) -> RolloutReturn:
+        with self.hooks.rest_of_rollout(self.actor if self.use_sde else None) as rollout:
+            done = rollout.carried
+            if train_freq.unit is TrainFrequencyUnit.EPISODE:
+                done = self._episode_num - rollout.first_episode
+            rest = train_freq._replace(frequency=train_freq.frequency - done)
+            result = super().collect_rollouts(env, callback, rest, *others)
+        rollout.open = False
+        return result._replace(episode_timesteps=result.episode_timesteps + rollout.carried * env.num_envs)
+
+    def finish_rollout(self) -> None:
+        """Do the update of a rollout that has all its steps, as `learn` would."""
+        steps = (
+            self.gradient_steps if self.gradient_steps >= 0 else self.hooks.state.rollout_steps * self.n_envs
+        )
+        self.hooks.state.rollout.open = False
+        self.train(steps, self.batch_size)
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        learn = super().train
+        self.hooks.update(lambda: learn(gradient_steps, batch_size), gradient_steps)
+
+
+class _OnPolicy(_Hooked, OnPolicyAlgorithm):
+    _minibatches = 0
+
+    def attach(self, hooks: StepHooks) -> None:
+        self.hooks = hooks
+        policy: Any = self.policy
+        forward = hooks.timed_policy(policy.forward)
+
+        def ask_and_forward(*args: Any, **kwargs: Any) -> Any:  # the first thing that a step does
+            if hooks.left:
+                hooks.left -= 1
+            else:
+                hooks.ask()
+            return forward(*args, **kwargs)
+
+        policy.forward = ask_and_forward
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        if self._ends_early:
+            self.policy.optimizer.register_step_post_hook(self._count_minibatch)
+
+    @property
+    def _ends_early(self) -> bool:
+        """An update may, before it has done all of its gradient steps."""
+        return getattr(self, "target_kl", None) is not None
+
+    def _count_minibatch(self, *_: Any) -> None:
+        self._minibatches += 1
+
+    def collect_rollouts(self, env: VecEnv, callback: Any, rollout_buffer: Any, n_rollout_steps: int) -> bool:
+        rollout = self.hooks.state.rollout
+        if not rollout.open:
+            rollout.begin(self.num_timesteps, self._episode_num)
+            goes_on = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        else:
+            with self.hooks.rest_of_rollout(self.policy if self.use_sde else None):
+                rollout_buffer.reset = lambda: None
+                try:
+                    left = n_rollout_steps - rollout.carried
+                    goes_on = super().collect_rollouts(env, callback, rollout_buffer, left)
+                finally:
+                    del rollout_buffer.reset
+        rollout.open = False
+        return goes_on
+
+    def finish_rollout(self) -> None:
+        """Do the update of a rollout that has all its steps, as `learn` would; advantages are not saved."""
+        assert self._last_obs is not None
+        assert self._last_episode_starts is not None
+        self.policy.set_training_mode(False)
+        with th.no_grad():
+            values = self.policy.predict_values(obs_as_tensor(self._last_obs, self.device))
+        self.rollout_buffer.compute_returns_and_advantage(values, self._last_episode_starts)
+        self.hooks.state.rollout.open = False
+        self._update_current_progress_remaining(self.num_timesteps, 0)
+        self.train()
+
+    def train(self) -> None:
+        before = self._minibatches
+        count = (lambda: self._minibatches - before) if self._ends_early else None
+        self.hooks.update(super().train, self.hooks.state.rule.updates, count)
+
+
+class _DQN(_OffPolicy, sb3.DQN):
+    pass
+
+
+class _SAC(_OffPolicy, sb3.SAC):
+    pass
+
+
+class _TD3(_OffPolicy, sb3.TD3):
+    pass
+
+
+class _DDPG(_OffPolicy, sb3.DDPG):
+    pass
+
+
+class _PPO(_OnPolicy, sb3.PPO):
+    pass
+
+
+class _A2C(_OnPolicy, sb3.A2C):
+    pass
+
+
+#: name -> (class, action spaces it can handle)
+MODELS: dict[str, tuple[type[Any], tuple[type[Any], ...]]] = {
+    "dqn": (_DQN, DISCRETE),
+    "sac": (_SAC, BOX),
+    "td3": (_TD3, BOX),
+    "ddpg": (_DDPG, BOX),
+    "ppo": (_PPO, ANY),
+    "a2c": (_A2C, ANY),
+}
