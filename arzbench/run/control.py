@@ -4,62 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from arzbench import store
-from arzbench.clock import Clock
 from arzbench.measure.phase_times import PhaseTotals
-from arzbench.predict.remaining import Observed, Predict, RunState, merged
-from arzbench.records import Estimate, Phase
-from arzbench.run.guard import Guard
-from arzbench.run.ledger_writer import Journal
-from arzbench.run.progress import Display, Progress, Speed
+from arzbench.predict.remaining import merged
+from arzbench.records import Phase
+from arzbench.run.context import Forecast, RunContext, RunProgress
+from arzbench.run.progress import Progress, Speed
 from arzbench.saves.checkpoints import CheckpointStore, Header
-from arzbench.saves.saver import Saver
-from arzbench.saves.uploads import Uploads
-from arzbench.study import Study, TrainConfig
+from arzbench.study import TrainConfig
 from arzbench.workload import AbstractTraining, Evaluation
 
-#: seconds between two looks of the display, two entries of phases, two predictions
-TICK_S, FLUSH_S, PREDICT_S = 0.2, 5.0, 1.0
-#: shares of the job's training steps at which the predicted end is kept in the ledger
-MARKS = (0.05, 0.10, 0.25, 0.50)
-
-
-@dataclass(slots=True, kw_only=True)
-class Session:
-    """What the trainings of one session share."""
-
-    study: Study
-    budgets: tuple[int, ...]
-    start: float  # clock.now() when the quota began
-    quota_s: float | None
-    clock: Clock
-    guard: Guard
-    journal: Journal
-    display: Display
-    saver: Saver
-    predict: Predict | None
-    versions: dict[str, str]
-    steps: list[int]  # training env steps done, per training
-    observed: list[Observed]  # progress of each training
-    episode_s: dict[tuple[int, str], float]  # of the last evaluation episode, by training and kind
-    checkpoint: Path | None = None  # the newest
-    uploads: Uploads | None = None
-    saved_at: float | None = None
-    mean_return: float | None = None  # of the last evaluation
-    worked: bool = False  # anything was done in this session
-    predicted: Estimate | None = None
-    next_prediction: float = -math.inf
-    next_mark: int = 0  # index into MARKS
-
-    def __post_init__(self) -> None:
-        self.next_mark = sum(mark <= self.done for mark in MARKS)  # those passed by earlier sessions
-
-    @property
-    def done(self) -> float:
-        """The share of the job's training steps that is done."""
-        return sum(self.steps) / max(1, sum(self.budgets))
+#: seconds between two looks of the display, two entries of phases
+TICK_S, FLUSH_S = 0.2, 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,22 +33,31 @@ class _Saving:
 class TrainingControl:
     """Implements `Control` for the training `index` of a session."""
 
-    def __init__(self, session: Session, index: int, checkpoints: CheckpointStore) -> None:
+    def __init__(
+        self,
+        context: RunContext,
+        progress: RunProgress,
+        forecast: Forecast,
+        index: int,
+        checkpoints: CheckpointStore,
+    ) -> None:
         self.recorder = PhaseTotals()
         self.changed = False  # something was done since the last save
-        self.kept_steps = session.steps[index]  # what a failure would leave
+        self.kept_steps = progress.steps[index]  # what a failure would leave
         self._saving: _Saving | None = None  # under way
-        self._study = store.digest(session.study)
+        self._study = store.digest(context.study)
         #: mean return and num_timesteps of this training's best evaluation
         self.best: tuple[float, int] | None = None
         self._best_is_new = False  # and not in a checkpoint yet
-        self._session = session
+        self._context = context
+        self._progress = progress
+        self._forecast = forecast
         self._index = index
-        self._config: TrainConfig = session.study.trainings[index]
+        self._config: TrainConfig = context.study.trainings[index]
         self._checkpoints = checkpoints
-        self._guard = session.guard
-        self._poll = session.guard.poll
-        self._before = session.observed[index]
+        self._guard = context.guard
+        self._poll = context.guard.poll
+        self._before = progress.observed[index]
         self._speed = Speed()
         self._returns: list[float] = []
         self._lengths: list[int] = []
@@ -99,38 +65,41 @@ class TrainingControl:
         self._episode_began: float | None = None  # None outside of evaluations
         self._save_every = self._config.checkpoint.checkpoint_freq * self._config.n_envs
         self._next_save: float = math.inf
-        self._next_tick = self._next_flush = session.clock.now()
+        self._next_tick = self._next_flush = context.clock.now()
+        self._polled_at = 0  # num_timesteps at the last question
 
     def start(self, training: AbstractTraining) -> None:
         """Take the training as it was made or restored."""
         if self._save_every:
             self._next_save = (training.num_timesteps // self._save_every + 1) * self._save_every
+        self._polled_at = training.num_timesteps
         self._guard.expect_save(training.replay_size())
         self.flush(training)
 
     # Control, called by the training.
 
     def before_step(self, training: AbstractTraining, updates: int) -> int:
-        now = self._poll(updates)
-        if training.num_timesteps >= self._next_save:
+        step, n_envs = training.num_timesteps, self._config.n_envs
+        now = self._poll(updates, max(1, (step - self._polled_at) // n_envs))
+        self._polled_at = step
+        if step >= self._next_save:
             self._next_save += self._save_every
             self.begin_save(training)
             now = self._poll(updates)
         if self._saving is not None or now >= self._next_tick:
             self._look(training, now)
         self.changed = True
-        unasked = self._guard.unasked(now)
-        if unasked and self._next_save < math.inf:
-            steps_to_save = math.ceil((self._next_save - training.num_timesteps) / self._config.n_envs)
-            unasked = min(unasked, steps_to_save - 1)
-        return unasked
+        stride = self._guard.stride(now)
+        if stride and self._next_save < math.inf:
+            stride = min(stride, math.ceil((self._next_save - step) / n_envs) - 1)
+        return stride
 
     def during_update(self, training: AbstractTraining) -> None:
         self._guard.require(0.0, "the rest of an update")
 
     def before_episode(self, training: AbstractTraining, kind: str) -> None:
         self._guard.pause()
-        now = self._session.clock.now()
+        now = self._context.clock.now()
         self._book_episode(now)
         self._guard.require(self._expected_episode(training, kind), "the next evaluation episode")
         self._episode_kind, self._episode_began = kind, now
@@ -143,18 +112,17 @@ class TrainingControl:
 
     def evaluated(self, training: AbstractTraining, result: Evaluation) -> None:
         self._guard.pause()
-        self._book_episode(self._session.clock.now())
+        self._book_episode(self._context.clock.now())
         self._episode_began = None
         self.changed = True
-        session = self._session
-        session.mean_return = mean = result.mean_return
+        self._progress.mean_return = mean = result.mean_return
         if result.kind == "evaluation" and math.isfinite(mean) and (self.best is None or mean > self.best[0]):
             self.best, self._best_is_new = (mean, result.num_timesteps), True
         self.flush(training)
-        session.journal.write(
+        self._context.ledger.write(
             "evaluation",
             evaluation=result.kind,
-            episode_s=session.episode_s.get((self._index, result.kind)),
+            episode_s=self._progress.episode_s.get((self._index, result.kind)),
             num_timesteps=result.num_timesteps,
             returns=result.returns,
             lengths=result.lengths,
@@ -189,37 +157,37 @@ class TrainingControl:
         self.finish_save()
         training.check_sound()
         self.flush(training)
-        session, journal = self._session, self._session.journal
+        ledger = self._context.ledger
         header = Header(
             study=self._study,
             training=self._index,
             num_timesteps=training.num_timesteps,
-            job_steps=sum(session.steps),
+            job_steps=sum(self._progress.steps),
             stage=training.stage,
             done=done,
             best=self.best,
             is_best=self._best_is_new,
-            elapsed_s=journal.elapsed_s,
-            sessions=journal.session,
-            ledger=journal.position,
-            versions=session.versions,
-            created=session.clock.wall().isoformat(timespec="seconds"),
+            elapsed_s=ledger.elapsed_s,
+            sessions=ledger.session,
+            ledger=ledger.position,
+            versions=self._context.versions,
+            created=self._context.clock.wall().isoformat(timespec="seconds"),
         )
-        began = session.clock.ticks()
+        began = self._context.clock.ticks()
         state = training.capture()
-        captured = session.clock.ticks()
-        session.saver.start(self._checkpoints.begin(state, header))
+        captured = self._context.clock.ticks()
+        self._context.saver.start(self._checkpoints.begin(state, header))
         self._saving = _Saving(
             num_timesteps=training.num_timesteps,
             done=done,
             is_best=header.is_best,
             capture_s=captured - began,
-            held_up_s=session.clock.ticks() - began,
+            held_up_s=self._context.clock.ticks() - began,
         )
         self.changed = False
         self._best_is_new = False
         self._guard.save_begins()
-        if session.saver.ended:
+        if self._context.saver.ended:
             self.finish_save()
 
     def finish_save(self) -> None:
@@ -231,18 +199,17 @@ class TrainingControl:
         saving, self._saving = self._saving, None
         if saving is None:
             return
-        session = self._session
-        began = session.clock.ticks()
-        saved = session.saver.wait()
-        held_up_s = saving.held_up_s + session.clock.ticks() - began
+        began = self._context.clock.ticks()
+        saved = self._context.saver.wait()
+        held_up_s = saving.held_up_s + self._context.clock.ticks() - began
         self.recorder.add(Phase.CHECKPOINT, held_up_s)
         seconds = saving.capture_s + saved.seconds
         self._guard.saved(seconds, saved.bytes)
         self.kept_steps = saving.num_timesteps
-        session.checkpoint, session.saved_at = saved.path, session.clock.now()
-        if session.uploads is not None:
-            session.uploads.offer(saved.path, best=saving.is_best)
-        session.journal.write(
+        self._progress.checkpoint, self._progress.saved_at = saved.path, self._context.clock.now()
+        if self._context.uploads is not None:
+            self._context.uploads.offer(saved.path, best=saving.is_best)
+        self._context.ledger.write(
             "checkpoint",
             # what was done beside the save is not in it: a resumption from it does that again
             self.recorder.take(Phase.CHECKPOINT),
@@ -256,20 +223,20 @@ class TrainingControl:
 
     def flush(self, training: AbstractTraining) -> None:
         """Write what was not yet told to the ledger."""
-        session, journal = self._session, self._session.journal
-        session.steps[self._index] = journal.step = training.num_timesteps
-        session.observed[self._index] = merged(self._before, self.recorder.totals)
-        session.worked = session.worked or self.changed
+        ledger = self._context.ledger
+        self._progress.steps[self._index] = ledger.step = training.num_timesteps
+        self._progress.observed[self._index] = merged(self._before, self.recorder.totals)
+        self._progress.worked = self._progress.worked or self.changed
         phases = self.recorder.take()
         if self._returns:
-            journal.write("episodes", phases, returns=self._returns, lengths=self._lengths)
+            ledger.write("episodes", phases, returns=self._returns, lengths=self._lengths)
             self._returns, self._lengths = [], []
         elif phases:
-            journal.write("phases", phases)
-        self._next_flush = session.clock.now() + FLUSH_S
+            ledger.write("phases", phases)
+        self._next_flush = self._context.clock.now() + FLUSH_S
 
     def _look(self, training: AbstractTraining, now: float) -> None:
-        if self._session.saver.ended:
+        if self._context.saver.ended:
             self.finish_save()
         if now < self._next_tick:
             return
@@ -278,12 +245,12 @@ class TrainingControl:
         if now >= self._next_flush:
             training.check_sound()
             self.flush(training)
-        self._session.display.show(self._progress(training, now))
+        self._context.display.show(self._status(training, now))
 
     def _book_episode(self, now: float) -> None:
         """An evaluation episode may have ended."""
         if self._episode_began is not None:
-            self._session.episode_s[self._index, self._episode_kind] = now - self._episode_began
+            self._progress.episode_s[self._index, self._episode_kind] = now - self._episode_began
             self.changed = True
 
     def _expected_episode(self, training: AbstractTraining, kind: str) -> float:
@@ -291,52 +258,30 @@ class TrainingControl:
 
         An expectation will do: the deadline is kept by the polls within the episode.
         """
-        last = self._session.episode_s.get((self._index, kind))
+        last = self._progress.episode_s.get((self._index, kind))
         if last is not None:
             return last
         phase = Phase.BASELINE if kind == "baseline" else Phase.EVAL_STEP
         return self._guard.cost_of(phase, training.facts().eval_length()[0])
 
-    def _keep_prediction(self, left: Estimate | None) -> None:
-        """What is said at a mark goes to the ledger: it can be judged when the run has ended."""
-        session = self._session
-        passed = [mark for mark in MARKS[session.next_mark :] if mark <= session.done]
-        session.next_mark += len(passed)
-        if left is not None:
-            told = {"p50_s": left.p50_s, "p90_s": left.p90_s, "p99_s": left.p99_s}
-            for mark in passed:
-                session.journal.write(
-                    "prediction", mark=mark, done=session.done, left=told, observed=session.observed
-                )
-
-    def _progress(self, training: AbstractTraining, now: float) -> Progress:
-        session = self._session
-        step = session.steps[self._index] = training.num_timesteps
-        marked = session.next_mark < len(MARKS) and session.done >= MARKS[session.next_mark]
-        if session.predict is not None and (marked or now >= session.next_prediction):
-            session.next_prediction = now + PREDICT_S
-            session.observed[self._index] = merged(self._before, self.recorder.totals)
-            session.predicted = session.predict(
-                RunState(
-                    training=self._index,
-                    num_timesteps=tuple(session.steps),
-                    observed=tuple(session.observed),
-                )
-            )
-            if marked:
-                self._keep_prediction(session.predicted)
+    def _status(self, training: AbstractTraining, now: float) -> Progress:
+        progress = self._progress
+        step = progress.steps[self._index] = training.num_timesteps
+        if self._forecast.is_due(now):
+            progress.observed[self._index] = merged(self._before, self.recorder.totals)
+            self._forecast.predict(now, self._index)
         return Progress(
             training=self._config.name,
             index=self._index,
-            trainings=len(session.steps),
+            trainings=len(self._progress.steps),
             stage=training.stage,
             num_timesteps=step,
-            budget=session.budgets[self._index],
+            budget=self._context.budgets[self._index],
             steps_per_s=self._speed.look(now, step),
-            elapsed_s=session.journal.elapsed_s,
-            session_s=now - session.start,
-            left_s=None if session.quota_s is None else self._guard.deadline - now,
-            predicted_end=session.predicted,
-            mean_return=session.mean_return,
-            checkpoint_age_s=None if session.saved_at is None else now - session.saved_at,
+            elapsed_s=self._context.ledger.elapsed_s,
+            session_s=now - self._context.start,
+            left_s=None if self._context.quota_s is None else self._guard.deadline - now,
+            predicted_end=self._forecast.left,
+            mean_return=self._progress.mean_return,
+            checkpoint_age_s=None if self._progress.saved_at is None else now - self._progress.saved_at,
         )

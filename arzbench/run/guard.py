@@ -32,10 +32,10 @@ MARGIN_SHARE, MARGIN_LEAST_S, MARGIN_MOST_S = 0.005, 0.1, 10.0
 UNKNOWN_SAVE_S, UNKNOWN_SAVE_SHARE = 3.0, 0.1
 #: durations kept of each kind of unit, and how many tell a P99
 RECENT, LEAST_SEEN = 512, 20
-#: steps that are not polled for take about so long together, in seconds, are so many at most, and end so
-#: long before the deadline at least
-SEVERAL_S, MOST_STEPS, FAR_S = 0.1, 400, 2.0
-#: of those steps one in so many may be of the most costly kind, at least
+#: a stride of steps without a poll takes about so long, in seconds, is so many steps at most, and begins
+#: so long before the deadline at least
+STRIDE_S, MOST_STEPS, FAR_S = 0.1, 400, 2.0
+#: share of a stride's steps that may be of the dearest kind, at least
 LEAST_SHARE = 0.25
 #: weight of the newest observation in the usual cost of a unit
 _WEIGHT = 0.05
@@ -91,9 +91,6 @@ class Guard:
         self._config: TrainConfig | None = None
         self._units: dict[Kind, _Unit] = {}
         self._unit: _Unit | None = None
-        self._several = False  # steps since the last poll
-        self._alone = True  # the step after it is timed by itself
-        self._light_s = 0.0  # what light steps took of late that were timed so
         self._since = clock.now()
         self._rows = self._first_bytes = 0
         self._unknown_save_s = min(UNKNOWN_SAVE_S, UNKNOWN_SAVE_SHARE * quota)
@@ -107,13 +104,13 @@ class Guard:
         self._model = model
         self._units.clear()
         self._unit = None
-        self._light_s = 0.0
         self.expect_save(0)
 
-    def poll(self, kind: Kind) -> float:
+    def poll(self, kind: Kind, done: int = 1) -> float:
         """Now, if a unit of `kind` fits: its gradient steps, or the name of what an episode steps.
 
-        The time since the last poll is what the unit before took. Costs about a microsecond.
+        The time since the last poll is what `done` units took: the one polled for, and those after it that
+        `stride` allowed. Costs about a microsecond.
 
         Raises:
             StopTraining: it does not fit, or a signal came.
@@ -122,22 +119,13 @@ class Guard:
         unit = self._unit
         if unit is not None:
             took = now - self._since
-            if self._several:  # steps: what one of them took is not known, but that it was less
-                if took > unit.second and unit.seen > 1:
-                    unit.unusual(took, self._cap_s)
-                self._several, self._alone = False, True
-            elif unit.seen > 1:
-                unit.note(took)
-                unit.usual += _WEIGHT * (took - unit.usual)
-                if unit.light:
-                    self._light_s += _WEIGHT * (took - self._light_s) if self._light_s else took
-                if took > unit.second:
-                    unit.unusual(took, self._cap_s)
+            unit.note(took)
+            if unit.seen > 1:
+                unit.usual += _WEIGHT * (took / done - unit.usual)
             else:
-                unit.note(took)
                 unit.first_times(took)
-                if unit.seen > 1:
-                    unit.unusual(took, self._cap_s)
+            if took > unit.second and unit.seen > 1:  # of a stride one step took it all, for all we know
+                unit.unusual(took, self._cap_s)
         unit = self._units.get(kind) or self._new_unit(kind)
         likely = SURPRISE * unit.usual
         if now + (likely if likely > unit.hold else unit.hold) > self._stop_by or self._signals.first:
@@ -147,25 +135,20 @@ class Guard:
         self._since = now
         return now
 
-    def unasked(self, now: float) -> int:
+    def stride(self, now: float) -> int:
         """After a poll of a step: how many steps after it need none, those with at most `LIGHT` updates.
 
-        Together they take about `SEVERAL_S`, and the deadline is far. Every second time none, so that
-        single steps are timed, too.
+        Together they take about `STRIDE_S`, and the deadline is far.
         """
         unit = self._unit
-        if self._alone or self._stop_by - now < FAR_S or unit is None or unit.seen < 2:
-            self._alone = False
+        if self._stop_by - now < FAR_S or unit is None or unit.seen < 2:
             return 0
-        most_s = max([u.usual for u in self._units.values() if u.light], default=0.0)
-        number = min(MOST_STEPS, int(SEVERAL_S / max(1e-6, self._light_s, LEAST_SHARE * most_s)))
-        self._several = number > 0
-        return number
+        dearest_s = max([u.usual for u in self._units.values() if u.light], default=0.0)
+        return min(MOST_STEPS, int(STRIDE_S / max(1e-6, unit.usual, LEAST_SHARE * dearest_s)))
 
     def pause(self) -> None:
         """What happens until the next poll belongs to no unit."""
         self._unit = None
-        self._several = False
         self._since = self._now()
 
     def require(self, seconds: float, what: str) -> None:

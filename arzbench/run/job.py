@@ -16,10 +16,11 @@ from arzbench.errors import ArzbenchError, ExitCode, SessionsUsedError, StateErr
 from arzbench.measure.host import host_of
 from arzbench.predict.remaining import Predict, RunState
 from arzbench.records import CostModel, Phase, Plan, StopReason
-from arzbench.run import ledger
-from arzbench.run.control import Session, TrainingControl
+from arzbench.run import ledger as ledgers
+from arzbench.run.context import Forecast, RunContext, RunProgress
+from arzbench.run.control import TrainingControl
 from arzbench.run.guard import SURPRISE, Guard
-from arzbench.run.ledger_writer import Journal
+from arzbench.run.ledger_writer import LedgerWriter
 from arzbench.run.progress import Display, Progress
 from arzbench.run.resume import ResumePoint, find_resume_point, model_file
 from arzbench.run.signals import Signals
@@ -111,12 +112,12 @@ def run_job(request: RunRequest, workload: AbstractWorkload, clock: Clock, displ
             versions = workload.load()
             for config in _to_check(request, resume):
                 workload.check(config)
-        session = _open_session(request, resume, versions, signals, clock, display)
-        stack.callback(session.journal.close)
+        context = _open_session(request, resume, versions, signals, clock, display)
+        stack.callback(context.ledger.close)
         if request.uploads is not None:
             stack.callback(request.uploads.close)
-        stack.callback(session.saver.close)
-        return _Run(request, workload, resume, session, signals).run()
+        stack.callback(context.saver.close)
+        return _Run(request, workload, resume, context, signals).run()
 
 
 def _to_check(request: RunRequest, resume: ResumePoint) -> list[TrainConfig]:
@@ -133,39 +134,35 @@ def _open_session(
     signals: Signals,
     clock: Clock,
     display: Display,
-) -> Session:
+) -> RunContext:
     start, leave_s = request.session_start, request.leave_s
     if request.uploads is not None and request.quota_s is not None:
         leave_s += min(UPLOAD_SHARE * request.quota_s, UPLOAD_MOST_S)
     guard = Guard(clock, signals, session_start=start, quota_s=request.quota_s, leave_s=leave_s)
     newest = resume.newest
     manifest = None if newest is None else newest.manifest
-    journal = Journal(request.run_folder / ledger.FILE, manifest, start, clock, request.sessions)
-    if request.max_sessions is not None and journal.session > request.max_sessions:
+    ledger = LedgerWriter(request.run_folder / ledgers.FILE, manifest, start, clock, request.sessions)
+    if request.max_sessions is not None and ledger.session > request.max_sessions:
         raise SessionsUsedError(
             f"run {request.run_id} has had its {request.max_sessions} sessions",
-            f"one more: --max-sessions {journal.session}",
+            f"one more: --max-sessions {ledger.session}",
         )
     if request.uploads is not None:
-        request.uploads.take(request.run_id, request.budgets, journal.session, clock.wall().isoformat())
-    guard.resumed(journal.saves, 0 if newest is None else newest.bytes)
-    return Session(
+        request.uploads.take(request.run_id, request.budgets, ledger.session, clock.wall().isoformat())
+    guard.resumed(ledger.saves, 0 if newest is None else newest.bytes)
+    return RunContext(
         study=request.study,
         budgets=request.budgets,
         start=start,
         quota_s=request.quota_s,
         clock=clock,
         guard=guard,
-        journal=journal,
+        ledger=ledger,
         display=display,
         saver=Saver(request.checkpoint_folder, beside=request.save_beside),
         predict=request.predict,
         versions=versions,
-        steps=resume.steps,
-        observed=[journal.observed(index) for index in range(len(request.budgets))],
-        checkpoint=None if newest is None else newest.path,
         uploads=request.uploads,
-        episode_s=journal.episode_s,
     )
 
 
@@ -177,13 +174,21 @@ class _Run:
         request: RunRequest,
         workload: AbstractWorkload,
         resume: ResumePoint,
-        session: Session,
+        context: RunContext,
         signals: Signals,
     ) -> None:
         self._request = request
         self._workload = workload
         self._resume = resume
-        self._session = session
+        self._context = context
+        ledger, newest = context.ledger, resume.newest
+        self._progress = RunProgress(
+            steps=resume.steps,
+            observed=[ledger.observed(index) for index in range(len(request.budgets))],
+            episode_s=ledger.episode_s,
+            checkpoint=None if newest is None else newest.path,
+        )
+        self._forecast = Forecast(context, self._progress)
         self._signals = signals
         self._notes: list[str] = []
         self._compiled = False
@@ -192,53 +197,53 @@ class _Run:
     def run(self) -> RunOutcome:
         """All of it, from the session's first entry in the ledger to its last."""
         self._begin()
-        if self._session.uploads is not None and self._resume.newest is not None:
-            self._session.uploads.offer(self._resume.newest.path)  # a session before may not have got to it
-        trainings, journal = self._request.study.trainings, self._session.journal
-        guard, clock = self._session.guard, self._session.clock
-        watched = (guard, journal, self._request.run_folder, clock, self._request.stall_s)
+        if self._context.uploads is not None and self._resume.newest is not None:
+            self._context.uploads.offer(self._resume.newest.path)  # a session before may not have got to it
+        trainings, ledger = self._request.study.trainings, self._context.ledger
+        guard, clock = self._context.guard, self._context.clock
+        watched = (guard, ledger, self._request.run_folder, clock, self._request.stall_s)
         try:
             with StallWatcher(*watched):  # not while the last upload is waited for
                 for index in range(len(trainings)):
                     self._train(index)
-            steps = self._session.steps
+            steps = self._progress.steps
             done = all(s >= t.total_timesteps for s, t in zip(steps, trainings, strict=True))
             reason, detail = (StopReason.FINISHED if done else StopReason.BUDGET), ""
         except StopTraining as stop:
             reason, detail = stop.reason, stop.detail
-            if not self._session.worked:
+            if not self._progress.worked:
                 detail = f"nothing was done in this session: {detail}"
-            if reason is StopReason.DEADLINE and not self._session.worked and journal.idle_before:
+            if reason is StopReason.DEADLINE and not self._progress.worked and ledger.idle_before:
                 # "more to do" would be repeated for ever
                 reason = StopReason.FAILED
                 detail = f"no session of this quota gets further; give it a longer one (--quota). {detail}"
         except (Exception, SystemExit) as error:  # an env may call sys.exit
             reason, detail = StopReason.FAILED, _describe(error)
-            text = f"session {journal.session}, step {journal.step}\n\n"
+            text = f"session {ledger.session}, step {ledger.step}\n\n"
             text += "".join(traceback.format_exception(error))
             with contextlib.suppress(StateError):  # a full disk may be the very error
                 store.write_atomic(self._request.run_folder / "error.txt", text.encode())
         return self._end(reason, detail)
 
     def _begin(self) -> None:
-        request, journal, newest = self._request, self._session.journal, self._resume.newest
+        request, ledger, newest = self._request, self._context.ledger, self._resume.newest
         first = request.study.trainings[0]
         host = host_of(first)
-        versions = self._session.versions
+        versions = self._context.versions
         plan_file = request.run_folder / "plan.json"
         if request.plan is not None and not plan_file.exists():
             store.save(plan_file, "arzbench/plan", request.plan)
         self._notes += [f"skipped {name}: {why}" for name, why in self._resume.skipped.items()]
         if newest is not None:
-            before = journal.previous_host
+            before = ledger.previous_host
             differs = [] if before is None else host.differs_from(before)
             known = newest.manifest.versions
             differs += sorted(k for k in {*known, *versions} if known.get(k) != versions.get(k))
             if differs:
                 self._notes.append(f"resumed with other {', '.join(differs)}: not bitwise the same")
-        journal.write(
+        ledger.write(
             "session",
-            {Phase.IMPORT.value: (max(0.0, self._session.clock.now() - request.session_start), 1)},
+            {Phase.IMPORT.value: (max(0.0, self._context.clock.now() - request.session_start), 1)},
             run=request.run_id,
             study=store.digest(request.study),
             plan=None if request.plan is None else request.plan.id,
@@ -248,20 +253,20 @@ class _Run:
             versions=versions,
             resumed_from=None if newest is None else newest.path.name,
             tier=None if newest is None else newest.manifest.tier,
-            rewound_to=journal.rewound_to,
+            rewound_to=ledger.rewound_to,
             notes=self._notes,
         )
 
     def _train(self, index: int) -> None:
         """One training to its budget, its final state saved and its model exported."""
-        session, guard = self._session, self._session.guard
+        guard = self._context.guard
         config, found = self._request.study.trainings[index], self._resume.by_training[index]
         budget = self._request.budgets[index]
         model = self._request.checkpoint_folder / model_file(self._request.study, index)
         done = found is not None and found.manifest.done and found.manifest.num_timesteps >= budget
         if not budget or (done and model.exists()):
             return
-        session.journal.training, session.journal.step = index, session.steps[index]
+        self._context.ledger.training, self._context.ledger.step = index, self._progress.steps[index]
         guard.begin(config, self._model(config))
         guard.require(max(guard.cost_of(Phase.BUILD), SURPRISE * self._built_s), f"building {config.name}")
         if not self._compiled:
@@ -270,17 +275,17 @@ class _Run:
         checkpoints = CheckpointStore(
             self._request.checkpoint_folder,
             config.checkpoint.keep_last,
-            session.clock,
-            pinned=None if session.uploads is None else session.uploads.pinned,
+            self._context.clock,
+            pinned=None if self._context.uploads is None else self._context.uploads.pinned,
         )
         checkpoints.skipped.update(self._resume.skipped)
         checkpoints.adopt(found)
-        control = TrainingControl(session, index, checkpoints)
+        control = TrainingControl(self._context, self._progress, self._forecast, index, checkpoints)
         control.best = None if found is None else found.manifest.best
-        began = session.clock.now()
+        began = self._context.clock.now()
         with self._signals.at_once():
             training = self._create(control, config, budget, found)
-        self._built_s = max(self._built_s, session.clock.now() - began)
+        self._built_s = max(self._built_s, self._context.clock.now() - began)
         control.start(training)
         aside = model.with_name(f".{model.name}")
         self._drive(training, control, index, aside, done=done)
@@ -304,7 +309,7 @@ class _Run:
             try:
                 name = self._request.study.trainings[index].name
                 # within what is held back for a save
-                self._session.guard.require(0.0, f"exporting {name}")
+                self._context.guard.require(0.0, f"exporting {name}")
                 training.export(str(model))
                 with model.open("rb") as file:
                     os.fsync(file.fileno())  # a next session trusts what bears its final name
@@ -315,13 +320,13 @@ class _Run:
                 control.finish_save()
             with contextlib.suppress(StateError):
                 control.flush(training)  # the time was spent; the state may be halfway and is not saved
-            self._session.steps[index] = control.kept_steps
+            self._progress.steps[index] = control.kept_steps
             raise
 
     def _create(
         self, control: TrainingControl, config: TrainConfig, budget: int, found: Checkpoint | None
     ) -> AbstractTraining:
-        clock, recorder = self._session.clock, control.recorder
+        clock, recorder = self._context.clock, control.recorder
         if found is None:
             return self._workload.create(config, recorder, budget=budget)
         began = clock.ticks()
@@ -330,7 +335,7 @@ class _Run:
         reported = sum(seconds for seconds, _ in recorder.totals.values())
         recorder.add(Phase.RESTORE, max(0.0, clock.ticks() - began - reported))
         tier = training.resumed or found.manifest.tier
-        self._session.journal.write("resumed", tier=tier, said=TIERS[tier], saved_as=found.manifest.tier)
+        self._context.ledger.write("resumed", tier=tier, said=TIERS[tier], saved_as=found.manifest.tier)
         if tier == "reset":
             self._notes.append(f"{config.name} went on from {found.path.name}, {TIERS[tier]}")
         return training
@@ -338,10 +343,10 @@ class _Run:
     def _compile(self, config: TrainConfig) -> None:
         """Pay for just-in-time compilation before the first training, as a calibration measures it."""
         self._compiled = True
-        clock = self._session.clock
+        clock = self._context.clock
         began = clock.ticks()
         self._workload.first_step(config)
-        self._session.journal.write("phases", {Phase.JIT.value: (clock.ticks() - began, 1)})
+        self._context.ledger.write("phases", {Phase.JIT.value: (clock.ticks() - began, 1)})
 
     def _model(self, config: TrainConfig) -> CostModel | None:
         """The plan's prices for a training."""
@@ -350,38 +355,38 @@ class _Run:
         return next((m for m in models if m.workload == identity), None)
 
     def _end(self, reason: StopReason, detail: str) -> RunOutcome:
-        session, journal = self._session, self._session.journal
-        now, most = session.clock.now(), self._request.max_sessions
-        slack = None if session.quota_s is None else session.guard.deadline - now
-        journal.write(
+        ledger = self._context.ledger
+        now, most = self._context.clock.now(), self._request.max_sessions
+        slack = None if self._context.quota_s is None else self._context.guard.deadline - now
+        ledger.write(
             "stop",
             reason=reason.name.lower(),
             said=reason.value,
             detail=detail,
-            worked=session.worked,
-            num_timesteps=session.steps,
-            session_s=now - session.start,
+            worked=self._progress.worked,
+            num_timesteps=self._progress.steps,
+            session_s=now - self._context.start,
             slack_s=slack,
-            checkpoint=None if session.checkpoint is None else session.checkpoint.name,
+            checkpoint=None if self._progress.checkpoint is None else self._progress.checkpoint.name,
         )
-        journal.sync()
-        if session.uploads is not None:
+        ledger.sync()
+        if self._context.uploads is not None:
             left_s = UPLOAD_MOST_S if reason is StopReason.SIGNAL else UNLIMITED_FLUSH_S
             if slack is not None:
                 left_s = min(left_s, slack - self._request.leave_s)
-            self._notes += session.uploads.flush(left_s)
-            slack = None if slack is None else session.guard.deadline - session.clock.now()
+            self._notes += self._context.uploads.flush(left_s)
+            slack = None if slack is None else self._context.guard.deadline - self._context.clock.now()
         return RunOutcome(
             reason=reason,
             detail=detail,
-            num_timesteps=tuple(session.steps),
-            elapsed_s=journal.elapsed_s,
-            session_s=now - session.start,
-            session=journal.session,
+            num_timesteps=tuple(self._progress.steps),
+            elapsed_s=ledger.elapsed_s,
+            session_s=now - self._context.start,
+            session=ledger.session,
             slack_s=slack,
-            checkpoint=session.checkpoint,
+            checkpoint=self._progress.checkpoint,
             notes=tuple(self._notes),
-            sessions_left=None if most is None else most - journal.session,
+            sessions_left=None if most is None else most - ledger.session,
         )
 
 

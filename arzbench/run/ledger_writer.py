@@ -16,8 +16,8 @@ from arzbench.run.ledger import Ledger
 from arzbench.saves.checkpoints import Manifest
 
 
-class Journal:
-    """The open ledger of one session."""
+class LedgerWriter:
+    """Appends to the ledger for one session."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Journal:
         checkpoint only; `sessions` are known to have begun, elsewhere too.
         """
         self._ledger = Ledger(path)
-        self._lock = threading.Lock()  # a stall is told from another thread
+        self._lock = threading.Lock()  # a stall is reported from another thread
         self._clock = clock
         self._session_start = session_start
         entries = self._ledger.entries
@@ -101,7 +101,7 @@ class Journal:
         self._ledger.sync()
 
     def close(self) -> None:
-        """Nothing more is told."""
+        """Close the file."""
         with self._lock:
             self._ledger.close()
 

@@ -1,6 +1,6 @@
-"""A watcher beside the training: when no step ends for long, it tells where every thread is.
+"""A watcher beside the training: when no step ends for long, it reports where every thread is.
 
-It reads what the guard notes anyway, so a step costs nothing more. It only tells: what hangs may come back.
+It reads what the guard notes anyway, so a step costs nothing more. It only reports: what hangs may come back.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from arzbench.clock import Clock
 from arzbench.errors import StateError
 from arzbench.run.guard import Guard
-from arzbench.run.ledger_writer import Journal
+from arzbench.run.ledger_writer import LedgerWriter
 from arzbench.units import format_duration
 
 #: a step is stalled after so many times the P99 of those like it, and not before the floor
@@ -27,16 +27,16 @@ class StallWatcher:
     """A thread while it is entered; `floor_s` None: none."""
 
     def __init__(
-        self, guard: Guard, journal: Journal, folder: Path, clock: Clock, floor_s: float | None
+        self, guard: Guard, ledger: LedgerWriter, folder: Path, clock: Clock, floor_s: float | None
     ) -> None:
         self._guard = guard
-        self._journal = journal
+        self._ledger = ledger
         self._folder = folder
         self._clock = clock
         self._floor_s = floor_s or 0.0
         self._look_s = min(LOOK_S, self._floor_s / 4)
         self._looked = self._resumed = clock.now()
-        self._told: float | None = None  # the stall last reported, by its beginning
+        self._reported: float | None = None  # the stall last reported, by its beginning
         self._reports = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="stall watcher", daemon=True)
@@ -64,24 +64,24 @@ class StallWatcher:
         since, p99 = self._guard.waiting()
         waited = now - max(since, self._resumed)
         limit = max(self._floor_s, TIMES_P99 * (p99 or 0.0))
-        if waited > limit and since != self._told and self._reports < MOST_REPORTS:
-            self._told = since
+        if waited > limit and since != self._reported and self._reports < MOST_REPORTS:
+            self._reported = since
             self._reports += 1
             self._report(waited, limit, p99)
 
     def _report(self, waited: float, limit: float, p99: float | None) -> None:
-        name = f"stall-{self._journal.session}-{self._reports}.txt"
+        name = f"stall-{self._ledger.session}-{self._reports}.txt"
         usual = "" if p99 is None else f" (P99 of such steps: {format_duration(p99)})"
-        said = f"no step for {format_duration(waited)}{usual}"
+        message = f"no step for {format_duration(waited)}{usual}"
         try:
             with open(self._folder / name, "w", encoding="utf-8") as file:
-                file.write(f"{said}, at step {self._journal.step:,}\n\n")
+                file.write(f"{message}, at step {self._ledger.step:,}\n\n")
                 file.flush()
                 faulthandler.dump_traceback(file, all_threads=True)
             where = f"all threads in {self._folder / name}"
         except OSError as error:
             where = f"its threads cannot be written: {error.strerror}"
         with contextlib.suppress(OSError):  # nobody may read it any more
-            os.write(2, f"stalled: {said}; {where}\n".encode())
+            os.write(2, f"stalled: {message}; {where}\n".encode())
         with contextlib.suppress(StateError):  # last: a hanging or full disk may be what it is about
-            self._journal.write("stall", seconds=waited, limit_s=limit, p99_s=p99, file=name)
+            self._ledger.write("stall", seconds=waited, limit_s=limit, p99_s=p99, file=name)

@@ -9,7 +9,7 @@ from arzbench.predict.remaining import predictor, probability_within, remaining
 from arzbench.predict.schedule import count_training
 from arzbench.records import Estimate, Phase
 from arzbench.run import ledger
-from arzbench.run.control import MARKS
+from arzbench.run.context import MARKS
 from arzbench.run.job import RunState, run_job
 from arzbench.run.simulated import SyntheticWorkload
 from tests.run.jobs import COSTS, Recorded, dqn, plan, request, run, study

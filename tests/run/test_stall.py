@@ -9,7 +9,7 @@ from arzbench.clock import SystemClock, VirtualClock
 from arzbench.run import guard as guards
 from arzbench.run import ledger, stall
 from arzbench.run.guard import Guard
-from arzbench.run.ledger_writer import Journal
+from arzbench.run.ledger_writer import LedgerWriter
 from arzbench.run.signals import Signals
 from arzbench.run.simulated import SyntheticWorkload
 from arzbench.run.stall import StallWatcher
@@ -23,8 +23,8 @@ class Watched:
         self.clock = VirtualClock(100.0)
         self.guard = Guard(self.clock, Signals(), session_start=100.0, quota_s=None, leave_s=0.3)
         self.folder = folder
-        journal = Journal(folder / "ledger.jsonl", None, 100.0, self.clock)
-        self.watcher = StallWatcher(self.guard, journal, folder, self.clock, floor_s)
+        ledger = LedgerWriter(folder / "ledger.jsonl", None, 100.0, self.clock)
+        self.watcher = StallWatcher(self.guard, ledger, folder, self.clock, floor_s)
 
     def work(self, seconds: float, times: int = 1) -> None:
         for _ in range(times):
