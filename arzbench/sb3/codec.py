@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,13 +21,6 @@ Array = np.ndarray[Any, Any]
 #: dtype kinds that hold numbers: bool, signed, unsigned, float, complex
 NUMERIC = "biufc"
 _PLAIN = frozenset({type(None), bool, int, str})
-
-
-class Packed(NamedTuple):
-    """What `pack` made of a value: packed again, it is that."""
-
-    value: Any
-    arrays: Mapping[str, Array]
 
 
 def pack(value: Any, name: str, arrays: dict[str, Array]) -> Any:
@@ -42,9 +35,6 @@ def pack(value: Any, name: str, arrays: dict[str, Array]) -> Any:
         return _store("$array", value, name, arrays)
     if isinstance(value, np.generic):
         return _store("$scalar", np.asarray(value), name, arrays)
-    if isinstance(value, Packed):
-        arrays.update(value.arrays)
-        return value.value
     if isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):

@@ -6,7 +6,6 @@ that the library gives them. Restoring writes into a model made anew from the sa
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections import deque
 from typing import Any
@@ -16,7 +15,6 @@ import torch as th
 
 from arzbench.errors import StateError
 from arzbench.sb3 import env_state
-from arzbench.sb3.tensors import Tensors, array_of
 from arzbench.workload import Ring
 
 Array = np.ndarray[Any, Any]
@@ -36,12 +34,12 @@ LAST = ("_last_obs", "_last_original_obs", "_last_episode_starts")
 ROLLOUT_PARTS = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs")
 
 
-def capture_weights(model: Any, tensors: Tensors) -> dict[str, Any]:
+def capture_weights(model: Any) -> dict[str, Any]:
     """Every tensor of the policy, target networks included, and what is learned beside it."""
     log_ent_coef = getattr(model, "log_ent_coef", None)
     return {
-        "policy": tensors.packed("weights/policy", tensors.of_policy(), tensors.weights),
-        "log_ent_coef": None if log_ent_coef is None else tensors.view(log_ent_coef),
+        "policy": {name: array_of(tensor) for name, tensor in model.policy.state_dict().items()},
+        "log_ent_coef": None if log_ent_coef is None else array_of(log_ent_coef),
         "noise": _sde_matrices(model),
     }
 
@@ -75,27 +73,30 @@ def _sde_matrices(model: Any) -> dict[str, Array] | None:
     }
 
 
-def capture_optimizers(model: Any, tensors: Tensors) -> dict[str, Any]:
+def capture_optimizers(model: Any) -> dict[str, Any]:
     """State and settings of every optimizer."""
-    return {path: _optimizer(path, optimizer, tensors) for path, optimizer in find_optimizers(model)}
+    return {path: _optimizer(optimizer) for path, optimizer in find_optimizers(model)}
 
 
-def _optimizer(path: str, optimizer: Any, tensors: Tensors) -> dict[str, Any]:
-    values = [value for fields in optimizer.state.values() for value in fields.values()]
-
-    def state() -> dict[str, Any]:
-        found = optimizer.state_dict()["state"]  # parameters by number
-        return {str(k): {n: tensors.plain(v) for n, v in fields.items()} for k, fields in found.items()}
-
-    alike = all(isinstance(value, th.Tensor) for value in values)
-    number = itertools.count()
+def _optimizer(optimizer: Any) -> dict[str, Any]:
+    saved = optimizer.state_dict()  # parameters by number
     return {
-        "state": tensors.packed(f"optimizer/{path}/state", values, state) if alike else state(),
-        "groups": [
-            {k: [next(number) for _ in v] if k == "params" else tensors.plain(v) for k, v in group.items()}
-            for group in optimizer.param_groups
-        ],
+        "state": {
+            str(number): {name: _plain(value) for name, value in fields.items()}
+            for number, fields in saved["state"].items()
+        },
+        "groups": [{name: _plain(value) for name, value in group.items()} for group in saved["param_groups"]],
     }
+
+
+def array_of(tensor: th.Tensor) -> Array:
+    """`tensor` as an array: on a CPU its own memory, else a copy."""
+    array: Array = tensor.detach().cpu().numpy()
+    return array
+
+
+def _plain(value: Any) -> Any:
+    return array_of(value) if isinstance(value, th.Tensor) else value
 
 
 def restore_optimizers(model: Any, saved: dict[str, Any]) -> None:

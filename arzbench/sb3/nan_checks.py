@@ -10,15 +10,13 @@ import numpy as np
 
 from arzbench.errors import DivergedError
 from arzbench.sb3 import model_state
-from arzbench.sb3.tensors import Tensors
 
 
 class NanChecks:
     """Looks for NaN and infinity where they do harm, as seldom and as cheaply as will do."""
 
-    def __init__(self, model: Any, tensors: Tensors) -> None:
+    def __init__(self, model: Any) -> None:
         self._model = model
-        self._tensors = tensors
         self._losses: list[str] = []
         self._rows = 0  # of the replay buffer that were looked at
 
@@ -39,7 +37,7 @@ class NanChecks:
     def check_state(self) -> None:
         """Raise `DivergedError` if the weights or what was collected are not finite."""
         model = self._model
-        _each_finite(self._diverged, "the weights", self._tensors.weights())
+        _each_finite(self._diverged, "the weights", model_state.capture_weights(model)["policy"])
         _each_finite(self._diverged, "the observation", {"": model._last_obs})
         buffer = getattr(model, "replay_buffer", None)
         if buffer is not None:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from arzbench.sb3 import env_state, model_state
 from arzbench.sb3.episodes import Episodes
 from arzbench.sb3.open_episodes import OpenEpisodes
-from arzbench.sb3.tensors import Tensors
 from arzbench.study import PPO, OffPolicyConfig, OnPolicyConfig, TrainConfig
 from arzbench.workload import LIGHT
 
@@ -118,7 +117,6 @@ class LiveState:
         self.random: dict[str, Any] | None = model_state.capture_random(model)
         self.noise: list[Any] = []
         self.open_episodes = None if all(map(env_state.capturable, envs)) else OpenEpisodes(model.env, envs)
-        self.tensors = Tensors(model)
         self.resumed = ""
 
     @property

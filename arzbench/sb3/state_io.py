@@ -59,8 +59,8 @@ def _groups(live: LiveState) -> dict[str, Any]:
         counters["noise"] = live.noise
     episodes = live.open_episodes
     return {
-        "weights": model_state.capture_weights(model, live.tensors),
-        "optimizer": model_state.capture_optimizers(model, live.tensors),
+        "weights": model_state.capture_weights(model),
+        "optimizer": model_state.capture_optimizers(model),
         "buffers": {
             "replay": model_state.capture_replay(getattr(model, "replay_buffer", None)),
             "rollout": model_state.capture_rollout(buffer, live.rollout_steps) if collected else None,

@@ -194,7 +194,7 @@ class StepHooks:
         every = max(1, int(updates.POLL_S * gradient_steps / last_s)) if last_s else 1
         state = self.state
         try:
-            with updates.undone_if_stopped(state.model, state.tensors, self._within_update, every):
+            with updates.undone_if_stopped(state.model, self._within_update, every):
                 train()
         except StopTraining:
             state.rollout.open = True

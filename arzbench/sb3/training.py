@@ -37,7 +37,7 @@ class SB3Training(AbstractTraining):
         self._baseline = baseline
         self._stream = stream
         self._control: Control
-        self._nan_checks = NanChecks(state.model, state.tensors)
+        self._nan_checks = NanChecks(state.model)
         self._hooks = StepHooks(state, timer, self._nan_checks)
         self._messages = [Messages(env, timer) for env in state.envs]
         self._eval_messages = Messages(state.episodes.env, timer)

@@ -8,13 +8,13 @@ passes through.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch as th
 
-from arzbench.sb3 import codec, model_state
-from arzbench.sb3.tensors import Tensors
+from arzbench.sb3 import model_state
 from arzbench.workload import StopTraining
 
 #: an update is worth a copy of the weights if the last one took longer than this, in seconds, or if it
@@ -30,21 +30,11 @@ flush_denormals: Callable[[bool], bool] = th.set_flush_denormal
 
 
 @contextlib.contextmanager
-def undone_if_stopped(
-    model: Any, tensors: Tensors, poll: Callable[[], None], every: int = 1
-) -> Iterator[None]:
+def undone_if_stopped(model: Any, poll: Callable[[], None], every: int = 1) -> Iterator[None]:
     """Call `poll` before each so many steps of optimizers; if it raises `StopTraining`, undo the update."""
     optimizers = model_state.find_optimizers(model)
-    live: dict[str, codec.Array] = {}
-    packed = codec.pack(
-        {
-            "weights": model_state.capture_weights(model, tensors),
-            "optimizers": model_state.capture_optimizers(model, tensors),
-        },
-        "",
-        live,
-    )
-    arrays = {name: array.copy() for name, array in live.items()}
+    weights = copy.deepcopy(model_state.capture_weights(model))
+    optimizer_states = copy.deepcopy(model_state.capture_optimizers(model))
     random = model_state.capture_random(model)
     count = model._n_updates
     # its arrays are laid out anew by an update, in arrays of their own
@@ -63,9 +53,8 @@ def undone_if_stopped(
     try:
         yield
     except StopTraining:
-        before = codec.unpack(packed, arrays)
-        model_state.restore_weights(model, before["weights"])
-        model_state.restore_optimizers(model, before["optimizers"])
+        model_state.restore_weights(model, weights)
+        model_state.restore_optimizers(model, optimizer_states)
         model_state.restore_random(model, random)
         model._n_updates = count
         if rollout:
