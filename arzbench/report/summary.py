@@ -103,7 +103,6 @@ def _phase_sheet(record: RunRecord, summary: Summary, plan: Plan | None) -> Shee
         notes=(
             f"{format_duration(max(0.0, total - accounted))} of {format_duration(total)} is in no phase "
             "(the guard, the display, the ledger, and what a kill left unreported)",
-            "of env step, policy and rollout the sum is measured; where steps are short, each is sampled",
         ),
     )
 
