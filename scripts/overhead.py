@@ -11,7 +11,8 @@ The two sides of a pair take turns, 1,000 steps each, half-way between two check
 machine for longer than a turn disturbs both. Who waits has its random generators and torch's settings kept,
 and its clock stopped.
 Who comes first alternates from pair to pair; the interval is a bootstrap of the median.
-A run skips redundant per-step work of the library (docs/decisions/0011). With --skip the bare side does, too: what is left is the price of hooks and saves alone, to which no target belongs.
+A run skips redundant per-step work of the library (docs/decisions/0011). With --skip the bare side
+does, too: what is left is the price of hooks and saves alone, to which no target belongs.
 """
 
 import argparse

@@ -55,7 +55,7 @@ class RunProgress:
 
 @dataclass(slots=True)
 class Forecast:
-    """The predicted end of a job, anew each second; what is said at a mark is kept in the ledger."""
+    """The predicted end of a job, anew each second; predictions at marks are kept in the ledger."""
 
     context: RunContext
     progress: RunProgress

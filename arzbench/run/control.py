@@ -1,4 +1,4 @@
-"""The control of one training: the guard decides, states are saved, the ledger and a display are told."""
+"""The control of one training: asks the guard, saves states, reports to the ledger and a display."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ class TrainingControl:
         )
 
     def flush(self, training: AbstractTraining) -> None:
-        """Write what was not yet told to the ledger."""
+        """Write what the ledger does not have yet."""
         ledger = self._context.ledger
         self._progress.steps[self._index] = ledger.step = training.num_timesteps
         self._progress.observed[self._index] = merged(self._before, self.recorder.totals)

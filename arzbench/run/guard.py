@@ -158,7 +158,7 @@ class Guard:
 
     def _stop(self, seconds: float, what: str) -> None:
         if self._signals.first:
-            raise StopTraining(StopReason.SIGNAL, self._signals.told)
+            raise StopTraining(StopReason.SIGNAL, self._signals.description)
         left = self.deadline - self._now()
         takes = f"may take {format_duration(seconds)}" if seconds else "would come too late"
         raise StopTraining(

@@ -96,7 +96,7 @@ def run_job(request: RunRequest, workload: AbstractWorkload, clock: Clock, displ
         UsageError: the workload cannot run here, a folder cannot be written, or a checkpoint is of
             a newer arzbench. Nothing was written to the run.
         StateError: another run holds the folder, or no sound checkpoint of this study is left.
-        StopTraining: told to end while the workload was loaded. Nothing was written to the run.
+        StopTraining: asked to end while the workload was loaded. Nothing was written to the run.
     """
     if len(request.budgets) != len(request.study.trainings):
         raise UsageError(f"{len(request.budgets)} budgets for {len(request.study.trainings)} trainings")
@@ -123,7 +123,7 @@ def run_job(request: RunRequest, workload: AbstractWorkload, clock: Clock, displ
 def _to_check(request: RunRequest, resume: ResumePoint) -> list[TrainConfig]:
     """One training of each kind that will be made anew: a check builds an env and costs seconds."""
     new = zip(request.study.trainings, request.budgets, resume.by_training, strict=True)
-    kinds = {t.workload_digest(): t for t, budget, found in new if budget and found is None}
+    kinds = {t.workload_digest(): t for t, budget, saved in new if budget and saved is None}
     return list(kinds.values())
 
 
@@ -260,10 +260,10 @@ class _Run:
     def _train(self, index: int) -> None:
         """One training to its budget, its final state saved and its model exported."""
         guard = self._context.guard
-        config, found = self._request.study.trainings[index], self._resume.by_training[index]
+        config, saved = self._request.study.trainings[index], self._resume.by_training[index]
         budget = self._request.budgets[index]
         model = self._request.checkpoint_folder / model_file(self._request.study, index)
-        done = found is not None and found.manifest.done and found.manifest.num_timesteps >= budget
+        done = saved is not None and saved.manifest.done and saved.manifest.num_timesteps >= budget
         if not budget or (done and model.exists()):
             return
         self._context.ledger.training, self._context.ledger.step = index, self._progress.steps[index]
@@ -279,12 +279,12 @@ class _Run:
             pinned=None if self._context.uploads is None else self._context.uploads.pinned,
         )
         checkpoints.skipped.update(self._resume.skipped)
-        checkpoints.adopt(found)
+        checkpoints.adopt(saved)
         control = TrainingControl(self._context, self._progress, self._forecast, index, checkpoints)
-        control.best = None if found is None else found.manifest.best
+        control.best = None if saved is None else saved.manifest.best
         began = self._context.clock.now()
         with self._signals.at_once():
-            training = self._create(control, config, budget, found)
+            training = self._create(control, config, budget, saved)
         self._built_s = max(self._built_s, self._context.clock.now() - began)
         control.start(training)
         aside = model.with_name(f".{model.name}")
@@ -324,20 +324,20 @@ class _Run:
             raise
 
     def _create(
-        self, control: TrainingControl, config: TrainConfig, budget: int, found: Checkpoint | None
+        self, control: TrainingControl, config: TrainConfig, budget: int, saved: Checkpoint | None
     ) -> AbstractTraining:
         clock, recorder = self._context.clock, control.recorder
-        if found is None:
+        if saved is None:
             return self._workload.create(config, recorder, budget=budget)
         began = clock.ticks()
-        training = self._workload.create(config, recorder, budget=budget, state=found.load())
-        # what `create` reported itself (building) is not told twice
+        training = self._workload.create(config, recorder, budget=budget, state=saved.load())
+        # what `create` reported itself (building) is not counted twice
         reported = sum(seconds for seconds, _ in recorder.totals.values())
         recorder.add(Phase.RESTORE, max(0.0, clock.ticks() - began - reported))
-        tier = training.resumed or found.manifest.tier
-        self._context.ledger.write("resumed", tier=tier, said=TIERS[tier], saved_as=found.manifest.tier)
+        tier = training.resumed or saved.manifest.tier
+        self._context.ledger.write("resumed", tier=tier, said=TIERS[tier], saved_as=saved.manifest.tier)
         if tier == "reset":
-            self._notes.append(f"{config.name} went on from {found.path.name}, {TIERS[tier]}")
+            self._notes.append(f"{config.name} went on from {saved.path.name}, {TIERS[tier]}")
         return training
 
     def _compile(self, config: TrainConfig) -> None:

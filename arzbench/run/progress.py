@@ -1,4 +1,4 @@
-"""What a display is told while a run goes on."""
+"""The state of a run at a glance, and who shows it."""
 
 from __future__ import annotations
 

@@ -39,9 +39,9 @@ def find_resume_point(study: Study, folder: Path, clock: Clock) -> ResumePoint:
     identity = store.digest(study)
     newest = checkpoints.newest(identity)
     if newest is None and checkpoints.skipped:
-        said = "; ".join(f"{name}: {why}" for name, why in checkpoints.skipped.items())
+        reasons = "; ".join(f"{name}: {why}" for name, why in checkpoints.skipped.items())
         raise StateError(
-            f"no sound checkpoint in {folder}: {said}", "restore one, or start anew with --fresh"
+            f"no sound checkpoint in {folder}: {reasons}", "restore one, or start anew with --fresh"
         )
     by_training = tuple(checkpoints.newest(identity, index) for index in range(len(study.trainings)))
     return ResumePoint(newest, by_training, dict(checkpoints.skipped))

@@ -53,7 +53,7 @@ class Signals:
             self._insisting = True
             if self.first is None:
                 _raise_late(number, frame)
-            self._raise_told()
+            self._raise_again()
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
@@ -71,22 +71,22 @@ class Signals:
         if self.first is None:
             self.first = name
             done = "nothing new to save" if self._at_once else "saving at the next consistent point"
-            said = f"{name}: {done}, then stopping\n"
+            message = f"{name}: {done}, then stopping\n"
         else:
             self.later += 1
-            said = f"{name}: already stopping, a save is never cut short\n"
+            message = f"{name}: already stopping, a save is never cut short\n"
         with contextlib.suppress(OSError):  # a reader at the end of a pipe got the signal, too
-            os.write(2, said.encode())  # print is not safe within a handler
+            os.write(2, message.encode())  # print is not safe within a handler
         if self._at_once:
             self._insisting = True
-            self._raise_told()
+            self._raise_again()
 
-    def _raise_told(self) -> None:
+    def _raise_again(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, INSIST_S)
-        raise StopTraining(StopReason.SIGNAL, self.told)
+        raise StopTraining(StopReason.SIGNAL, self.description)
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """What came, as a phrase."""
         return f"{self.first}, {self.later} more while stopping" if self.later else str(self.first)
 

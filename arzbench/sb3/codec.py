@@ -75,8 +75,8 @@ def unpack(packed: Any, arrays: Mapping[str, Array]) -> Any:
         mark, what = marks[0], packed[marks[0]]
         if mark == "$array":
             return _find(what, arrays)
-        if mark == "$scalar" and (found := _find(what, arrays)).shape == ():
-            return found[()]
+        if mark == "$scalar" and (array := _find(what, arrays)).shape == ():
+            return array[()]
         if mark == "$tuple" and isinstance(what, list):
             return tuple(unpack(item, arrays) for item in what)
         if mark == "$float" and what in ("nan", "inf", "-inf"):
@@ -85,10 +85,10 @@ def unpack(packed: Any, arrays: Mapping[str, Array]) -> Any:
 
 
 def _find(name: Any, arrays: Mapping[str, Array]) -> Array:
-    found = arrays.get(name) if isinstance(name, str) else None
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in NUMERIC:
+    array = arrays.get(name) if isinstance(name, str) else None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in NUMERIC:
         raise StateError(f"the saved state lacks the numeric array {str(name)[:80]!r}")
-    return found
+    return array
 
 
 def digest(value: Any) -> str:

@@ -101,10 +101,10 @@ def _plain(value: Any) -> Any:
 
 def restore_optimizers(model: Any, saved: dict[str, Any]) -> None:
     """Write what `capture_optimizers` gave into the optimizers of `model`."""
-    mine = dict(find_optimizers(model))
-    if mine.keys() != saved.keys():
+    optimizers = dict(find_optimizers(model))
+    if optimizers.keys() != saved.keys():
         raise StateError("the saved state has other optimizers")
-    for path, optimizer in mine.items():
+    for path, optimizer in optimizers.items():
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         state = {}
         for key, fields in saved[path]["state"].items():
@@ -122,14 +122,14 @@ def restore_optimizers(model: Any, saved: dict[str, Any]) -> None:
 
 def find_optimizers(model: Any) -> list[tuple[str, Any]]:
     """Every optimizer, with the path of its attribute."""
-    found = []
+    optimizers = []
     for path in OPTIMIZERS:
         owner: Any = model
         for part in path.split("."):
             owner = getattr(owner, part, None)
         if owner is not None:
-            found.append((path, owner))
-    return found
+            optimizers.append((path, owner))
+    return optimizers
 
 
 def replay_ring(model: Any) -> Ring | None:
@@ -164,13 +164,13 @@ def restore_replay(buffer: Any, saved: dict[str, Any] | None, ring: Ring | None)
         if buffer is not saved:
             raise StateError("the saved state is of an algorithm of another kind")
         return
-    pos, full, size, mine = saved["pos"], saved["full"], buffer.buffer_size, replay_arrays(buffer)
+    pos, full, size, arrays = saved["pos"], saved["full"], buffer.buffer_size, replay_arrays(buffer)
     if type(pos) is not int or type(full) is not bool or not 0 <= pos < size:
-        raise StateError(f"the saved replay buffer ends at {pos!r}, mine has {size} rows")
+        raise StateError(f"the saved replay buffer ends at {pos!r}, this training has {size} rows")
     used = size if full else pos
     if "rows" in saved:
         ring = Ring(arrays=saved["rows"], total=size * full + pos)
-    if ring is None or (used and mine.keys() != ring.arrays.keys()):
+    if ring is None or (used and arrays.keys() != ring.arrays.keys()):
         raise StateError("the saved replay buffer holds other things")
     if ring.total % size != pos or ring.total < used or ring.total - used < ring.first:
         raise StateError(f"the saved replay buffer lacks some of its {used} rows")
@@ -181,21 +181,21 @@ def restore_replay(buffer: Any, saved: dict[str, Any] | None, ring: Ring | None)
         (start + turn, ring.rows(start + turn, ring.total)),
     ):
         for name, array in rows.items():
-            copy_rows(mine[name][first % size :], array, f"replay buffer, {name}")
+            copy_rows(arrays[name][first % size :], array, f"replay buffer, {name}")
     for name, value in saved.get("edge", {}).items():
-        copy_rows(mine[name][pos:], value[np.newaxis], f"replay buffer, {name}")
+        copy_rows(arrays[name][pos:], value[np.newaxis], f"replay buffer, {name}")
     buffer.pos, buffer.full = pos, full
 
 
 def replay_arrays(buffer: Any) -> dict[str, Array]:
     """The arrays of a replay buffer with a row per vectorised step; a dict's parts as name.key."""
-    found: dict[str, Array] = {}
+    arrays: dict[str, Array] = {}
     for name, value in vars(buffer).items():
         parts = {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
         for path, part in parts.items():
             if isinstance(part, np.ndarray) and part.shape[:1] == (buffer.buffer_size,):
-                found[path] = part
-    return found
+                arrays[path] = part
+    return arrays
 
 
 def capture_rollout(buffer: Any, steps: int) -> dict[str, Any]:
@@ -206,22 +206,22 @@ def capture_rollout(buffer: Any, steps: int) -> dict[str, Any]:
 
 def restore_rollout(buffer: Any, saved: dict[str, Any]) -> None:
     """Write what `capture_rollout` gave into a fresh rollout buffer."""
-    pos, mine = saved["pos"], _rollout_arrays(buffer)
-    if type(pos) is not int or not 0 <= pos <= buffer.buffer_size or mine.keys() != saved["rows"].keys():
+    pos, arrays = saved["pos"], _rollout_arrays(buffer)
+    if type(pos) is not int or not 0 <= pos <= buffer.buffer_size or arrays.keys() != saved["rows"].keys():
         raise StateError("the saved rollout does not fit this training's n_steps")
     for name, rows in saved["rows"].items():
         if len(rows) != pos:
             raise StateError(f"the saved rollout has {len(rows)} rows of {name}, not {pos}")
-        copy_rows(mine[name], rows, f"rollout, {name}")
+        copy_rows(arrays[name], rows, f"rollout, {name}")
     buffer.pos, buffer.full = pos, pos == buffer.buffer_size
 
 
 def _rollout_arrays(buffer: Any) -> dict[str, Array]:
-    found: dict[str, Array] = {}
+    arrays: dict[str, Array] = {}
     for name in ROLLOUT_PARTS:
         value = getattr(buffer, name)
-        found |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
-    return found
+        arrays |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+    return arrays
 
 
 def copy_rows(target: Array, rows: Array, what: str) -> None:

@@ -118,10 +118,10 @@ def _check_identity(live: LiveState, state: TrainingState) -> None:
     config, values = live.config, state.values
     if values["format"] not in (1, FORMAT):
         raise StateError(f"the saved state is of format {values['format']!r}, this arzbench reads {FORMAT}")
-    mine = {"algo": config.algo, "env": config.env, "n_envs": config.n_envs}
-    other = {name: values[name] for name in mine}
-    if other != mine:
-        raise StateError(f"the saved state is of another training: {other}, not {mine}")
+    identity = {"algo": config.algo, "env": config.env, "n_envs": config.n_envs}
+    other = {name: values[name] for name in identity}
+    if other != identity:
+        raise StateError(f"the saved state is of another training: {other}, not {identity}")
 
 
 def _restore(live: LiveState, groups: dict[str, Any], ring: Ring | None) -> None:

@@ -55,11 +55,11 @@ class SB3Workload(AbstractWorkload):
     def load(self) -> dict[str, str]:
         register_plugins()
         names = ("torch", "stable_baselines3", "gymnasium", "numpy", "numba", "numba-cuda")
-        found = {}
+        versions = {}
         for name in names:
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                found[name] = importlib.metadata.version(name)
-        return found
+                versions[name] = importlib.metadata.version(name)
+        return versions
 
     def check(self, config: TrainConfig) -> None:
         register_plugins()
@@ -137,8 +137,8 @@ def make_env(config: TrainConfig) -> gymnasium.Env[Any, Any]:
     try:
         return gymnasium.make(config.env, **arguments)
     except Exception as error:
-        told = f" with {config.env_kwargs}" if config.env_kwargs else ""
-        raise UsageError(f"the env {config.env!r} cannot be made{told}: {error}") from error
+        arguments_given = f" with {config.env_kwargs}" if config.env_kwargs else ""
+        raise UsageError(f"the env {config.env!r} cannot be made{arguments_given}: {error}") from error
 
 
 def check_device(device: str) -> None:
