@@ -1,4 +1,4 @@
-"""The only file that reads time: everything else is handed a `Clock`."""
+"""The only file that reads time; everything else takes a `Clock`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 class Clock(Protocol):
-    """What the rest of arzbench may know about time. All in seconds."""
+    """How the rest of arzbench reads time. All in seconds."""
 
     def now(self) -> float:
-        """A monotonic time with an arbitrary origin, the same for all processes of this machine."""
+        """Return a monotonic time with some origin, the same for all processes of this machine."""
 
     def ticks(self) -> float:
-        """The finest monotonic time, for durations within one process."""
+        """Return the finest monotonic time, for durations within one process."""
 
     def wall(self) -> datetime.datetime:
-        """The date and time in UTC, for people and file names only."""
+        """Return the date and time in UTC, for people and file names only."""
 
     def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -47,7 +47,7 @@ class SystemClock:
 
 
 class VirtualClock:
-    """A clock that moves only when told: hours of training in milliseconds of test."""
+    """A clock that moves only by `advance` and `sleep`."""
 
     def __init__(self, start: float = 0.0) -> None:
         self._now = start
@@ -73,9 +73,9 @@ class VirtualClock:
 
 
 def process_start(clock: Clock) -> float:
-    """`clock.now()` at the start of this process: the interpreter's start-up and imports count too.
+    """Return what `clock.now()` was at the start of this process, before the interpreter's start-up.
 
-    Read from the kernel (10 ms steps); where it is not told, the moment of the call.
+    Read from the kernel in steps of 10 ms; where that is not possible, it is the time of the call.
     """
     if _BOOTTIME is None or not isinstance(clock, SystemClock):
         return clock.now()
@@ -88,5 +88,5 @@ def process_start(clock: Clock) -> float:
 
 
 def boot_time() -> float | None:
-    """Seconds since this machine started, None where the system does not tell."""
+    """Return the seconds since this machine started, None where the system does not say."""
     return None if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)

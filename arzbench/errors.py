@@ -1,4 +1,4 @@
-"""Errors a user can act on: what is wrong, what would be right, and the exit code that says so."""
+"""Errors a user can act on: what is wrong, what would be right, and the exit code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What `arzbench` tells the shell (docs/reference/exit-codes.md)."""
+    """The exit codes of `arzbench` (docs/reference/exit-codes.md)."""
 
     OK = 0
     FAILURE = 1
@@ -21,7 +21,7 @@ class ExitCode(IntEnum):
 
 
 class ArzbenchError(Exception):
-    """One problem, stated for a person: `message` says what, `hint` says what to do."""
+    """One problem, stated for a person: `message` says what is wrong, `hint` what to do."""
 
     exit_code = ExitCode.FAILURE
 
@@ -32,7 +32,7 @@ class ArzbenchError(Exception):
 
 
 class UsageError(ArzbenchError):
-    """The request itself cannot be carried out: a wrong value, a missing or unreadable file."""
+    """The request cannot be carried out: a wrong value, a missing or unreadable file."""
 
     exit_code = ExitCode.USAGE
 
@@ -58,25 +58,25 @@ class StateError(ArzbenchError):
 
 
 def unknown(what: str, value: str, valid: Iterable[str], hint: str = "") -> UsageError:
-    """A `UsageError` that names the value, the nearest valid one and all valid ones."""
+    """Return a `UsageError` that names the value, the nearest valid one and all valid ones."""
     choices = sorted(valid)
     near = difflib.get_close_matches(value, choices, n=1, cutoff=0.6)
-    said = [f"did you mean {near[0]!r}?"] if near else []
-    said.append("valid: " + (", ".join(choices) if choices else "none found"))
+    hints = [f"did you mean {near[0]!r}?"] if near else []
+    hints.append("valid: " + (", ".join(choices) if choices else "none found"))
     if hint:
-        said.append(hint)
-    return UsageError(f"unknown {what} {value!r}", "\n".join(said))
+        hints.append(hint)
+    return UsageError(f"unknown {what} {value!r}", "\n".join(hints))
 
 
 def tell(message: str, hint: str) -> None:
-    """One error: what is wrong, then the hint on lines of its own. Never wrapped, so it can be searched."""
+    """Print one error, then its hint on lines of its own; never wrapped, so it can be searched for."""
     print(f"error: {message}", file=sys.stderr)
     for number, line in enumerate(hint.splitlines()):
         print(f"{'hint:' if number == 0 else '     '} {line}", file=sys.stderr)
 
 
 def leave(code: int) -> None:
-    """Flush and end at once: tearing down torch takes a second that a deadline may not have."""
+    """Flush and exit at once: tearing down torch takes a second that a deadline may not have."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

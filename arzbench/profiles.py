@@ -1,4 +1,4 @@
-"""Where studies, platforms and calibrations lie: the working folder first, then the package's own."""
+"""Finds studies, platforms and calibrations: in the working folder first, then in the package."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from arzbench.predict.spread import PastRun
 from arzbench.records import Calibration, HostInfo, Platform
 from arzbench.study import Study, load_study
 
-#: days after which a machine may have changed: a calibration is then refused unless asked for
+#: days after which a calibration is refused unless --allow-expired
 EXPIRES_DAYS = 30
 _STAMP = re.compile(r"\d{8}T\d{6}Z")
 _PACKAGED = (Path(__file__).parent / "profiles", Path(__file__).parent.parent / "profiles")
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """One finished run of this host: what was said, and what it took."""
+    """One finished run of this host: what was predicted, and what it took."""
 
     run_id: str
     at: str
     predicted_p50_s: float
     actual_s: float
-    learned: float = 1.0  # the factor from runs before that the prediction held already
+    learned: float = 1.0  # the factor from earlier runs that the prediction contains
     predicted_p90_s: float | None = None
     training: str = ""  # its `training_key`
     calibration: str = ""  # the id of the one that priced it
@@ -40,7 +40,7 @@ def _folders(working: Path, kind: str) -> list[Path]:
 
 
 def names(working: Path, kind: str) -> list[str]:
-    """The names of all studies or platforms that can be found."""
+    """Return the names of all studies or platforms."""
     return sorted({p.stem for folder in _folders(working, kind) for p in folder.glob("*.toml")})
 
 
@@ -57,12 +57,12 @@ def _find(working: Path, kind: str, what: str, name: str) -> Path:
 
 
 def find_study(working: Path, name: str) -> Study:
-    """The study called `name`, or in the TOML file `name`."""
+    """Load the study called `name`, or in the TOML file `name`."""
     return load_study(_find(working, "studies", "study", name))
 
 
 def find_platform(working: Path, name: str) -> Platform:
-    """The platform called `name`, or in the TOML file `name`."""
+    """Load the platform called `name`, or in the TOML file `name`."""
     path = _find(working, "platforms", "platform", name)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -74,34 +74,34 @@ def find_platform(working: Path, name: str) -> Platform:
 
 
 def calibrations_folder(working: Path) -> Path:
-    """Below it, one folder a host."""
+    """Return the folder of all hosts' calibrations, one folder each."""
     return working / "profiles" / "calibrations"
 
 
 def save_calibration(working: Path, calibration: Calibration) -> Path:
-    """Write the raw record; its path."""
+    """Write the raw record and return its path."""
     path = calibrations_folder(working) / calibration.host.key / f"{calibration.id}.json"
     store.save(path, "arzbench/calibration", calibration)
     return path
 
 
 def load_calibration(path: Path) -> Calibration:
-    """The calibration in `path`."""
+    """Load the calibration in `path`."""
     return store.load(
         path, "arzbench/calibration", Calibration, "calibration", "make one: arzbench calibrate"
     )
 
 
 def imported_names(working: Path) -> list[str]:
-    """Calibrations that were not measured by arzbench, made from what others recorded."""
+    """Return the names of calibrations made from what others recorded, not measured by arzbench."""
     return sorted({p.stem for folder in _folders(working, "imported") for p in folder.glob("*.json")})
 
 
 def named_calibration(working: Path, name: str) -> tuple[Path, Calibration]:
-    """The calibration in the file `name`, imported under this name, or with this id.
+    """Load the calibration in the file `name`, imported under this name, or with this id.
 
     Raises:
-        UsageError: there is none; names those there are.
+        UsageError: there is none; the hint names those there are.
     """
     if name.endswith(".json"):
         path = Path(name) if Path(name).exists() else working / name
@@ -115,7 +115,7 @@ def named_calibration(working: Path, name: str) -> tuple[Path, Calibration]:
 
 
 def age_days(calibration: Calibration, now: datetime.datetime) -> float:
-    """Days since it was made; infinite where its date cannot be read."""
+    """Return the days since it was made; infinite where its date cannot be read."""
     try:
         made = datetime.datetime.fromisoformat(calibration.created)
     except ValueError:
@@ -125,12 +125,12 @@ def age_days(calibration: Calibration, now: datetime.datetime) -> float:
 
 
 def expired(calibration: Calibration, now: datetime.datetime) -> str:
-    """Why it is too old to bet on; empty where it is not, or was imported and does not claim to be new."""
+    """Return why it is too old to use, or an empty text; imported ones do not expire."""
     age = age_days(calibration, now)
     if calibration.imported or age <= EXPIRES_DAYS:
         return ""
-    told = f"made {age:.0f} days ago" if math.isfinite(age) else "its date cannot be read"
-    return f"expired ({told}; calibrations are trusted for {EXPIRES_DAYS} days)"
+    when = f"made {age:.0f} days ago" if math.isfinite(age) else "its date cannot be read"
+    return f"expired ({when}; calibrations are trusted for {EXPIRES_DAYS} days)"
 
 
 def newest_calibration(
@@ -141,63 +141,63 @@ def newest_calibration(
     allow_foreign: bool,
     now: datetime.datetime | None = None,
 ) -> tuple[Path, Calibration]:
-    """The newest calibration that covers `study` (None: any) on this host.
+    """Load the newest calibration that covers `study` (None: any) on this host.
 
-    With `allow_foreign` the newest of another host where this one has none; those expired at `now`
-    are passed over (None: however old).
+    With `allow_foreign`, that of another host where this one has none. Those expired at `now` are
+    skipped (None: none is).
 
     Raises:
-        UsageError: there is none; says which were passed over and why.
+        UsageError: there is none; the hint says which were skipped and why.
     """
-    passed: list[str] = []
+    skipped: list[str] = []
     foreign: tuple[Path, Calibration] | None = None
     too_old = False
     for path in sorted(calibrations_folder(working).glob("*/*.json"), key=_age, reverse=True):
         try:
             calibration = load_calibration(path)
         except UsageError as error:
-            passed.append(error.message)
+            skipped.append(error.message)
             continue
         reasons = _unfit(calibration, host, study)
         old = expired(calibration, now) if now is not None else ""
         if old:
             usable = _unfit(calibration, calibration.host if allow_foreign else host, study)
             too_old = too_old or not usable
-            passed.append(f"{path.stem}: {'; '.join([*reasons, old])}")
+            skipped.append(f"{path.stem}: {'; '.join([*reasons, old])}")
             continue
         if not reasons:
             return path, calibration
         if foreign is None and not _unfit(calibration, calibration.host, study):
             foreign = path, calibration
-        passed.append(f"{path.stem}: {'; '.join(reasons)}")
+        skipped.append(f"{path.stem}: {'; '.join(reasons)}")
     if allow_foreign and foreign is not None:
         return foreign
     target = "" if study is None else f" of study {study.name!r}"
     again = ""
     if study is not None:
-        known = study.name in names(working, "studies")
-        again = f" --study {study.name}" if known else " with the same --env, --algo, --study and --set"
+        named = study.name in names(working, "studies")
+        again = f" --study {study.name}" if named else " with the same --env, --algo, --study and --set"
     hint = [f"measure it: arzbench calibrate{again}"]
     if foreign is not None:
         hint.append("or use another machine's with --allow-foreign")
     if too_old:
         hint.append("or use the expired one with --allow-expired")
-    raise UsageError(f"no fitting calibration{target} on this host", "\n".join([*passed[:5], *hint]))
+    raise UsageError(f"no fitting calibration{target} on this host", "\n".join([*skipped[:5], *hint]))
 
 
 def of_machine(working: Path, host: HostInfo) -> list[Calibration]:
-    """What was measured on the machine of `host`, the newest first, whatever the device and threads."""
-    found = []
+    """Load what was measured on the machine of `host`, newest first, for any device and threads."""
+    calibrations = []
     for path in sorted((calibrations_folder(working) / host.key).glob("*.json"), key=_age, reverse=True):
         try:
-            found.append(load_calibration(path))
+            calibrations.append(load_calibration(path))
         except UsageError:
-            continue  # it tells nothing
-    return [c for c in found if not set(c.host.differs_from(host)) - {"device", "torch_threads"}]
+            continue
+    return [c for c in calibrations if not set(c.host.differs_from(host)) - {"device", "torch_threads"}]
 
 
 def _age(path: Path) -> tuple[str, float]:
-    """When it was made, as its name says; a checkout gives all files the same date."""
+    """Return when it was made by its name: a checkout gives all files the same date."""
     changed = path.stat().st_mtime
     stamp = path.stem.rpartition("-")[2]
     if _STAMP.fullmatch(stamp) is None:
@@ -215,13 +215,13 @@ def _unfit(calibration: Calibration, host: HostInfo, study: Study | None) -> lis
     if study is None:  # device and threads are a study's choice, and any study will do
         differing = [n for n in differing if n not in ("device", "torch_threads")]
     if differing:
-        told = ", ".join(f"{n} {getattr(calibration.host, n)!r}" for n in differing)
-        reasons.append(f"another host ({told})")
+        values = ", ".join(f"{n} {getattr(calibration.host, n)!r}" for n in differing)
+        reasons.append(f"another host ({values})")
     return reasons
 
 
 def predictions_path(working: Path, host: HostInfo) -> Path:
-    """The record of this host's finished runs."""
+    """Return the file that records this host's finished runs."""
     return calibrations_folder(working) / host.key / "predictions.jsonl"
 
 
@@ -231,14 +231,14 @@ def record_prediction(working: Path, host: HostInfo, prediction: Prediction) -> 
 
 
 def past_runs(working: Path, host: HostInfo) -> list[PastRun]:
-    """This host's finished runs, oldest first."""
+    """Load this host's finished runs, oldest first."""
     path = predictions_path(working, host)
     if not path.exists():
         return []
     return [
         PastRun(
             ratio=p.actual_s / p.predicted_p50_s * p.learned,
-            training=p.training or p.run_id,  # of one not known: like no other
+            training=p.training or p.run_id,  # one without a training is like no other
             calibration=p.calibration or p.run_id,
             within_p90=None if p.predicted_p90_s is None else p.actual_s <= p.predicted_p90_s,
         )

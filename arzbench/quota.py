@@ -1,4 +1,4 @@
-"""What is left of a quota: of this session, where the platform tells; of the week, by a ledger kept here."""
+"""What is left of a quota: of this session by the platform, of the week by a ledger in reports/quota."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Ask = Callable[[Sequence[str]], str | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """All that detection looks at, handed in so that a test can own it."""
+    """All that detection looks at; an argument, so that a test can set it."""
 
     environ: Mapping[str, str]
     now: datetime.datetime
@@ -39,16 +39,16 @@ class Surroundings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """A platform, what is left of its session, and how that is known."""
+class Detected:
+    """A platform, what is left of its session, and the source of that."""
 
-    platform: str  # a profile's name; empty where none is known to fit
-    left_s: float | None  # None: to be reckoned from the profile's limit and the uptime
+    platform: str  # a profile's name; empty where none fits
+    left_s: float | None  # None: the profile's limit less the uptime
     how: str
 
 
 def ask_system(command: Sequence[str]) -> str | None:
-    """What `command` prints, None where it is not there, fails or hangs."""
+    """Return what `command` prints, None where it is missing, fails or hangs."""
     if shutil.which(command[0]) is None:
         return None
     try:
@@ -58,17 +58,17 @@ def ask_system(command: Sequence[str]) -> str | None:
     return done.stdout
 
 
-def detect(here: Surroundings) -> Found | None:
-    """The platform this machine belongs to, None where nothing tells."""
+def detect(here: Surroundings) -> Detected | None:
+    """Detect the platform of this machine, None where nothing shows one."""
     job = here.environ.get("SLURM_JOB_ID")
     if job:
         return _slurm(here, job)
     if any(name in here.environ for name in _KAGGLE):
         seen = next(name for name in _KAGGLE if name in here.environ)
-        return Found(platform=_kaggle_kind(here), left_s=None, how=f"Kaggle by {seen}")
+        return Detected(platform=_kaggle_kind(here), left_s=None, how=f"Kaggle by {seen}")
     if any(name in here.environ for name in _COLAB):
         seen = next(name for name in _COLAB if name in here.environ)
-        return Found(platform="colab-free", left_s=None, how=f"Colab by {seen}")
+        return Detected(platform="colab-free", left_s=None, how=f"Colab by {seen}")
     return None
 
 
@@ -78,24 +78,25 @@ def _kaggle_kind(here: Surroundings) -> str:
     return "kaggle-tpu" if "TPU_NAME" in here.environ else "kaggle-cpu"
 
 
-def _slurm(here: Surroundings, job: str) -> Found:
-    """SLURM_JOB_END_TIME where it is set, else what scontrol, then squeue, say of the job.
+def _slurm(here: Surroundings, job: str) -> Detected:
+    """Read the job's end from SLURM_JOB_END_TIME, or else from scontrol, or else from squeue.
 
     Raises:
-        UsageError: none of them tells, or the job has no limit.
+        UsageError: none of them says, or the job has no limit.
     """
+    how = f"Slurm job {job} by"
     end = here.environ.get("SLURM_JOB_END_TIME", "")
     if end.isdigit():
         left = int(end) - here.now.timestamp()
-        return Found(platform="", left_s=left, how=f"Slurm job {job} by SLURM_JOB_END_TIME")
+        return Detected(platform="", left_s=left, how=f"{how} SLURM_JOB_END_TIME")
     shown = here.ask(["scontrol", "show", "job", job]) or ""
     fields = dict(re.findall(r"\b(RunTime|TimeLimit)=(\S+)", shown))
     limit, run = (_seconds(fields.get(name, "")) for name in ("TimeLimit", "RunTime"))
     if limit is not None and run is not None:
-        return Found(platform="", left_s=limit - run, how=f"Slurm job {job} by scontrol: TimeLimit - RunTime")
+        return Detected(platform="", left_s=limit - run, how=f"{how} scontrol: TimeLimit - RunTime")
     left_s = _seconds((here.ask(["squeue", "-h", "-j", job, "-o", "%L"]) or "").strip())
     if left_s is not None:
-        return Found(platform="", left_s=left_s, how=f"Slurm job {job} by squeue: time left")
+        return Detected(platform="", left_s=left_s, how=f"{how} squeue: time left")
     raise UsageError(
         f"--quota auto: neither SLURM_JOB_END_TIME nor scontrol nor squeue tells when job {job} ends"
         f"{' (TimeLimit=' + fields['TimeLimit'] + ')' if 'TimeLimit' in fields else ''}",
@@ -104,24 +105,24 @@ def _slurm(here: Surroundings, job: str) -> Found:
 
 
 def _seconds(text: str) -> float | None:
-    """Slurm's D-HH:MM:SS; None for UNLIMITED, INVALID and the like."""
+    """Parse Slurm's D-HH:MM:SS; None for UNLIMITED, INVALID and the like."""
     if _CLOCK.fullmatch(text) is None:
         return None
     return 0.0 if not text.strip("0:-") else parse_duration(text)
 
 
-def session_left(found: Found | None, platform: Platform, here: Surroundings) -> tuple[float, str]:
-    """(seconds left of this session of `platform`, how that is known).
+def session_left(detected: Detected | None, platform: Platform, here: Surroundings) -> tuple[float, str]:
+    """Return the seconds left of this session of `platform`, and the source of that.
 
     Raises:
-        UsageError: nothing tells, or nothing is left.
+        UsageError: nothing says so, or nothing is left.
     """
-    if found is None:
+    if detected is None:
         raise UsageError(
             "--quota auto: nothing tells of a limit here (no Slurm job, no Kaggle or Colab session)",
             "give it: --quota 12h",
         )
-    left, how = found.left_s, found.how
+    left, how = detected.left_s, detected.how
     if left is None:
         if platform.session_s is None or here.uptime_s is None:
             lacking = "has no session limit" if platform.session_s is None else "gives no uptime"
@@ -139,7 +140,7 @@ def session_left(found: Found | None, platform: Platform, here: Surroundings) ->
 # ---------------------------------------------------------------- the week
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class LedgerLine(msgspec.Struct, frozen=True, kw_only=True):
     """One line of a platform's ledger: a session begins and reserves `seconds`, or ends having used them."""
 
     kind: Literal["begin", "end"]
@@ -170,17 +171,17 @@ def ledger_path(working: Path, platform: str) -> Path:
 
 
 def begin(path: Path, session: str, now: datetime.datetime, limit_s: float) -> None:
-    """A session begins: until it ends it may use all of `limit_s`."""
-    store.append_line(path, Line(kind="begin", session=session, at=_iso(now), seconds=limit_s))
+    """Record that a session begins, which until its end may use all of `limit_s`."""
+    store.append_line(path, LedgerLine(kind="begin", session=session, at=_iso(now), seconds=limit_s))
 
 
 def end(path: Path, session: str, now: datetime.datetime, used_s: float) -> None:
-    """A session ended after `used_s`."""
-    store.append_line(path, Line(kind="end", session=session, at=_iso(now), seconds=max(0.0, used_s)))
+    """Record that a session ended after `used_s`."""
+    store.append_line(path, LedgerLine(kind="end", session=session, at=_iso(now), seconds=max(0.0, used_s)))
 
 
 def add(path: Path, session: str, now: datetime.datetime, used_s: float) -> None:
-    """`used_s` up to now were used where this ledger did not see it."""
+    """Record `used_s` up to now that were used outside arzbench."""
     began = now - datetime.timedelta(seconds=used_s)
     begin(path, session, began, used_s)
     end(path, session, now, used_s)
@@ -188,7 +189,7 @@ def add(path: Path, session: str, now: datetime.datetime, used_s: float) -> None
 
 @contextlib.contextmanager
 def reserved(path: Path, session: str, clock: Clock, started: float, limit_s: float) -> Iterator[None]:
-    """A session that began at `started` (of `clock.now()`) holds `limit_s` while the block runs."""
+    """Reserve `limit_s` while the block runs, for a session that began at `started` (of `clock.now()`)."""
     already = clock.now() - started
     begin(path, session, clock.wall() - datetime.timedelta(seconds=already), limit_s)
     try:
@@ -202,14 +203,14 @@ def _iso(moment: datetime.datetime) -> str:
 
 
 def week(path: Path, limit_s: float, now: datetime.datetime) -> Week:
-    """What the ledger tells of the seven days before `now`.
+    """Sum up the seven days before `now` by the ledger.
 
-    A session that never told its end reserves its whole limit, and has used it once the limit passed.
+    A session without a recorded end reserves its whole limit, and has used it once the limit passed.
 
     Raises:
         UsageError: a broken line that is not the last.
     """
-    lines = list(store.read_lines(path, Line)) if path.exists() else []
+    lines = list(store.read_lines(path, LedgerLine)) if path.exists() else []
     ended = {line.session: line.seconds for line in lines if line.kind == "end"}
     since = now - datetime.timedelta(seconds=WEEK_S)
     used = reserved = 0.0

@@ -16,7 +16,7 @@ from arzbench.study import AnyConfig, Study
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all records; an unknown field in a file is an error, not a silent loss."""
+    """Base of all records; an unknown field in a file is an error."""
 
 
 class Phase(StrEnum):
@@ -102,7 +102,7 @@ class PhaseSamples(Record, frozen=True, kw_only=True):
 
 
 class EnvFacts(Record, frozen=True, kw_only=True):
-    """What only running the env tells, needed to count episodes."""
+    """What only running the env shows, needed to count episodes."""
 
     n_envs: int
     max_episode_steps: int | None
@@ -118,12 +118,10 @@ class EnvFacts(Record, frozen=True, kw_only=True):
         return self._range(self.episode_steps or self.eval_episode_steps)
 
     def _range(self, seen: tuple[int, ...]) -> tuple[float, float]:
-        known = self.max_episode_steps
+        limit = self.max_episode_steps or 0
         if not seen:
-            length = float(known or 0)
-            return length, length
-        mean = statistics.fmean(seen)
-        return mean, float(max(known or 0, *seen))
+            return float(limit), float(limit)
+        return statistics.fmean(seen), float(max(limit, *seen))
 
 
 class PhaseCount(Record, frozen=True, kw_only=True):
@@ -152,10 +150,8 @@ class TrainSchedule(Record, frozen=True, kw_only=True):
 
     def get(self, phase: Phase) -> PhaseCount:
         """The count of `phase`, zero where it does not occur."""
-        for item in self.counts:
-            if item.phase is phase:
-                return item
-        return PhaseCount(phase=phase, count=0, high=0)
+        absent = PhaseCount(phase=phase, count=0, high=0)
+        return next((item for item in self.counts if item.phase is phase), absent)
 
     @property
     def hidden_steps(self) -> tuple[float, float]:

@@ -1,10 +1,9 @@
-"""Versioned JSON on disk: whole or not at all, older is migrated, newer is refused with the fix."""
+"""Reads and writes versioned JSON: atomic writes; older versions are migrated, newer ones refused."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import math
 import os
@@ -15,12 +14,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from arzbench.digest import digest as digest
 from arzbench.errors import StateError, UsageError
 
 T = TypeVar("T")
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 
-#: schema -> the newest version this arzbench writes
+#: schema -> the version that this arzbench writes
 VERSIONS = {
     "arzbench/study": 1,
     "arzbench/platform": 1,
@@ -28,7 +28,6 @@ VERSIONS = {
     "arzbench/plan": 2,
     "arzbench/checkpoint": 2,
     "arzbench/ledger": 1,
-    "arzbench/job": 1,
     "arzbench/report": 1,
     "arzbench/run": 1,
     "arzbench/session": 1,
@@ -41,7 +40,7 @@ VERSIONS = {
 
 
 def _plan_2(body: dict[str, Any]) -> dict[str, Any]:
-    """The centre of past ratios, their median until then, stands in the plan."""
+    """Add the centre of past ratios, which was their median."""
     spread = body.get("spread")
     if not isinstance(spread, dict):
         return body  # the record's own check says what is wrong
@@ -49,34 +48,28 @@ def _plan_2(body: dict[str, Any]) -> dict[str, Any]:
     return {**body, "spread": {**spread, "log_centre": math.log(statistics.median(ratios or [1.0]))}}
 
 
-#: (schema, version) -> how to make the next version of it
+#: (schema, version) -> converts a body to the next version
 MIGRATIONS: dict[tuple[str, int], Migration] = {
     ("arzbench/checkpoint", 1): lambda body: body,  # what is new is optional
     ("arzbench/plan", 1): _plan_2,
 }
 
 
-def digest(value: Any) -> str:
-    """The first 16 hex digits of the SHA-256 of `value` as canonical JSON."""
-    text = json.dumps(msgspec.to_builtins(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def encode(schema: str, record: Any) -> bytes:
-    """`record` as indented JSON behind its schema and version."""
+    """Return `record` as indented JSON, with its schema and version."""
     body = {"schema": schema, "version": VERSIONS[schema], **msgspec.to_builtins(record)}
     return msgspec.json.format(msgspec.json.encode(body), indent=1) + b"\n"
 
 
 def check_schema(data: Any, schema: str, source: str) -> dict[str, Any]:
-    """`data` without its schema and version, brought to the newest version.
+    """Return the body of `data`, without schema and version, migrated to the newest version.
 
     Raises:
-        UsageError: not this schema, no version, or made by a newer arzbench.
+        UsageError: not this schema, no version, or written by a newer arzbench.
     """
     if not isinstance(data, dict) or data.get("schema") != schema:
-        found = data.get("schema") if isinstance(data, dict) else type(data).__name__
-        raise UsageError(f"{source}: not a {schema!r} file (its schema is {found!r})")
+        actual = data.get("schema") if isinstance(data, dict) else type(data).__name__
+        raise UsageError(f"{source}: not a {schema!r} file (its schema is {actual!r})")
     version = data.get("version")
     newest = VERSIONS[schema]
     if not isinstance(version, int) or version < 1:
@@ -93,10 +86,10 @@ def check_schema(data: Any, schema: str, source: str) -> dict[str, Any]:
 
 
 def decode(text: bytes, schema: str, kind: Any, source: str) -> Any:
-    """The record in `text`.
+    """Parse the record in `text`; errors name `source`.
 
     Raises:
-        UsageError: broken JSON, another schema, or a field that does not fit; `source` is named.
+        UsageError: broken JSON, another schema, or a field that does not fit.
     """
     try:
         data = json.loads(text, parse_constant=_no_number)
@@ -110,7 +103,7 @@ def _no_number(name: str) -> float:
 
 
 def convert(data: Any, kind: Any, source: str) -> Any:
-    """`data` as a checked record of type `kind` (a record class or a union of them)."""
+    """Convert `data` to a checked record of type `kind` (a class or a union of them)."""
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
@@ -118,7 +111,7 @@ def convert(data: Any, kind: Any, source: str) -> Any:
 
 
 def read_bytes(path: Path, what: str, hint: str = "") -> bytes:
-    """The bytes of `path`, or a `UsageError` that says why they cannot be had."""
+    """Read the bytes of `path`; raise a `UsageError` if that fails."""
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
@@ -128,13 +121,13 @@ def read_bytes(path: Path, what: str, hint: str = "") -> bytes:
 
 
 def load(path: Path, schema: str, kind: type[T], what: str, hint: str = "") -> T:
-    """The record in the file `path`."""
+    """Read the record in the file `path`."""
     record: T = decode(read_bytes(path, what, hint), schema, kind, str(path))
     return record
 
 
 def fsync_directory(path: Path) -> None:
-    """Make the names in `path` durable (a no-op where directories cannot be opened)."""
+    """Sync the names in `path` to disk (a no-op where directories cannot be opened)."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -144,7 +137,7 @@ def fsync_directory(path: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write `content` so that `path` holds the old bytes or all of the new ones at every instant.
+    """Write `content` so that `path` holds either the old bytes or all of the new ones at any time.
 
     Raises:
         StateError: the folder cannot be written or the disk is full; nothing is left behind.
@@ -170,7 +163,7 @@ def save(path: Path, schema: str, record: Any) -> None:
 
 
 class Lines:
-    """A file of JSON lines that is appended to. It is open from its first line on."""
+    """A file of JSON lines to append to; the first append opens it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -193,11 +186,11 @@ class Lines:
             if os.write(self._descriptor, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            self.close()  # the next line looks at what this one left
+            self.close()  # the next append reopens the file and mends what this one left
             raise StateError(f"cannot append to {self.path}: {error.strerror}", "free space") from error
 
     def sync(self) -> None:
-        """Make all lines durable.
+        """Sync all lines to disk.
 
         Raises:
             StateError: the file cannot be written.
@@ -209,20 +202,20 @@ class Lines:
             raise StateError(f"cannot write {self.path}: {error.strerror}") from error
 
     def close(self) -> None:
-        """Until the next line."""
+        """Close the file; the next append reopens it."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
 
 def append_line(path: Path, record: Any) -> None:
-    """Append `record` to the JSON lines at `path`, see `Lines`."""
+    """Append `record` to the JSON lines at `path` (see `Lines`)."""
     with contextlib.closing(Lines(path)) as lines:
         lines.append(record)
 
 
 def _mend(descriptor: int) -> bytes:
-    """What must come before the next line: a line end that was lost; half a record is cut off."""
+    """Cut off half a last line; return the line end that must come before the next line, if it is missing."""
     size = os.fstat(descriptor).st_size
     if not size or os.pread(descriptor, 1, size - 1) == b"\n":
         return b""
@@ -240,7 +233,7 @@ def _mend(descriptor: int) -> bytes:
 
 
 def read_lines(path: Path, kind: type[T]) -> Iterator[T]:
-    """The records of a JSONL file; a last line cut off by a kill is passed over."""
+    """Read the records of a JSONL file; a last line cut off by a kill is skipped."""
     decoder = msgspec.json.Decoder(kind)
     lines = read_bytes(path, "ledger").split(b"\n")
     for number, line in enumerate(lines, 1):
@@ -255,7 +248,7 @@ def read_lines(path: Path, kind: type[T]) -> Iterator[T]:
 
 
 def ensure_writable(folder: Path, flag: str = "--dir") -> None:
-    """Raise a `UsageError` unless files can be made in `folder` (created when absent)."""
+    """Raise a `UsageError` unless files can be created in `folder`, which is created if absent."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".arzbench-{os.getpid()}"

@@ -1,4 +1,4 @@
-"""Seconds and bytes as people write them."""
+"""Parses and formats durations and sizes."""
 
 from __future__ import annotations
 
@@ -8,19 +8,11 @@ import re
 from arzbench.errors import UsageError
 
 _UNIT_S = {
-    "s": 1.0,
-    "sec": 1.0,
-    "second": 1.0,
-    "m": 60.0,
-    "min": 60.0,
-    "minute": 60.0,
-    "h": 3600.0,
-    "hr": 3600.0,
-    "hour": 3600.0,
-    "d": 86400.0,
-    "day": 86400.0,
-    "w": 604800.0,
-    "week": 604800.0,
+    **dict.fromkeys(("s", "sec", "second"), 1.0),
+    **dict.fromkeys(("m", "min", "minute"), 60.0),
+    **dict.fromkeys(("h", "hr", "hour"), 3600.0),
+    **dict.fromkeys(("d", "day"), 86400.0),
+    **dict.fromkeys(("w", "week"), 604800.0),
 }
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)")
 _SLURM = re.compile(r"(?:(?P<days>\d+)-)?(?P<clock>\d+(?::\d+){0,2})")
@@ -29,7 +21,7 @@ _HINT = "write a number with a unit (45s, 90m, 11h30m, 2d) or a Slurm walltime (
 
 
 def parse_duration(text: str) -> float:
-    """Seconds in `text`: "12h", "11h30m", "90 min", or a Slurm walltime "1-06:00:00".
+    """Parse "12h", "11h30m", "90 min", or a Slurm walltime "1-06:00:00" to seconds.
 
     Raises:
         UsageError: no unit, an unknown unit, not greater than zero, or longer than a century.
@@ -58,7 +50,7 @@ def _with_units(value: str) -> float | None:
 
 
 def _walltime(value: str) -> float | None:
-    """Slurm's forms: MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS (sbatch --time)."""
+    """Parse Slurm's forms: MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS (sbatch --time)."""
     match = _SLURM.fullmatch(value)
     if match is None:
         return None
@@ -73,7 +65,7 @@ def _walltime(value: str) -> float | None:
 
 
 def format_duration(seconds: float) -> str:
-    """`seconds` with the two units that matter: 850 us, 3.2 s, 4 min 10 s, 13 h 05 min, 2 d 03 h."""
+    """Format `seconds` with the units that matter: 850 us, 3.2 s, 4 min 10 s, 13 h 05 min, 2 d 03 h."""
     if seconds != seconds:
         return "not measured"
     if math.isinf(seconds):
@@ -97,7 +89,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """`count` bytes in decimal units."""
+    """Format `count` bytes in decimal units."""
     for name, scale in (("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9)):
         if count < 999.5 * scale:
             return f"{count / scale:.3g} {name}"

@@ -26,29 +26,17 @@ def place(tmp_path: Path) -> Path:
         'schema = "arzbench/platform"\nversion = 1\ntitle = "t"\nsource = "s"\nchecked = "2026-01-01"\n'
     )
     files = {
-        "empty.toml": "",
         "broken.toml": "name = [",
         "wrong-types.toml": head + 'env = 5\nalgo = "ppo"\ntotal_timesteps = "many"\nn_envs = 1.5\n',
         "typo.toml": good + "total_timestep = 5\n[hyperparameters]\nn_stpes = 5\n",
         "nan.toml": good + "[hyperparameters]\ngamma = nan\n",
-        "negative.toml": good + "[evaluation]\neval_freq = -5\n",
-        "no-name.toml": good.replace('name = "s"\n', ""),
-        "newer.toml": good.replace("version = 1", "version = 99"),
         "bad-limit.toml": platform + "session_s = -1\n",
-        "inf-limit.toml": platform + "session_s = inf\n",
-        "lacking.toml": 'schema = "arzbench/platform"\nversion = 1\n',
-        "empty.json": "",
         "broken.json": '{"schema": "arzbench/plan", ',
-        "list.json": "[]",
-        "nan.json": '{"schema": "arzbench/plan", "version": NaN}',
         "other.json": '{"schema": "arzbench/run", "version": 1}',
-        "lacking.json": '{"schema": "arzbench/plan", "version": 1}',
         "newer.json": '{"schema": "arzbench/plan", "version": 99}',
-        "deep.json": "[" * 100_000,
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     return tmp_path
 
 
@@ -85,6 +73,9 @@ REFUSED = [
     ("plan --study incident --set algo=ppo", ["algo", "--env and --algo"]),
     ("plan --study incident --env CartPole-v1", ["--study and --env/--algo exclude each other"]),
     # numbers
+    ("plan --quota 12x", ["'12x'", "45s", "1-06:00:00"]),
+    ("plan --quota ''", ["''", "45s"]),
+    (f"plan --quota {LONG}", [repr(LONG), "45s"]),
     (f"plan {CARTPOLE} --confidence nan", ["--confidence nan", "0.95"]),
     (f"plan {CARTPOLE} --confidence -inf", ["--confidence -inf", "0.95"]),
     (f"plan {CARTPOLE} --confidence 1", ["--confidence 1", "0.95"]),
@@ -115,31 +106,17 @@ REFUSED = [
     # files
     ("plan --study a-file", ["'a-file'", "cartpole-ppo"]),
     ("plan --study folder.toml", ["'folder.toml'", "cartpole-ppo"]),
-    ("plan --study empty.toml", ["empty.toml", "arzbench/study"]),
     ("plan --study broken.toml", ["broken.toml", "not valid TOML", "docs/reference/formats.md"]),
-    ("plan --study binary.toml", ["binary.toml", "not valid TOML"]),
     ("plan --study wrong-types.toml", ["wrong-types.toml", "env:", "total_timesteps:", "n_envs:"]),
     ("plan --study typo.toml", ["'total_timestep'", "'n_stpes'", "total_timesteps", "n_steps"]),
     ("plan --study nan.toml", ["nan.toml", "gamma = nan"]),
-    ("plan --study negative.toml", ["eval_freq = -5"]),
-    ("plan --study no-name.toml", ["needs a name", 'name = "my-study"']),
-    ("plan --study newer.toml", ["newer.toml", "version 99", "pip install --upgrade"]),
     ("plan --platform folder.toml", ["'folder.toml'", "kaggle-cpu"]),
-    ("plan --platform empty.toml", ["empty.toml", "arzbench/platform"]),
-    ("plan --platform broken.toml", ["broken.toml", "not valid TOML"]),
     ("plan --platform bad-limit.toml", ["session_s = -1", "greater than zero"]),
-    ("plan --platform inf-limit.toml", ["session_s = inf", "greater than zero"]),
-    ("plan --platform lacking.toml", ["lacking.toml", "title"]),
     ("run --plan none.json", ["no plan at none.json", "arzbench plan"]),
     ("run --plan folder.json", ["folder.json", "directory", "arzbench plan"]),
-    ("run --plan empty.json", ["empty.json", "not valid JSON"]),
     ("run --plan broken.json", ["broken.json", "not valid JSON"]),
-    ("run --plan list.json", ["list.json", "arzbench/plan"]),
-    ("run --plan nan.json", ["nan.json", "NaN"]),
     ("run --plan other.json", ["other.json", "arzbench/plan", "arzbench/run"]),
-    ("run --plan lacking.json", ["lacking.json", "id"]),
     ("run --plan newer.json", ["newer.json", "version 99", "pip install --upgrade"]),
-    ("run --plan deep.json", ["deep.json", "not valid JSON"]),
     # folders
     ("plan --dir a-file", ["--dir a-file is not a folder"]),
     ("calibrate --dir a-file", ["--dir a-file is not a folder"]),
@@ -177,35 +154,6 @@ def test_bad_input_is_told_in_one_message(arguments: str, told: list[str], place
     assert ended.out == ""
     missing = [part for part in told if part not in ended.err]
     assert not missing, ended.err[:2000]
-    assert listing(place) == before
-
-
-DURATIONS = [
-    "",
-    "12",
-    "12x",
-    "-5m",
-    "0s",
-    "nan",
-    "inf",
-    "1e3s",
-    "999999999d",
-    "12h30",
-    "1:2:3:4",
-    "½h",
-    "h",
-    LONG,
-]
-
-
-@pytest.mark.parametrize("text", DURATIONS, ids=[d[:12] for d in DURATIONS])
-def test_a_bad_duration_is_named_with_the_forms_there_are(text: str, place: Path) -> None:
-    before = listing(place)
-    ended = call(["plan", "--quota", text], place)
-    assert ended.code == 2
-    assert repr(text) in ended.err
-    assert "45s" in ended.err
-    assert "1-06:00:00" in ended.err
     assert listing(place) == before
 
 
@@ -287,10 +235,9 @@ def test_a_calibration_of_another_host_is_refused_and_can_be_allowed(tmp_path: P
     assert "widened" in allowed.out
 
 
-@pytest.mark.parametrize("damage", ["", "{", '{"schema": "arzbench/calibration", "version": 99}'])
-def test_a_damaged_calibration_is_named(damage: str, tmp_path: Path) -> None:
+def test_a_damaged_calibration_is_named(tmp_path: Path) -> None:
     path = calibrated(tmp_path)
-    path.write_text(damage)
+    path.write_text("{")
     before = listing(tmp_path)
     ended = call("plan", tmp_path)
     assert ended.code == 2

@@ -17,7 +17,7 @@ from arzbench.measure.host import host_info
 from arzbench.quota import Surroundings
 from tests import worlds
 from tests.calls import call, listing
-from tests.test_boundaries import TRAINING_PACKAGES, loaded
+from tests.processes import TRAINING_PACKAGES, loaded
 
 
 def around(environ: dict[str, str]) -> Surroundings:

@@ -12,24 +12,20 @@ from arzbench.errors import (
 )
 
 
-def test_the_nearest_valid_value_is_named_first_and_all_of_them_after() -> None:
-    error = unknown("algorithm", "pp0", ["sac", "ppo", "dqn"])
-    assert error.message == "unknown algorithm 'pp0'"
-    assert error.hint.splitlines() == ["did you mean 'ppo'?", "valid: dqn, ppo, sac"]
-
-
-def test_nothing_near_suggests_nothing() -> None:
-    error = unknown("platform", "zzz", ["local", "kaggle-p100"])
-    assert error.hint == "valid: kaggle-p100, local"
-
-
-def test_without_any_valid_value_it_says_so() -> None:
-    assert unknown("study", "x", []).hint == "valid: none found"
-
-
-def test_a_further_hint_comes_last() -> None:
-    error = unknown("study", "incidnt", ["incident"], "or the path of a .toml file")
-    assert error.hint.splitlines()[-1] == "or the path of a .toml file"
+@pytest.mark.parametrize(
+    ("value", "valid", "further", "hints"),
+    [
+        ("pp0", ["sac", "ppo", "dqn"], "", ["did you mean 'ppo'?", "valid: dqn, ppo, sac"]),
+        ("zzz", ["local", "kaggle-p100"], "", ["valid: kaggle-p100, local"]),
+        ("x", [], "or a file", ["valid: none found", "or a file"]),
+    ],
+)
+def test_an_unknown_value_has_the_nearest_and_all_valid_ones_for_a_hint(
+    value: str, valid: list[str], further: str, hints: list[str]
+) -> None:
+    error = unknown("algorithm", value, valid, further)
+    assert error.message == f"unknown algorithm {value!r}"
+    assert error.hint.splitlines() == hints
 
 
 @pytest.mark.parametrize(
@@ -42,6 +38,5 @@ def test_exit_codes(kind: type[ArzbenchError], code: int) -> None:
     assert error.hint == "do this"
 
 
-def test_more_to_do_is_not_an_error_and_not_a_success() -> None:
+def test_exit_codes_are_those_documented() -> None:
     assert [int(code) for code in ExitCode] == [0, 1, 2, 3, 4, 5]
-    assert ExitCode.MORE_TO_DO == 4

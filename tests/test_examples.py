@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.test_road import ROOT, ledger, saved
+from tests.processes import ROOT, environment, ledger, on_path, saved, stop_when
 
 EXAMPLES = ROOT / "examples"
 TINY = ["--env", "CartPole-v1", "--algo", "ppo", "--set", "n_steps=256", "--set", "evaluation.eval_freq=0",
@@ -98,3 +98,22 @@ def test_scripts_are_sound_shell(script: str) -> None:
     checked = subprocess.run(["bash", "-n", str(EXAMPLES / script)], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
     assert os.access(EXAMPLES / script, os.X_OK)
+
+
+def test_spot_sh_goes_on_from_the_bucket_of_a_machine_that_is_gone(tmp_path: Path) -> None:
+    bucket = (tmp_path / "bucket").as_uri()
+    environ = {**environment(), "CHECKPOINTS": bucket, "PATH": on_path(tmp_path / "bin")}
+
+    def begun(machine: Path) -> subprocess.Popen[str]:
+        machine.mkdir()
+        command = [str(EXAMPLES / "spot.sh"), *TINY, "--timesteps", "8192"]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(command, cwd=machine, env=environ, **pipes)
+
+    first, second = tmp_path / "machine-1", tmp_path / "machine-2"
+    stopped = stop_when(begun(first), lambda: saved(first, 2, session=1), signal.SIGTERM)
+    assert stopped.code == 4, stopped.out
+    process = begun(second)
+    out, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, out
+    assert "8,192 of 8,192 steps" in out

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from arzbench import store
 from arzbench.profiles import imported_names, load_calibration, named_calibration, save_calibration
 from arzbench.records import Calibration, Phase
 from tests import worlds
@@ -157,11 +156,3 @@ def test_an_expired_one_is_refused_unless_allowed(tmp_path: Path) -> None:
     assert "calibration aged has expired (made" in told.err
     assert "arzbench calibrate" in told.err
     assert plan_from(tmp_path, made.id, "--allow-expired").code == 0
-
-
-def test_measured_calibrations_of_before_still_load() -> None:
-    record = worlds.calibration(worlds.study())
-    data = json.loads(store.encode("arzbench/calibration", record))
-    del data["imported"]
-    text = json.dumps(data).encode()
-    assert store.decode(text, "arzbench/calibration", Calibration, "old") == record

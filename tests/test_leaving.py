@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_road import CARTPOLE, environment, ledger
+from tests.calls import CARTPOLE
+from tests.processes import environment, ledger
 
 LONG = f"run {CARTPOLE} --set total_timesteps=10000000 --timesteps 10000000"
 PROGRAM = """

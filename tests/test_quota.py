@@ -13,7 +13,7 @@ from arzbench.clock import VirtualClock
 from arzbench.commands import common, run
 from arzbench.errors import UsageError
 from arzbench.profiles import find_platform
-from arzbench.quota import Found, Surroundings
+from arzbench.quota import Detected, Surroundings
 from tests.calls import CARTPOLE, calibrated, call
 
 NOW = datetime.datetime(2026, 3, 11, 12, tzinfo=datetime.UTC)
@@ -21,6 +21,8 @@ SCONTROL = (
     "JobId=77 JobName=train\n   JobState=RUNNING Reason=None\n"
     "   RunTime={run} TimeLimit={limit} TimeMin=N/A\n   StartTime=2026-03-11T10:00:00 EndTime=Unknown\n"
 )
+SHOWN = SCONTROL.format(limit="1-00:00:00", run="02:00:00")
+END = str(int(NOW.timestamp()) + 5400)
 
 
 def here(
@@ -45,24 +47,19 @@ def left(around: Surroundings, platform: str = "local") -> tuple[float, str]:
 # ---------------------------------------------------------------- this session
 
 
-def test_slurms_own_variable_comes_first() -> None:
-    end = str(int(NOW.timestamp()) + 5400)
-    around = here({"SLURM_JOB_ID": "77", "SLURM_JOB_END_TIME": end}, answers={"scontrol": "nonsense"})
-    assert left(around) == (5400.0, "Slurm job 77 by SLURM_JOB_END_TIME")
-
-
 @pytest.mark.parametrize(
-    ("limit", "run", "seconds"),
-    [("1-00:00:00", "02:00:00", 79_200), ("01:00:00", "00:00:00", 3600), ("12:00:00", "11:59:59", 1)],
+    ("environ", "answers", "seconds", "how"),
+    [
+        ({"SLURM_JOB_END_TIME": END}, {"scontrol": "nonsense"}, 5400, "SLURM_JOB_END_TIME"),
+        ({}, {"scontrol": SHOWN}, 79_200, "scontrol: TimeLimit - RunTime"),
+        ({}, {"squeue": "1:30:00\n"}, 5400, "squeue: time left"),
+    ],
 )
-def test_scontrol_tells_without_a_time_zone(limit: str, run: str, seconds: float) -> None:
-    around = here({"SLURM_JOB_ID": "77"}, answers={"scontrol": SCONTROL.format(limit=limit, run=run)})
-    assert left(around) == (seconds, "Slurm job 77 by scontrol: TimeLimit - RunTime")
-
-
-def test_squeue_is_asked_last() -> None:
-    around = here({"SLURM_JOB_ID": "77"}, answers={"squeue": "1:30:00\n"})
-    assert left(around) == (5400.0, "Slurm job 77 by squeue: time left")
+def test_slurm_is_asked_for_the_end_of_the_job(
+    environ: dict[str, str], answers: dict[str, str], seconds: float, how: str
+) -> None:
+    around = here({"SLURM_JOB_ID": "77", **environ}, answers=answers)
+    assert left(around) == (seconds, f"Slurm job 77 by {how}")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +109,9 @@ def test_nothing_is_guessed() -> None:
     with pytest.raises(UsageError, match="gives no uptime"):
         left(here({"COLAB_GPU": "0"}, uptime_s=None))
     with pytest.raises(UsageError, match="local has no session limit"):
-        quota.session_left(Found(platform="", left_s=None, how="x"), find_platform(Path(), "local"), here())
+        quota.session_left(
+            Detected(platform="", left_s=None, how="x"), find_platform(Path(), "local"), here()
+        )
     for around in (
         here({"COLAB_GPU": "0"}, uptime_s=43_200.0),
         here({"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(NOW.timestamp()))}),
@@ -199,12 +198,9 @@ def path(tmp_path: Path) -> Path:
     return quota.ledger_path(tmp_path, "kaggle-p100")
 
 
-def test_an_empty_week_is_whole(path: Path) -> None:
-    found = quota.week(path, 108_000, NOW)
-    assert (found.used_s, found.reserved_s, found.left_s, found.reset) == (0, 0, 108_000, None)
-
-
 def test_a_running_session_reserves_its_whole_limit_and_gives_back_what_it_did_not_use(path: Path) -> None:
+    empty = quota.week(path, 108_000, NOW)
+    assert (empty.used_s, empty.reserved_s, empty.left_s, empty.reset) == (0, 0, 108_000, None)
     quota.begin(path, "a", NOW - hours(2), 43_200)
     running = quota.week(path, 108_000, NOW)
     assert (running.used_s, running.reserved_s, running.left_s) == (0, 43_200, 64_800)
@@ -258,12 +254,6 @@ def test_a_session_is_booked_from_its_start_however_it_ends(fails: bool, path: P
         "seconds": 43200,
     }
     assert json.loads(last)["kind"] == "end"
-
-
-def test_a_line_cut_off_by_a_kill_is_passed_over(path: Path) -> None:
-    quota.add(path, "a", NOW, 3600)
-    path.write_bytes(path.read_bytes() + b'{"kind":"begin","sess')
-    assert quota.week(path, 108_000, NOW).used_s == 3600
 
 
 # ---------------------------------------------------------------- runs

@@ -12,9 +12,7 @@ from arzbench.records import (
     Phase,
     PhaseCount,
     PhaseSamples,
-    StopReason,
     TrainSchedule,
-    Verdict,
 )
 from tests import worlds
 
@@ -122,9 +120,3 @@ def test_a_calibration_finds_its_workloads_and_survives_json() -> None:
         assert found.facts.n_envs == training.n_envs
     assert record.find("0" * 16) is None
     assert msgspec.json.decode(msgspec.json.encode(record), type=Calibration) == record
-
-
-def test_outcomes_are_the_sentences_shown() -> None:
-    assert Verdict.TIMES_OUT == "times out"
-    assert str(StopReason.DEADLINE) == "stopped before the deadline, with more to do"
-    assert len({*StopReason}) == 5

@@ -9,81 +9,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-CARTPOLE = "--env CartPole-v1 --algo ppo --set n_steps=512"
+from tests.calls import CARTPOLE
+from tests.processes import arzbench, ledger, saved, start, stop_when
+
 OFTEN = "--set checkpoint.checkpoint_freq=512"
-LONGEST_S = 240.0  # a hang, not a measure
 
 pytestmark = pytest.mark.timeout(600)  # several trainings in a row, on a machine that may be busy
-
-
-@dataclass(frozen=True)
-class Ended:
-    code: int
-    out: str
-
-
-def environment() -> dict[str, str]:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return {k: v for k, v in os.environ.items() if k != "COLUMNS"} | {"PYTHONPATH": path}
-
-
-def start(arguments: str, folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "arzbench", *shlex.split(arguments)],
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def arzbench(arguments: str, folder: Path) -> Ended:
-    """One command to its end."""
-    process = start(arguments, folder)
-    try:
-        out, _ = process.communicate(timeout=LONGEST_S)
-    finally:
-        process.kill()
-    assert "Traceback" not in out, out
-    return Ended(process.returncode, out)
-
-
-def ledger(folder: Path, run: str = "*") -> list[dict[str, Any]]:
-    """The entries of the only (or named) run, a last line cut off by a kill left out."""
-    paths = list((folder / "reports").glob(f"{run}/ledger.jsonl"))
-    if not paths:
-        return []
-    assert len(paths) == 1, paths
-    lines = paths[0].read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
-
-
-def stop_when(process: subprocess.Popen[str], ready: Callable[[], bool], number: signal.Signals) -> Ended:
-    """Send a signal as soon as `ready`; how the process ended."""
-    deadline = time.monotonic() + LONGEST_S
-    try:
-        while not ready():
-            assert process.poll() is None, f"it ended before it was stopped: {process.communicate()[0]}"
-            assert time.monotonic() < deadline, "it never came so far"
-            time.sleep(0.02)
-        process.send_signal(number)
-        out, _ = process.communicate(timeout=LONGEST_S)
-    finally:
-        process.kill()
-    return Ended(process.returncode, out)
-
-
-def saved(folder: Path, count: int, session: int) -> bool:
-    return sum(e["kind"] == "checkpoint" and e["session"] == session for e in ledger(folder)) >= count
 
 
 def last_stop(folder: Path) -> dict[str, Any]:

@@ -1,86 +1,59 @@
-"""The shape of the code: short files, short functions, no cycles, one reader of time."""
+"""The shape of the code: short chains of imports, one reader of time, tests that stand alone.
+
+`make lint` keeps the other limits: statements of a function (ruff), cycles and layers (import-linter).
+"""
 
 import ast
-from graphlib import CycleError, TopologicalSorter
+import functools
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import grimp
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MAX_LINES = 400
-MAX_STATEMENTS = 40
-
-SOURCES = {
-    str(path.relative_to(ROOT)): path
-    for folder in ("arzbench", "scripts", "tests")
-    for path in sorted((ROOT / folder).rglob("*.py"))
-}
-PACKAGE = [name for name in SOURCES if name.startswith("arzbench/")]
-
-TIME_MODULES = {"time", "timeit"}
-TIME_CALLS = {"now", "utcnow", "today"}
+LONGEST_CHAIN = 14
 
 
-def tree(name: str) -> ast.Module:
-    return ast.parse(SOURCES[name].read_text(encoding="utf-8"), name)
-
-
-def statements(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """The statements of a function, nested ones included, its docstring not."""
-    inside = sum(isinstance(node, ast.stmt) for node in ast.walk(function)) - 1
-    return inside - (ast.get_docstring(function, clean=False) is not None)
-
-
-def readings_of_time(module: ast.Module) -> list[str]:
-    """Where a module gets at a clock: `import time`, `from time import ...`, `datetime.now()`."""
-    found = []
-    for node in ast.walk(module):
-        if isinstance(node, ast.Import):
-            found += [f"{node.lineno}: import {a.name}" for a in node.names if a.name in TIME_MODULES]
-        elif isinstance(node, ast.ImportFrom) and node.module in TIME_MODULES:
-            found.append(f"{node.lineno}: from {node.module} import ...")
-        elif isinstance(node, ast.Attribute) and node.attr in TIME_CALLS:
-            owner = ast.unparse(node.value).rpartition(".")[2]
-            if owner in {"datetime", "date"}:
-                found.append(f"{node.lineno}: {owner}.{node.attr}")
-    return found
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_a_file_fits_in_one_reading(name: str) -> None:
-    lines = SOURCES[name].read_text(encoding="utf-8").count("\n")
-    assert lines <= MAX_LINES, f"{name} has {lines} lines, at most {MAX_LINES}: split it by subject"
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_a_function_does_one_thing(name: str) -> None:
-    long = {
-        f"{name}:{node.lineno} {node.name}": count
-        for node in ast.walk(tree(name))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and (count := statements(node)) > MAX_STATEMENTS
-    }
-    assert not long, f"more than {MAX_STATEMENTS} statements"
-
-
-@pytest.mark.parametrize("name", [name for name in PACKAGE if name != "arzbench/clock.py"])
-def test_only_the_clock_reads_time(name: str) -> None:
-    assert not readings_of_time(tree(name)), f"{name}: take an arzbench.clock clock as an argument"
-
-
-def test_the_search_for_time_finds_it() -> None:
-    module = ast.parse(
-        "import time\nfrom time import perf_counter\nimport datetime\n"
-        "datetime.datetime.now()\nfrom datetime import date\ndate.today()\nclock.now()\n"
+@pytest.fixture(scope="module")
+def imports() -> grimp.ImportGraph:
+    """Who imports whom, also within functions."""
+    return grimp.build_graph(
+        "arzbench", include_external_packages=True, exclude_type_checking_imports=True, cache_dir=None
     )
-    assert [found.split(":")[0] for found in readings_of_time(module)] == ["1", "2", "4", "6"]
 
 
-def test_no_import_cycles() -> None:
-    graph = grimp.build_graph("arzbench", cache_dir=None)
-    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
-    try:
-        TopologicalSorter(imports).prepare()
-    except CycleError as error:
-        pytest.fail(" -> ".join(error.args[1]))
+def test_only_the_clock_reads_time(imports: grimp.ImportGraph) -> None:
+    assert imports.find_modules_that_directly_import("time") == {"arzbench.clock"}
+    reading = re.compile(r"\b(datetime|date)\.(now|utcnow|today)\b")
+    files = sorted((ROOT / "arzbench").rglob("*.py"))
+    assert [path.name for path in files if reading.search(path.read_text(encoding="utf-8"))] == ["clock.py"]
+
+
+@pytest.mark.xfail(reason="18 modules: cli to commands.bench, then 16 of traffic; 17 through run and saves")
+def test_no_chain_of_imports_is_long(imports: grimp.ImportGraph) -> None:
+    @functools.cache
+    def chain(module: str) -> tuple[str, ...]:
+        below = (chain(m) for m in imports.find_modules_directly_imported_by(module) if "arzbench" in m)
+        return (module, *max(below, key=len, default=()))
+
+    longest = max((chain(module) for module in imports.modules if "arzbench" in module), key=len)
+    assert len(longest) <= LONGEST_CHAIN, " -> ".join(longest)
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.xfail(reason="some test modules still import another")
+def test_no_test_module_imports_another() -> None:
+    tests = sorted((ROOT / "tests").rglob("test_*.py"))
+    among = re.compile(r"tests\.(\w+\.)*test_\w+")
+    assert [
+        f"{path.name} imports {name}" for path in tests for name in imported(path) if among.match(name)
+    ] == []

@@ -1,7 +1,6 @@
 """examples/slurm.sh on a real Slurm: warned by USR1 it saves, is requeued, resumes and ends."""
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import slurm
-from tests.test_road import ROOT, environment, ledger, saved
+from tests.processes import ROOT, environment, ledger, on_path, saved
 
 STUDY = ["--env", "CartPole-v1", "--algo", "ppo", "--set", "n_steps=256", "--set", "evaluation.eval_freq=0",
          "--set", "checkpoint.checkpoint_freq=256", "--timesteps", "10240"]  # fmt: skip
@@ -29,16 +28,12 @@ def until(done: Callable[[], bool], what: str, output: Path) -> None:
 
 
 def test_warned_it_saves_is_requeued_and_goes_on_to_its_end(tmp_path: Path) -> None:
-    work, programs = tmp_path / "work", tmp_path / "bin"
+    work = tmp_path / "work"
     work.mkdir()
-    programs.mkdir()
-    command = programs / "arzbench"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m arzbench "$@"\n')
-    command.chmod(0o755)
     (tmp_path / "slurm").mkdir()
     output = work / "out.txt"
     with slurm.Slurm(tmp_path / "slurm") as testbed:
-        path = os.pathsep.join([str(programs), testbed.environ["PATH"]])
+        path = os.pathsep.join([on_path(tmp_path / "bin"), testbed.environ["PATH"]])
         testbed.environ |= {**environment(), "PATH": path}
         submit = ["sbatch", "--parsable", "--time=30", "--output", str(output)]
         job = testbed.ask(*submit, str(ROOT / "examples" / "slurm.sh"), *STUDY, folder=work).strip()

@@ -30,16 +30,7 @@ from arzbench.units import format_bytes, format_duration, parse_duration
         ("2d", 172800),
         ("1 week", 604800),
         ("3 days", 259200),
-    ],
-)
-def test_numbers_with_units(text: str, seconds: float) -> None:
-    assert parse_duration(text) == seconds
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("30:00", 1800),  # MM:SS
+        ("30:00", 1800),  # Slurm's walltimes: MM:SS
         ("90:15", 5415),
         ("12:00:00", 43200),  # HH:MM:SS
         ("1-06", 108000),  # D-HH
@@ -49,7 +40,7 @@ def test_numbers_with_units(text: str, seconds: float) -> None:
         ("0-00:00:01", 1),
     ],
 )
-def test_slurm_walltimes(text: str, seconds: float) -> None:
+def test_forms_of_a_duration(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
@@ -63,25 +54,19 @@ def test_a_bare_number_is_refused_with_the_forms_that_are_not(text: str) -> None
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "  ", "h", "12x", "12 parsecs", "1h30", "h12", "12h!", "-5h", "1--2", "1-2-3", "1:2:3:4", ":30",
-     "1-", "1e5s", "nan", "inf", "1.5:00", "1,5h", "12hs?", "5 s s"],
+    ("texts", "said"),
+    [
+        (["", "  ", "h", "12x", "12 parsecs", "1h30", "h12", "12h!", "-5h", "1--2", "1-2-3", "1:2:3:4", ":30",
+          "1-", "1e5s", "nan", "inf", "1.5:00", "1,5h", "12hs?", "5 s s"], "is not a duration"),
+        (["0s", "0h0m", "00:00", "0-0"], "not greater than zero"),
+        (["9" * 400 + "h", "9" * 5000 + ":00", "9" * 400 + "-0", "200000w"], "longer than a century"),
+    ],
+    ids=["other", "nothing", "centuries"],
 )  # fmt: skip
-def test_other_texts_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="is not a duration"):
-        parse_duration(text)
-
-
-@pytest.mark.parametrize("text", ["0s", "0h0m", "00:00", "0-0"])
-def test_nothing_is_not_a_duration(text: str) -> None:
-    with pytest.raises(UsageError, match="not greater than zero"):
-        parse_duration(text)
-
-
-@pytest.mark.parametrize("text", ["9" * 400 + "h", "9" * 5000 + ":00", "9" * 400 + "-0", "200000w"])
-def test_a_quota_of_centuries_is_a_slip(text: str) -> None:
-    with pytest.raises(UsageError, match="century"):
-        parse_duration(text)
+def test_what_is_no_duration_is_refused_with_the_reason(texts: list[str], said: str) -> None:
+    for text in texts:
+        with pytest.raises(UsageError, match=said):
+            parse_duration(text)
 
 
 @given(st.one_of(st.text(), st.text(alphabet="0123456789.:-hmsdw nec")))

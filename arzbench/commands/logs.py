@@ -13,7 +13,7 @@ from arzbench.choose_study import choose_study
 from arzbench.clock import SystemClock
 from arzbench.errors import UsageError
 from arzbench.logs.analyze import compare, forecast, read_log
-from arzbench.logs.findings import LogReport, LogReports, Options
+from arzbench.logs.findings import LogContext, LogReport, LogReports
 from arzbench.logs.follow import follow
 from arzbench.logs.formats import compile_pattern
 from arzbench.logs.plot import plot, require_matplotlib
@@ -50,7 +50,7 @@ def run_logs(
         files = ["-"]
     chosen = choose_study(working, study=study, env=None, algo=None, changes=[])
     quota_s, limits = _limits(working, quota, platform)
-    options = Options(
+    options = LogContext(
         pattern=pattern,
         limits=limits,
         quota_s=quota_s,
@@ -97,7 +97,7 @@ def _shared(study: Study | None, name: str) -> int | None:
     return int(value) if value else None
 
 
-def _with_study(report: LogReport, study: Study, options: Options) -> LogReport:
+def _with_study(report: LogReport, study: Study, options: LogContext) -> LogReport:
     """`report` with the forecast of the whole of `study`: its trainings, evaluations and baselines."""
     length = options.episode_steps or (report.cycle.length if report.cycle is not None else None)
     facts = EnvFacts(n_envs=1, max_episode_steps=length, episode_steps=(), eval_episode_steps=())

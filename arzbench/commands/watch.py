@@ -19,8 +19,8 @@ from arzbench.clock import Clock, SystemClock
 from arzbench.errors import UsageError
 
 if TYPE_CHECKING:  # the command starts before anything heavy is loaded
-    from arzbench.logs.findings import Options
-    from arzbench.logs.live import Live
+    from arzbench.logs.findings import LogContext
+    from arzbench.logs.follow import LiveLog
 
 #: signals that are passed on
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -167,7 +167,7 @@ class Observer:
         self._pieces: deque[_Piece] = deque()
         self._began = clock.now()
         self._ended = threading.Event()
-        self._live: Live | None = None
+        self._live: LiveLog | None = None
         self._thread = threading.Thread(target=self._observe, daemon=True)
 
     def start(self) -> None:
@@ -180,12 +180,12 @@ class Observer:
         self._pieces.append((self.clock.now() - self._began, stream, data))
 
     def _observe(self) -> None:
-        from arzbench.logs.findings import Options
-        from arzbench.logs.live import Live
+        from arzbench.logs.findings import LogContext
+        from arzbench.logs.follow import LiveLog
 
         quota_s, total = self._options
-        options: Options = Options(quota_s=quota_s, total_steps=total)
-        self._live = live = Live(options)
+        options: LogContext = LogContext(quota_s=quota_s, total_steps=total)
+        self._live = live = LiveLog(options)
         said = 0.0
         while True:
             last = self._ended.wait(LOOK_S)
@@ -197,7 +197,7 @@ class Observer:
             now = self.clock.now() - self._began
             if now - said >= self._every_s and not last:
                 said = now
-                _say(live.line(now))
+                _say(live.status(now))
             if last and not self._pieces:
                 return
 
@@ -217,7 +217,7 @@ class Observer:
             store.save(summary, "arzbench/logs", LogReports(logs=(report,)))
 
 
-def summary_lines(live: Live, end: str, seconds: float) -> list[str]:
+def summary_lines(live: LiveLog, end: str, seconds: float) -> list[str]:
     """The end of a watched command in a few lines."""
     from arzbench.units import format_bytes, format_duration
 
@@ -233,7 +233,7 @@ def summary_lines(live: Live, end: str, seconds: float) -> list[str]:
     pace = live.analysis.pace()
     if pace is not None:
         said.append(f"step {pace[0]:,}, {pace[1]:.3g} s each")
-    if live.analysis.marks.error is not None:
+    if live.analysis.timeline.error is not None:
         said.append(f"end: {end}")
     return said
 

@@ -1,118 +1,108 @@
-"""Reads a log and says what happened: the one road from bytes to a `LogReport`."""
+"""Turns the bytes of a log into a `LogReport`."""
 
 from __future__ import annotations
 
 import itertools
 import math
-import re
 import statistics
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from arzbench.logs.cycle import Cycle, infer
-from arzbench.logs.findings import Flood, Forecast, LogReport, Options, RateRow, StepRow, Steps, TagCount
+from arzbench.logs.findings import Flood, Forecast, LogContext, LogReport, RateRow, StepRow, Steps, TagCount
 from arzbench.logs.formats import Format, Json, Stamps, compile_pattern, detect
-from arzbench.logs.phases import Marks, find_end, find_phases
-from arzbench.logs.scan import Heard, Scanner
+from arzbench.logs.scan import Message, Scanner
 from arzbench.logs.source import Source
-from arzbench.logs.steps import Counters, Gap, Segment, Series, typical
+from arzbench.logs.steps import Counters, Gap, Series, Stretch, typical
+from arzbench.logs.timeline import Timeline, find_end, find_phases
 
 #: where Kaggle ends a session (its documentation, Notebooks, Technical specifications)
 KAGGLE_LIMITS = (("the 12-h limit", 43_200.0), ("the 9-h limit of TPU sessions", 32_400.0))
 _WINDOWS = 10
 _TABLE_ROWS = 12
-#: share of all lines, and lines a second, from which a tag is called a flood
+#: a tag is a flood from this share of all lines on, where lines come at this rate [1/s]
 FLOOD_SHARE = 0.2
 FLOOD_RATE = 200.0
-_SMALL = ("(empty)", "(untagged)", "(progress bar)", "(table)", "(other)")
+_UNNAMED = ("(empty)", "(untagged)", "(progress bar)", "(table)", "(other)")
 
 
 class Analysis:
-    """Takes blocks of whole lines and can be asked at any time."""
+    """Takes blocks of whole lines; can be asked for its results at any time."""
 
-    def __init__(self, options: Options, kind: Format | None = None, stamps: Stamps | None = None) -> None:
-        """Read a log of `kind` (None: as its beginning says); `stamps` reads the times of its lines."""
-        self.options = options
-        self.kind = kind
+    def __init__(self, context: LogContext, kind: Format | None = None, stamps: Stamps | None = None) -> None:
+        """Read a log of `kind` (None: detected from its start); `stamps` reads the times of its lines."""
+        self.context = context
+        self._pattern = compile_pattern(context.pattern) if context.pattern is not None else None
+        self.kind = Format.PATTERN if self._pattern is not None else kind
         self.least_resolution_s = 0.0
-        self._stamps = stamps
         self.counters = Counters()
-        self.marks = Marks()
+        self.timeline = Timeline()
         self.episode_steps: int | None = None
         self.total_steps: int | None = None
-        self._pattern: re.Pattern[str] | None = None
-        if options.pattern is not None:
-            self._pattern = compile_pattern(options.pattern)
-            self.kind = Format.PATTERN
-        self.json: Json | None = None
-        self._scanner: Scanner | None = None
-
-    @property
-    def scanner(self) -> Scanner:
-        """The counts so far."""
-        if self._scanner is None:
-            self._scanner = Scanner(False)
-        return self._scanner
+        self.scanner = Scanner(False)
+        self._begun = False
+        self._stamps = stamps
+        self._json: Json | None = None
 
     def feed(self, block: bytes) -> None:
         """Take whole lines (of JSON: any piece)."""
-        if self._scanner is None:
+        if not self._begun:
             self._begin(block)
-        scanner = self.scanner
-        if self.json is not None:
-            block = self.json.convert(block)
-        for heard in scanner.feed(block):
-            self._take(heard)
+        if self._json is not None:
+            block = self._json.convert(block)
+        for message in self.scanner.feed(block):
+            self._take(message)
 
     def _begin(self, block: bytes) -> None:
-        if self.kind is None:
-            self.kind = detect(block)
+        """Choose the format by the first block."""
+        self._begun = True
+        self.kind = self.kind or detect(block)
         if self.kind in (Format.KAGGLE, Format.JSONL):
-            self.json = Json(self.kind)
+            self._json = Json(self.kind)
         numbered = self.kind in (Format.TAIL, Format.KAGGLE, Format.JSONL)
-        self._scanner = Scanner(numbered, self._pattern, self._stamps or Stamps(self._pattern))
-        self._scanner.resolution_s = self.least_resolution_s
+        self.scanner = Scanner(numbered, self._pattern, self._stamps or Stamps(self._pattern))
+        self.scanner.resolution_s = self.least_resolution_s
 
-    def loudest(self) -> tuple[str, float] | None:
-        """The tag with most lines and its share, None where no tag has many."""
-        named = [(t.lines, n) for n, t in self.scanner.tags.items() if n not in _SMALL]
-        lines, name = max(named, default=(0, ""))
-        share = lines / max(1, self.scanner.lines)
-        return (name, share) if share > FLOOD_SHARE else None
+    def _take(self, message: Message) -> None:
+        facts = message.facts
+        self.timeline.add(message)
+        self.episode_steps = facts.episode_steps or self.episode_steps
+        self.total_steps = facts.total_steps or self.total_steps
+        for counter in facts.counters:
+            self.counters.add(counter, message.time, message.row, message.offset)
+
+    def loud_tags(self) -> list[tuple[str, int]]:
+        """Return (tag, lines) of the tags with a flood's share of all lines, most lines first."""
+        least = FLOOD_SHARE * self.scanner.lines
+        loud = [(n, t.lines) for n, t in self.scanner.tags.items() if n not in _UNNAMED and t.lines > least]
+        return sorted(loud, key=lambda item: -item[1])
 
     def pace(self) -> tuple[int, float, int | None] | None:
-        """(the step it is at, seconds a step, steps in all), None where nothing counts steps."""
+        """Return (current step, seconds a step, steps in all); None where nothing counts steps."""
         series = self.counters.env_steps()
         step_s = _step_s(series, self.scanner.resolution_s) if series is not None else None
         if series is None or step_s is None:
             return None
-        total = self.options.total_steps or series.total or self.total_steps
-        return series.segments[-1].last.value, step_s, total
-
-    def _take(self, heard: Heard) -> None:
-        self.marks.add(heard)
-        self.episode_steps = heard.said.episode_steps or self.episode_steps
-        self.total_steps = heard.said.total_steps or self.total_steps
-        for counter in heard.said.counters:
-            self.counters.add(counter, heard.time, heard.row, heard.offset)
+        total = self.context.total_steps or series.total or self.total_steps
+        return series.stretches[-1].last.value, step_s, total
 
     def report(self, file: str, size: int, notes: Sequence[str] = ()) -> LogReport:
-        """What was found; `size`: bytes of the file."""
-        scanner, options = self.scanner, self.options
-        if self.json is not None:
-            self.json.finish()
+        """Report on the log so far; `size` is that of the file in bytes."""
+        scanner, context, json = self.scanner, self.context, self._json
+        if json is not None:
+            json.finish()
         series = self.counters.env_steps()
         steps = self._steps(series)
         first, last = scanner.first_time, scanner.last_time
         seconds = last - first if first is not None and last is not None and last > first else None
-        phases = find_phases(self.marks, series, first, last, scanner.resolution_s)
+        phases = find_phases(self.timeline, series, first, last, scanner.resolution_s)
         trained = [p for p in phases if p.kind != "set-up"]
-        said = list(notes)
+        all_notes = list(notes)
         if scanner.unnumbered and self.kind is Format.TAIL:
-            said.append(f"{scanner.unnumbered:,} lines have no time and number of their own")
-        if self.json is not None and self.json.damaged:
-            said.append(f"{self.json.damaged:,} places in the JSON could not be read")
+            all_notes.append(f"{scanner.unnumbered:,} lines have no time and number of their own")
+        if json is not None and json.damaged:
+            all_notes.append(f"{json.damaged:,} places in the JSON could not be read")
         return LogReport(
             file=file,
             format=(self.kind or Format.PLAIN).value,
@@ -123,7 +113,7 @@ class Analysis:
             first_s=first,
             last_s=last,
             lines_per_s=scanner.lines / seconds if seconds else None,
-            ready_s=self.marks.ready(trained[0].begin_s if trained else math.inf),
+            ready_s=self.timeline.ready(trained[0].begin_s if trained else math.inf),
             tags=tuple(self._tags(steps)),
             steps=steps,
             phases=tuple(phases),
@@ -132,30 +122,29 @@ class Analysis:
             flood=self._flood(series, steps, seconds),
             forecast=self._forecast(series, steps),
             end=find_end(
-                self.marks,
+                self.timeline,
                 limits=(
                     *(KAGGLE_LIMITS if self.kind in (Format.TAIL, Format.KAGGLE) else ()),
-                    *options.limits,
+                    *context.limits,
                 ),
                 last_s=last,
                 rows=scanner.rows,
                 unfinished=scanner.unfinished,
-                closed=self.json.closed if self.json is not None and self.kind is Format.KAGGLE else None,
+                closed=json.closed if json is not None and self.kind is Format.KAGGLE else None,
             ),
-            notes=tuple(said),
+            notes=tuple(all_notes),
         )
 
     def _tags(self, steps: Steps | None) -> Iterator[TagCount]:
-        scanner = self.scanner
-        covered = _covered(self.counters.env_steps())
-        for name, tag in sorted(scanner.tags.items(), key=lambda item: -item[1].lines):
-            share = tag.lines / max(1, scanner.lines)
+        lines_a_step = steps.lines if steps is not None else None
+        for name, tag in sorted(self.scanner.tags.items(), key=lambda item: -item[1].lines):
+            share = tag.lines / max(1, self.scanner.lines)
             yield TagCount(
                 tag=name,
                 lines=tag.lines,
                 share=share,
                 bytes=tag.bytes,
-                per_step=share * covered if covered else None,
+                per_step=share * lines_a_step if lines_a_step else None,
                 calls=tag.calls or None,
                 example=tag.example,
             )
@@ -165,11 +154,11 @@ class Analysis:
             return None
         gaps = series.gaps()
         resolution = self.scanner.resolution_s
-        drift, error = _drift(max(series.segments, key=lambda s: s.n))
+        drift, error = _drift(max(series.stretches, key=lambda s: s.n))
         return Steps(
             counter=series.name,
-            first=series.segments[0].first.value,
-            last=series.segments[-1].last.value,
+            first=series.stretches[0].first.value,
+            last=series.stretches[-1].last.value,
             seen=series.n,
             unit=series.by_ones,
             step_s=_step_s(series, resolution),
@@ -201,38 +190,33 @@ class Analysis:
             )
 
     def _cycle(self, series: Series | None) -> Cycle | None:
-        options = self.options
+        context = self.context
         if series is None or not series.has_sim:
             return None
-        segment = max(series.segments, key=lambda s: s.n)
-        step_sim = typical(g.sim_s for g in segment.gaps.kept)
+        stretch = max(series.stretches, key=lambda s: s.n)
+        step_sim = typical(g.sim_s for g in stretch.gaps.values)
         if step_sim is None:
             return None
-        observed = [(p.value, p.sim_s) for p in segment.points.kept if p.sim_s is not None]
-        seen = round(segment.longest_sim_s / step_sim) if segment.resets.count else None
+        observed = [(p.value, p.sim_s) for p in stretch.points.values if p.sim_s is not None]
+        seen = round(stretch.longest_sim_s / step_sim) if stretch.sim_restarts else None
         return infer(
             observed,
             step_sim,
-            segment.longest_sim_s,
-            length=options.episode_steps or seen or self.episode_steps,
-            train=options.eval_freq,
-            episodes=options.eval_episodes,
+            stretch.longest_sim_s,
+            length=context.episode_steps or seen or self.episode_steps,
+            train=context.eval_freq,
+            episodes=context.eval_episodes,
         )
 
     def _flood(self, series: Series | None, steps: Steps | None, seconds: float | None) -> Flood | None:
-        scanner = self.scanner
-        loud = [
-            (n, t)
-            for n, t in scanner.tags.items()
-            if n not in _SMALL and t.lines > FLOOD_SHARE * scanner.lines
-        ]
+        scanner, loud = self.scanner, self.loud_tags()
         rate = scanner.lines / seconds if seconds else None
         if not loud or (rate is not None and rate < FLOOD_RATE) or scanner.lines < 1000:
             return None
         at_most, how = _cost(series.gaps() if series is not None else [])
         return Flood(
-            tags=tuple(n for n, _ in sorted(loud, key=lambda item: -item[1].lines)),
-            share=sum(t.lines for _, t in loud) / scanner.lines,
+            tags=tuple(name for name, _ in loud),
+            share=sum(lines for _, lines in loud) / scanner.lines,
             lines_per_step=steps.lines if steps is not None else None,
             bytes_per_s=scanner.size / seconds if seconds else None,
             at_most=at_most,
@@ -240,15 +224,14 @@ class Analysis:
         )
 
     def _forecast(self, series: Series | None, steps: Steps | None) -> Forecast | None:
-        options = self.options
-        total, how = options.total_steps, "--total-steps"
+        total, how = self.context.total_steps, "--total-steps"
         if total is None and series is not None:
             total, how = series.total or self.total_steps, "the total the log itself names"
-        return forecast(steps, total, options.quota_s, how) if total else None
+        return forecast(steps, total, self.context.quota_s, how) if total else None
 
 
 def forecast(steps: Steps | None, total: int, quota_s: float | None, how: str) -> Forecast | None:
-    """`total` env steps at the pace of `steps`, None where there is none; `how`: where the total is from."""
+    """Price `total` env steps at the pace of `steps`; `how` says where the total is from."""
     if steps is None or steps.step_s is None:
         return None
     seconds = total * steps.step_s
@@ -263,33 +246,28 @@ def forecast(steps: Steps | None, total: int, quota_s: float | None, how: str) -
 
 
 def _spans(series: Series | None) -> list[tuple[float, float, int]]:
-    """(middle, seconds, steps) from each kept value of the counter to the next."""
+    """Return (middle, seconds, steps) from each value of the counter to the next."""
     pairs = [
         (a.time, b.time, b.value - a.value)
-        for segment in (series.segments if series is not None else ())
-        for a, b in itertools.pairwise(segment.points.kept)
+        for stretch in (series.stretches if series is not None else ())
+        for a, b in itertools.pairwise(stretch.points.values)
     ]
     return [((a + b) / 2, b - a, n) for a, b, n in pairs if a is not None and b is not None]
 
 
-def _covered(series: Series | None) -> float | None:
-    """Lines of the log a step: the rows between steps."""
-    return typical(g.rows for g in series.gaps()) if series is not None else None
-
-
 def _step_s(series: Series, resolution_s: float) -> float | None:
-    """Seconds a step: the median, or the mean over the whole where the clock is too coarse."""
+    """Return the median seconds a step, or the mean over the whole where the clock is too coarse."""
     middle = typical(g.seconds for g in series.gaps())
     if middle is None or (middle > 0 and resolution_s <= 0.05 * middle):
         return middle
-    spans = [(s.seconds, s.steps) for s in series.segments if s.seconds is not None]
+    spans = [(s.seconds, s.steps) for s in series.stretches if s.seconds is not None]
     steps = sum(n for _, n in spans)
     return sum(t for t, _ in spans) / steps if steps else None
 
 
-def _drift(segment: Segment) -> tuple[float | None, float | None]:
-    """How much slower the last third's steps are than the first third's, and the error of that (95 %)."""
-    values = [g.seconds for g in segment.gaps.kept if g.seconds is not None]
+def _drift(stretch: Stretch) -> tuple[float | None, float | None]:
+    """Return how much slower the last third's steps are than the first third's, and its error (95 %)."""
+    values = [g.seconds for g in stretch.gaps.values if g.seconds is not None]
     third = len(values) // 3
     if third < 3:
         return None, None
@@ -302,14 +280,14 @@ def _drift(segment: Segment) -> tuple[float | None, float | None]:
 
 
 def _table(series: Series) -> Iterator[StepRow]:
-    points = [p for s in series.segments for p in s.points.kept]
+    points = [p for s in series.stretches for p in s.points.values]
     stride = max(1, -(-(len(points) - 1) // (_TABLE_ROWS - 1)))
     for point in [*points[:-1:stride], *points[-1:]]:
         yield StepRow(step=point.value, sim_s=point.sim_s, wall_s=point.time)
 
 
 def _cost(gaps: Sequence[Gap]) -> tuple[float | None, str]:
-    """Upper bound (95 %) of the share of a step that goes into lines, and how it was found.
+    """Return an upper bound (95 %) of the share of a step that goes into lines, and what it rests on.
 
     Steps with more lines take longer if lines cost something: a straight line through (lines, seconds).
     """
@@ -338,32 +316,30 @@ def _cost(gaps: Sequence[Gap]) -> tuple[float | None, str]:
 
 
 def compare(reports: Sequence[LogReport]) -> list[str]:
-    """What pairs of logs say about the price of a line: a bound, if nothing else differs between them."""
-    known = [
-        (r, r.steps.lines, r.steps.step_s)
-        for r in reports
-        if r.steps is not None and r.steps.lines is not None and r.steps.step_s is not None
+    """Bound the price of a line by each pair of logs, as if nothing else differed between them."""
+    measured = sorted(
+        (
+            (r.steps.lines, r.steps.step_s, r.file)
+            for r in reports
+            if r.steps is not None and r.steps.lines is not None and r.steps.step_s is not None
+        ),
+        key=lambda item: -item[0],
+    )
+    return [
+        f"{one}: {many - few:,.0f} more lines a step than {other} and {slow - fast:.3g} s slower: "
+        f"at most {(slow - fast) / (many - few) * 1e6:.3g} us a line, if nothing else differs"
+        for (many, slow, one), (few, fast, other) in itertools.combinations(measured, 2)
+        if many > 2 * few and slow > fast
     ]
-    said = []
-    for (one, rows, slow), (other, few, fast) in itertools.combinations(
-        sorted(known, key=lambda k: -k[1]), 2
-    ):
-        if rows > 2 * few and slow > fast:
-            said.append(
-                f"{one.file}: {rows - few:,.0f} more lines a step than {other.file} "
-                f"and {slow - fast:.3g} s slower: "
-                f"at most {(slow - fast) / (rows - few) * 1e6:.3g} us a line, if nothing else differs"
-            )
-    return said
 
 
-def read_log(source: Source, options: Options) -> LogReport:
+def read_log(source: Source, context: LogContext) -> LogReport:
     """Read `source` to its end.
 
     Raises:
-        UsageError: it is no text, or empty.
+        UsageError: it is not text.
     """
-    analysis = Analysis(options)
+    analysis = Analysis(context)
     for block in source.blocks():
         analysis.feed(block)
     return analysis.report(source.name, source.size, source.notes)

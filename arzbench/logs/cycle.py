@@ -1,4 +1,4 @@
-"""Which schedule of training and evaluation explains a step counter? Only what the numbers allow is said.
+"""Infers the schedule of training and evaluation behind a step counter, as far as the numbers decide it.
 
 A counter that runs over training and evaluation steps alike (both use the same env) reveals the schedule:
 after `train` steps of training follow `episodes` whole evaluation episodes, then training goes on with a
@@ -44,7 +44,7 @@ class Schedule(Record, frozen=True, kw_only=True):
 
 
 class Cycle(Record, frozen=True, kw_only=True):
-    """What the counter says about training and evaluation."""
+    """The schedules that fit the counter."""
 
     step: int
     sim_s: float
@@ -70,9 +70,9 @@ def infer(
     train: int | None = None,
     episodes: int | None = None,
 ) -> Cycle | None:
-    """The schedule behind `observed` (step, simulated seconds) pairs, None where they say nothing.
+    """Infer the schedule behind `observed` (step, simulated seconds) pairs; None where they show nothing.
 
-    `length`, `train`, `episodes`: what is known of it.
+    Give `length`, `train` and `episodes` where they are known.
     """
     if not observed or step_sim_s <= 0:
         return None

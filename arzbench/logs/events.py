@@ -1,4 +1,4 @@
-"""What one message says: a counter, a phase, a length, an error. Rules for words found in real logs."""
+"""Extracts the facts in one message (counters, phases, errors) by rules made from real logs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from enum import Enum, auto
 
 from arzbench.logs.formats import DATE, LEVEL, RECORD, TABLE
 
-#: a line is looked at this far
+#: bytes of a line that are parsed
 MAX_TEXT = 4096
 
 
-class Mark(Enum):
-    """A moment that a message tells of."""
+class Event(Enum):
+    """Something that a message reports as happening."""
 
     READY = auto()  # dependencies are installed
     TRAIN_START = auto()
@@ -24,12 +24,12 @@ class Mark(Enum):
     TRACEBACK = auto()
     ERROR = auto()  # the last line of a traceback
     KILLED = auto()  # by the system: memory, time limit
-    DONE = auto()  # the program says that it is done
+    DONE = auto()  # the whole program
 
 
 @dataclass(slots=True)
 class Counter:
-    """A number that counts: `name` tells the counters of a log apart."""
+    """A number that counts; `name` tells the counters of a log apart."""
 
     name: str
     value: int
@@ -39,10 +39,10 @@ class Counter:
 
 
 @dataclass(slots=True)
-class Said:
-    """What one message said."""
+class Facts:
+    """What one message reports."""
 
-    marks: tuple[Mark, ...] = ()
+    events: tuple[Event, ...] = ()
     counters: tuple[Counter, ...] = ()
     episode_steps: int | None = None
     total_steps: int | None = None
@@ -50,7 +50,7 @@ class Said:
 
     def __bool__(self) -> bool:
         return bool(
-            self.marks or self.counters or self.episode_steps or self.total_steps or self.calls is not None
+            self.events or self.counters or self.episode_steps or self.total_steps or self.calls is not None
         )
 
 
@@ -75,52 +75,44 @@ _TOTAL = re.compile(
     r"|\b(?P<b>\d[\d,_]*) total (?:time ?)?steps\b",
     re.I,
 )
-_TRAIN_START = re.compile(
-    r"\b(?:start\w*|begin\w*)\b.{0,30}\btrain(?:ing)?\b|\btraining\b.{0,10}\b(?:start|begin|began)", re.I
-)
-_TRAIN_END = re.compile(r"\btrain(?:ing|ed)?\b.{0,20}\b(?:complete|finished|done|ended)", re.I)
-_EVAL_START = re.compile(
-    r"\b(?:start\w*|begin\w*)\b.{0,30}\bevaluation\b|\bevaluation\b.{0,10}\b(?:start|begin|began)", re.I
-)
-_EVAL_END = re.compile(r"\bevaluation\b.{0,20}\b(?:complete|finished|done|ended)", re.I)
-_READY = re.compile(r"\bdependencies\b.{0,20}\b(?:ready|installed)|^Successfully installed ", re.I)
-_CONVERT = re.compile(r"\[NbConvertApp\] (?:Writing|Converting)")
-_ERROR = re.compile(r"^(?:[\w.]+\.)?(?:[A-Z]\w*(?:Error|Exception|Interrupt|Exit))\b(?::|$)")
-_KILLED = re.compile(
-    r"out of memory|oom[- ]?kill|^Killed\b|due to time limit|time limit exceeded|exceeded.{0,20}time|"
-    r"tried to allocate more memory|kernel died|segmentation fault|timeout (?:reached|expired)|"
-    r"run(?:time)? limit reached|CANCELLED AT|SIGKILL",
-    re.I,
-)
-_DONE = re.compile(
-    r"^\W*(?:\[?(?:SUCCESS|DONE|FINISHED)\]?\b|all done|(?:run|script|job|program|everything) (?:is )?"
-    r"(?:finished|complete|done))",
-    re.I,
-)
-# Words without one of which a message says nothing: a look-up is a hundred times faster than a rule.
-_COUNTING = ("step", "iter", "episode", "epoch")
-_MARKING = (
-    *("train", "evaluation", "dependenc", "successfully", "nbconvert", "traceback"),
-    *(
-        "error",
-        "exception",
-        "interrupt",
-        "exit",
-        "memory",
-        "kill",
-        "limit",
-        "time",
-        "kernel",
-        "fault",
-        "cancel",
+_RULES = {
+    Event.READY: re.compile(r"\bdependencies\b.{0,20}\b(?:ready|installed)|^Successfully installed ", re.I),
+    Event.TRAIN_START: re.compile(
+        r"\b(?:start\w*|begin\w*)\b.{0,30}\btrain(?:ing)?\b|\btraining\b.{0,10}\b(?:start|begin|began)", re.I
     ),
+    Event.TRAIN_END: re.compile(r"\btrain(?:ing|ed)?\b.{0,20}\b(?:complete|finished|done|ended)", re.I),
+    Event.EVAL_START: re.compile(
+        r"\b(?:start\w*|begin\w*)\b.{0,30}\bevaluation\b|\bevaluation\b.{0,10}\b(?:start|begin|began)", re.I
+    ),
+    Event.EVAL_END: re.compile(r"\bevaluation\b.{0,20}\b(?:complete|finished|done|ended)", re.I),
+    Event.CONVERT: re.compile(r"\[NbConvertApp\] (?:Writing|Converting)"),
+    Event.TRACEBACK: re.compile(r"^Traceback \(most recent call last\)"),
+    Event.ERROR: re.compile(r"^(?:[\w.]+\.)?(?:[A-Z]\w*(?:Error|Exception|Interrupt|Exit))\b(?::|$)"),
+    Event.KILLED: re.compile(
+        r"out of memory|oom[- ]?kill|^Killed\b|due to time limit|time limit exceeded|exceeded.{0,20}time|"
+        r"tried to allocate more memory|kernel died|segmentation fault|timeout (?:reached|expired)|"
+        r"run(?:time)? limit reached|CANCELLED AT|SIGKILL",
+        re.I,
+    ),
+    Event.DONE: re.compile(
+        r"^\W*(?:\[?(?:SUCCESS|DONE|FINISHED)\]?\b|all done|(?:run|script|job|program|everything) (?:is )?"
+        r"(?:finished|complete|done))",
+        re.I,
+    ),
+}
+# A message with none of these words has no facts: looking them up is a hundred times faster than a rule.
+_COUNTER_WORDS = ("step", "iter", "episode", "epoch")
+_EVENT_WORDS = (
+    *("train", "evaluation", "dependenc", "successfully", "nbconvert", "traceback"),
+    *("error", "exception", "interrupt", "exit", "memory", "kill"),
+    *("limit", "time", "kernel", "fault", "cancel"),
     *("done", "success", "finish", "complete"),
 )
-_HINTS = (*_COUNTING, *_MARKING, "progress", "%|", "call #")
+_WORDS = (*_COUNTER_WORDS, *_EVENT_WORDS, "progress", "%|", "call #")
 
 
 def visible(text: str) -> str:
-    """`text` as it ends up on a terminal: without escape codes, behind the last carriage return."""
+    """Return `text` as a terminal shows it: without escape codes, from the last carriage return on."""
     text = _ANSI.sub("", text)
     if "\r" in text:
         pieces = [p for p in text.split("\r") if p.strip()]
@@ -129,112 +121,98 @@ def visible(text: str) -> str:
 
 
 def tag_of(text: str) -> str:
-    """What the messages of one kind have in common: a tag in brackets, a logger's name, a level."""
-    if (found := _PERIODIC.match(text)) is not None:
-        return found["tag"]
+    """Return what messages of one kind have in common: a tag in brackets, a logger's name, a level."""
+    if (match := _PERIODIC.match(text)) is not None:
+        return match["tag"]
     if is_bar(text):
         return "(progress bar)"
     text = visible(text).lstrip()
-    if (found := re.match(r"\[([^\]]{1,60})\]", text)) is not None:
-        name = re.sub(r"[\d/.:,]+", "", found[1]).strip(" #-")
+    if (match := re.match(r"\[([^\]]{1,60})\]", text)) is not None:
+        name = re.sub(r"[\d/.:,]+", "", match[1]).strip(" #-")
         if name:
             return name
-    if (date := DATE.match(text.lstrip("["))) is not None or (found := RECORD.match(text)) is not None:
+    if (date := DATE.match(text.lstrip("["))) is not None or RECORD.match(text) is not None:
         head = text[: 200 if date is None else date.end() + 160]
-        if (found := RECORD.search(head)) is not None:
-            return f"{found['name']} {found['level']}"
+        if (match := RECORD.search(head)) is not None:
+            return f"{match['name']} {match['level']}"
         return level[1] if (level := LEVEL.search(head)) is not None else "(dated)"
     if text.startswith(("| ", "---")) and (TABLE.match(text) or not text.strip("-")):
         return "(table)"
-    if (found := re.match(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b", text)) is not None:
-        return found[1]
+    if (match := LEVEL.match(text)) is not None:
+        return match[1]
     return "(untagged)" if text else "(empty)"
 
 
 def is_bar(text: str) -> bool:
-    """Whether it is a piece of a progress bar's drawing."""
+    """Return whether `text` is a piece of a drawn progress bar."""
     return "\r" in text or "\x1b[A" in text or ("%|" in text and _BAR.search(text[:400]) is not None)
 
 
-def by_pattern(found: re.Match[str], tag: str) -> Said:
-    """What a user's pattern found: a counter in its group `step`, simulated seconds in `t`."""
-    groups = found.groupdict()
+def facts_of_match(match: re.Match[str], tag: str) -> Facts | None:
+    """Return the counter that a user's pattern matched: group `step`, with simulated seconds in `t`."""
+    groups = match.groupdict()
     step, sim = groups.get("step"), groups.get("t")
     if not step or not step.replace(",", "").isdigit():
-        return Said()
+        return None
     sim_s = float(sim) if sim and re.fullmatch(r"\d+(\.\d*)?", sim) else None
-    return Said(counters=(Counter(f"{tag} step", _integer(step), "step", None, sim_s),))
+    return Facts(counters=(Counter(f"{tag} step", _integer(step), "step", None, sim_s),))
 
 
-def listen(text: str, tag: str) -> Said | None:
-    """What `text` says, None: nothing."""
+def parse_message(text: str, tag: str) -> Facts | None:
+    """Return the facts in `text`, or None."""
     text = _without_record(visible(text[:MAX_TEXT]))[:400]
     low = text.lower()
-    if not any(hint in low for hint in _HINTS):
+    if not any(word in low for word in _WORDS):
         return None
-    said = Said(marks=_marks(text, low))
-    if "call #" in low and (found := _PERIODIC.match(text)) is not None:
-        said.calls = int(found["call"])
-    if "episode" in low and (found := _EPISODE.search(text)) is not None:
-        said.episode_steps = int(found["steps"])
-    if "total" in low and (found := _TOTAL.search(text)) is not None:
-        said.total_steps = _integer(found["a"] or found["b"])
+    facts = Facts(events=_events(text, low))
+    if "call #" in low and (match := _PERIODIC.match(text)) is not None:
+        facts.calls = int(match["call"])
+    if "episode" in low and (match := _EPISODE.search(text)) is not None:
+        facts.episode_steps = int(match["steps"])
+    if "total" in low and (match := _TOTAL.search(text)) is not None:
+        facts.total_steps = _integer(match["a"] or match["b"])
     counter = _counter(text, low, tag)
-    said.counters = (counter,) if counter is not None else ()
-    return said or None
+    facts.counters = (counter,) if counter is not None else ()
+    return facts or None
 
 
 def _without_record(text: str) -> str:
-    """The message of a `logging` record: behind its date, logger and level."""
+    """Return the message of a `logging` record: what follows date, logger and level."""
     if not text[:4].isdigit() or DATE.match(text) is None:
         return text
-    found = RECORD.search(text, 0, 200)
-    return text[found.end() :] if found is not None else text
+    match = RECORD.search(text, 0, 200)
+    return text[match.end() :] if match is not None else text
 
 
-_RULES = (
-    (_READY, Mark.READY),
-    (_TRAIN_START, Mark.TRAIN_START),
-    (_TRAIN_END, Mark.TRAIN_END),
-    (_EVAL_START, Mark.EVAL_START),
-    (_EVAL_END, Mark.EVAL_END),
-    (_CONVERT, Mark.CONVERT),
-    (_ERROR, Mark.ERROR),
-    (_KILLED, Mark.KILLED),
-    (_DONE, Mark.DONE),
-)
-
-
-def _marks(text: str, low: str) -> tuple[Mark, ...]:
-    if not any(word in low for word in _MARKING):
+def _events(text: str, low: str) -> tuple[Event, ...]:
+    if not any(word in low for word in _EVENT_WORDS):
         return ()
-    found = tuple(mark for rule, mark in _RULES if rule.search(text))
-    return (*found, Mark.TRACEBACK) if text.startswith("Traceback (most recent call last)") else found
+    return tuple(event for event, rule in _RULES.items() if rule.search(text))
 
 
 def _counter(text: str, low: str, tag: str) -> Counter | None:
-    if "%|" in text and (found := _BAR.search(text)) is not None:
-        name = f"bar {found['name'].strip()}"
-        return Counter(name, _integer(found["value"]), "bar", _integer(found["total"]))
-    if "progress" in low and (found := _PROGRESS.search(text)) is not None:
-        return Counter("progress", _integer(found["value"]), "steps", _integer(found["total"]))
-    if text.startswith("|") and (found := TABLE.match(text)) is not None:
-        name, value = found[1].strip(), found[2].strip()
+    if "%|" in text and (match := _BAR.search(text)) is not None:
+        name = f"bar {match['name'].strip()}"
+        return Counter(name, _integer(match["value"]), "bar", _integer(match["total"]))
+    if "progress" in low and (match := _PROGRESS.search(text)) is not None:
+        return Counter("progress", _integer(match["value"]), "steps", _integer(match["total"]))
+    if text.startswith("|") and (match := TABLE.match(text)) is not None:
+        name, value = match[1].strip(), match[2].strip()
         if name == "total_timesteps" and value.isdigit():
             return Counter("table total_timesteps", _integer(value), "total_timesteps")
         return None
-    if not any(word in low for word in _COUNTING) or text.startswith("Eval num_timesteps="):
+    if not any(word in low for word in _COUNTER_WORDS) or text.startswith("Eval num_timesteps="):
         return None
-    if (found := _COUNT.search(text)) is None:
+    if (match := _COUNT.search(text)) is None:
         return None
-    before = tag if tag[:1] != "(" else re.sub(r"[\d.,:;=]+", "#", text[: found.start()])[-32:]
-    word = found["word"].lower()
+    before = tag if tag[:1] != "(" else re.sub(r"[\d.,:;=]+", "#", text[: match.start()])[-32:]
+    word = match["word"].lower()
     sim = _SIM.search(text)
     return Counter(
         f"{before} {word}".strip(),
-        _integer(found["value"]),
+        _integer(match["value"]),
         word,
-        _integer(found["total"]) if found["total"] else None,
+        _integer(match["total"]) if match["total"] else None,
         float(sim[1]) if sim is not None else None,
     )
 

@@ -1,4 +1,4 @@
-"""What `arzbench logs` found in one log: records for people, JSON and plots."""
+"""The records of a log report, as `arzbench logs --json` prints them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from arzbench.logs.cycle import Cycle
 from arzbench.records import Record
 
 
-class Options(Record, frozen=True, kw_only=True):
-    """What is known beside the log."""
+class LogContext(Record, frozen=True, kw_only=True):
+    """What the user says about the log."""
 
     pattern: str | None = None  # a regular expression of a line
     limits: tuple[tuple[str, float], ...] = ()  # (name, seconds): where a platform ends a session
@@ -26,12 +26,12 @@ class TagCount(Record, frozen=True, kw_only=True):
     share: float  # of all lines
     bytes: int
     per_step: float | None
-    calls: int | None = None  # made, where a periodic logger told
+    calls: int | None = None  # made, where a periodic logger counts them
     example: str
 
 
-class Phase(Record, frozen=True, kw_only=True):
-    """A stretch of the log."""
+class LogPhase(Record, frozen=True, kw_only=True):
+    """A phase of the logged program."""
 
     kind: str  # set-up | training | evaluation | steps
     begin_s: float
@@ -108,7 +108,7 @@ class End(Record, frozen=True, kw_only=True):
 
 
 class LogReport(Record, frozen=True, kw_only=True):
-    """Everything found in one log."""
+    """Everything read from one log."""
 
     file: str
     format: str
@@ -122,7 +122,7 @@ class LogReport(Record, frozen=True, kw_only=True):
     ready_s: float | None  # dependencies ready
     tags: tuple[TagCount, ...]
     steps: Steps | None
-    phases: tuple[Phase, ...]
+    phases: tuple[LogPhase, ...]
     rates: tuple[RateRow, ...]
     cycle: Cycle | None
     flood: Flood | None

@@ -1,4 +1,4 @@
-"""What kind of log it is, and how a line splits into time and message (docs/reference/log-formats.md)."""
+"""Detects the format of a log and reads the times of its lines (docs/reference/log-formats.md)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from arzbench.errors import UsageError
 
 
 class Format(StrEnum):
-    """The value is the name shown."""
+    """A log format; the value is the name shown."""
 
     TAIL = "Kaggle text tail"
     KAGGLE = "Kaggle JSON stream"
@@ -50,13 +50,13 @@ TEXT_KEYS = ("message", "msg", "event", "text", "data")
 
 
 def is_stream(start: bytes) -> bool:
-    """Whether a log that begins so is Kaggle's JSON, whose lines may be of any length."""
+    """Return whether `start` begins Kaggle's JSON, whose lines may be of any length."""
     head = start.lstrip()[:4096]
     return re.match(rb'\[?\s{0,9}\{\s{0,9}"', head) is not None and b'"stream_name"' in head
 
 
 def detect(block: bytes) -> Format:
-    """The format of the log that begins with `block`."""
+    """Return the format of the log that begins with `block`."""
     start = block[:65536]
     if is_stream(start):
         return Format.KAGGLE
@@ -78,23 +78,23 @@ def detect(block: bytes) -> Format:
 
 
 def time_of(text: str) -> float | None:
-    """The time at the head of a line, in seconds since an origin that is the same for the whole log."""
+    """Return the time at the head of a line, in seconds since some origin of the whole log."""
     head = text[:64]
-    if (found := DATE.search(head)) is not None:
+    if (match := DATE.search(head)) is not None:
         try:
-            date = datetime.datetime(*(int(found[k]) for k in "YmdHMS"))  # type: ignore[arg-type]
+            date = datetime.datetime(*(int(match[k]) for k in "YmdHMS"))  # type: ignore[arg-type]
         except ValueError:
             return None
-        return (date - datetime.datetime(1970, 1, 1)).total_seconds() + _fraction(found["f"])
-    if (found := CLOCK.match(head)) is not None:
-        hours, minutes, seconds = (int(found[k]) for k in "HMS")
-        return hours * 3600 + minutes * 60 + seconds + _fraction(found["f"])
-    found = SECONDS.match(head)
-    return float(found[1]) if found is not None else None
+        return (date - datetime.datetime(1970, 1, 1)).total_seconds() + _fraction(match["f"])
+    if (match := CLOCK.match(head)) is not None:
+        hours, minutes, seconds = (int(match[k]) for k in "HMS")
+        return hours * 3600 + minutes * 60 + seconds + _fraction(match["f"])
+    match = SECONDS.match(head)
+    return float(match[1]) if match is not None else None
 
 
 class Stamps:
-    """Times of lines that begin with one, counted from the first; a clock that starts anew is a new day."""
+    """Reads times at the heads of lines; a clock that jumps back begins a new day."""
 
     def __init__(self, pattern: re.Pattern[str] | None = None) -> None:
         self._pattern = pattern if pattern is not None and "time" in pattern.groupindex else None
@@ -103,10 +103,10 @@ class Stamps:
         self._days = 0.0
 
     def read(self, text: str) -> float | None:
-        """Seconds since the first time of the log."""
+        """Return the seconds since the first time of the log."""
         if self._pattern is not None:
-            found = self._pattern.search(text)
-            text = (found["time"] or "") if found is not None else ""
+            match = self._pattern.search(text)
+            text = (match["time"] or "") if match is not None else ""
             seconds = float(text) if _NUMBER.fullmatch(text) else time_of(text)
         else:
             seconds = time_of(text)
@@ -127,7 +127,7 @@ def _fraction(digits: str | None) -> float:
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """A user's pattern of a line, with a group `message` and perhaps `time`, `tag`, `step`, `t`.
+    """Compile a user's pattern of a line, with some of the groups `message`, `time`, `tag`, `step`, `t`.
 
     Raises:
         UsageError: it is no regular expression, or has none of those groups.
@@ -136,8 +136,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
         compiled = re.compile(pattern)
     except re.error as error:
         raise UsageError(f"--pattern {pattern!r}: {error}", "it is a Python regular expression") from error
-    known = {"message", "time", "tag", "step", "t"}
-    if not known & compiled.groupindex.keys():
+    if not {"message", "time", "tag", "step", "t"} & compiled.groupindex.keys():
         raise UsageError(
             f"--pattern {pattern!r} has no named group that is known",
             r"name what it finds: (?P<time>...) (?P<tag>...) (?P<message>...) (?P<step>...) (?P<t>...)",
@@ -146,10 +145,10 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 
 
 class Json:
-    """Turns JSON into lines of the text tail, `<t>s <n> <message>`, as they stream by."""
+    """Converts a stream of JSON to lines of the text tail, `<t>s <n> <message>`."""
 
     def __init__(self, kind: Format) -> None:
-        self.damaged = 0  # places that are no record
+        self.damaged = 0  # places that could not be read
         self.closed = False  # the array's end was seen
         self._kind = kind
         self._rest = b""
@@ -158,7 +157,7 @@ class Json:
         self._origin: float | None = None
 
     def convert(self, block: bytes) -> bytes:
-        """Lines of the tail format with the records that `block` completes."""
+        """Return the records that `block` completes, as lines of the tail format."""
         out: list[bytes] = []
         if self._kind is Format.JSONL:
             for line in block.splitlines():
@@ -168,13 +167,13 @@ class Json:
         return b"".join(out)
 
     def finish(self) -> None:
-        """There is no more."""
+        """Check what is left at the end of the stream."""
         self.closed = self._rest.strip().endswith(b"]")
         self._between(self._rest)
         self._rest = b""
 
     def _objects(self, data: bytes, out: list[bytes]) -> bytes:
-        """Convert the whole objects in `data`; what follows them."""
+        """Convert the whole objects in `data`; return what follows them."""
         end = 0
         for match in _OBJECT.finditer(data):
             self._between(data[end : match.start()])
@@ -186,7 +185,7 @@ class Json:
         return data[end:]
 
     def _between(self, gap: bytes) -> None:
-        """Between two objects stands a comma; anything else is damage."""
+        """Count anything but a comma between two objects as damage."""
         if gap.strip(b" \t\r\n,[]\x00"):
             self.damaged += 1
 
@@ -207,7 +206,7 @@ class Json:
         self._write(message, out)
 
     def _set_time(self, time: object) -> None:
-        """Seconds as they stand; dates and seconds since 1970 count from the first."""
+        """Set the time of the next lines; dates and seconds since 1970 count from the first."""
         seconds = time_of(time) if isinstance(time, str) else time
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not abs(seconds) < 1e15:
             return
@@ -230,7 +229,7 @@ def _object(text: bytes) -> dict[str, Any] | None:
 
 
 def described(entry: dict[str, Any]) -> str:
-    """A JSON record as one line of text: its message, then its numbers as `key=value`."""
+    """Return a JSON record as one line of text: its message, then its numbers as `key=value`."""
     text = next((str(entry[k]) for k in TEXT_KEYS if k in entry), "")
     level = entry.get("level") or entry.get("levelname")
     numbers = [

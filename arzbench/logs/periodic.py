@@ -1,4 +1,4 @@
-"""Messages all counted and few written: one call in so many, or one every so many seconds, for each tag.
+"""Counts all messages and writes few: for each tag one call in so many, or one every so many seconds.
 
     log = PeriodicLogger(1000, sys.stdout)
     log.log("BC_GPU", "inflow_L=%r", inflow)     # [PERIODIC:1000] BC_GPU [Call #1000] inflow_L=...
@@ -24,7 +24,7 @@ from arzbench.clock import Clock, SystemClock
 from arzbench.errors import UsageError
 from arzbench.units import parse_duration
 
-#: where the environment says how often messages are written
+#: the environment variable that sets the period
 VARIABLE = "ARZBENCH_LOG_PERIOD"
 #: messages that a filter tells apart
 _MOST_MESSAGES = 1000
@@ -52,13 +52,13 @@ class Period:
 
 
 class _Tag:
-    """Counts the calls of one tag. The silent ones are a `repeat` that C code runs down, no text is built."""
+    """Counts the calls of one tag. The silent ones are a `repeat` that C code counts down."""
 
     __slots__ = ("due", "last_s", "looked", "looked_s", "quiet", "rule", "silent", "written")
 
     def __init__(self, rule: Period) -> None:
         self.rule = rule
-        self.due = 1  # number of the call that is looked at next
+        self.due = 1  # number of the next call that may be written
         self.quiet = repeat(None, 0)
         self.silent: Callable[[], None] = self.quiet.__next__
         self.written = 0
@@ -71,7 +71,7 @@ class _Tag:
         return self.due - 1 - length_hint(self.quiet)
 
     def look(self, clock: Clock) -> int:
-        """The due call is made: its number, 0 where it stays silent."""
+        """Decide on the due call: return its number, or 0 where it stays silent."""
         call, rule = self.due, self.rule
         show = call == 1 or (rule.calls is not None and call % rule.calls == 0)
         ahead = [math.inf] if rule.calls is None else [rule.calls - call % rule.calls - 1]
@@ -85,14 +85,14 @@ class _Tag:
         return call if show else 0
 
     def _calls_until(self, end_s: float, now: float) -> int:
-        """Calls until the clock is read again: half of those expected, at most twice those before."""
+        """Return the calls until the clock is read again: half of those expected, at most twice the last."""
         made, took = self.due - self.looked, now - self.looked_s
         self.looked, self.looked_s = self.due, now
         expected = made * (end_s - now) / took if took > 0 and math.isfinite(took) else 0.0
         return int(min(expected / 2, 2 * made, 1e9))
 
     def rest(self, calls: int, following: int) -> None:
-        """Be silent for `calls` calls, of which `following` is the first."""
+        """Stay silent for `calls` calls, of which number `following` is the first."""
         self.due = following + calls
         self.quiet = repeat(None, calls)
         self.silent = self.quiet.__next__
@@ -101,7 +101,7 @@ class _Tag:
 class PeriodicLogger:
     """Writes the first message of each tag and then one in `period`; with period 1, every message.
 
-    A silent call takes about 60 ns: its text is never put together (docs/guides/logs.md).
+    A silent call takes about 60 ns: its text is never formatted (docs/guides/logs.md).
     """
 
     def __init__(
@@ -128,11 +128,6 @@ class PeriodicLogger:
         self._silent: dict[str, Callable[[], None]] = {}
 
     @property
-    def period(self) -> int:
-        """Calls of which one is written; 0 where time decides."""
-        return self.rule.calls or 0
-
-    @property
     def calls(self) -> dict[str, int]:
         """Calls made, by tag."""
         return {name: tag.calls for name, tag in self._tags.items()}
@@ -149,11 +144,11 @@ class PeriodicLogger:
 
     @property
     def suppressed(self) -> int:
-        """Messages that were counted and not written."""
+        """Messages counted and not written."""
         return sum(self.calls.values()) - self.written
 
     def log(self, tag: str, template: str, *args: object) -> None:
-        """One message: `template` is %-style and filled in with `args` only when it is written."""
+        """Log one message; the %-style `template` is formatted only when it is written."""
         try:
             self._silent[tag]()
             return
@@ -170,21 +165,21 @@ class PeriodicLogger:
             self.stream.write(f"[PERIODIC:{rule}] {tag} [Call #{call}] {text}\n")
 
     def look(self, tag: str) -> int:
-        """Count one call whose text is made elsewhere: its number where it is to be written, else 0."""
-        known = self._tags.get(tag)
-        if known is None:
-            known = self._tags[tag] = _Tag(self.rule.tags.get(tag, self.rule))
-        elif length_hint(known.quiet):
-            known.silent()
+        """Count one call whose text is made elsewhere; return its number if it is to be written, else 0."""
+        counter = self._tags.get(tag)
+        if counter is None:
+            counter = self._tags[tag] = _Tag(self.rule.tags.get(tag, self.rule))
+        elif length_hint(counter.quiet):
+            counter.silent()
             return 0
-        call = known.look(self._clock)
-        self._silent[tag] = known.silent
+        call = counter.look(self._clock)
+        self._silent[tag] = counter.silent
         return call
 
     def skip(self, calls: Mapping[str, int], times: int) -> int:
-        """How many of the next `times` rounds of `calls` (tag -> calls a round) are silent; they are counted.
+        """Count those of the next `times` rounds of `calls` (tag -> calls a round) that are silent.
 
-        Lets a caller with many messages pass over them in one go.
+        Returns how many they were; a caller with many messages skips them in one go.
         """
         for name, number in calls.items():
             if times and number:
@@ -199,7 +194,7 @@ class PeriodicLogger:
         return times
 
     def summary(self) -> str:
-        """One line: how many messages were written and how many were not, by tag."""
+        """Return one line: how many messages were written and suppressed, and the calls by tag."""
         made = ", ".join(
             f"{name} {count:,}" for name, count in sorted(self.calls.items(), key=lambda c: -c[1])
         )
@@ -209,7 +204,7 @@ class PeriodicLogger:
         )
 
     def close(self) -> None:
-        """Write the summary, where something was suppressed."""
+        """Write the summary if anything was suppressed."""
         if self.suppressed:
             self.stream.write(f"[PERIODIC:{self.rule}] {self.summary()}\n")
 
@@ -236,7 +231,7 @@ class PeriodicFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         key = f"{record.name}:{record.msg}"
-        if self.counts.tags >= _MOST_MESSAGES:  # messages put together beforehand: all of a logger alike
+        if self.counts.tags >= _MOST_MESSAGES:  # formatted beforehand: take all of a logger as one
             key = record.name
         call = self.counts.look(key)
         if not call:
@@ -259,7 +254,7 @@ class PeriodicHandler(logging.StreamHandler[TextIO]):
 
 
 def parse_period(text: str) -> Period | None:
-    """The rule in `text`: "1000" calls, "5s", "every", "off" (None).
+    """Parse "1000" (calls), "5s", "every" or "off" (None).
 
     Raises:
         UsageError: it is none of these.
@@ -282,7 +277,7 @@ def parse_period(text: str) -> Period | None:
 def configured(
     argument: str | None = None, *, file: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> Period | None:
-    """The rule by `argument`, else by ARZBENCH_LOG_PERIOD, else by `file`, else one call in 1000; None: off.
+    """Return the period by `argument`, ARZBENCH_LOG_PERIOD, `file`, or else one call in 1000; None: off.
 
     The file is TOML: `[periodic]` with `period = 1000` or `"5s"`, and `[periodic.tags]` of the same.
 
@@ -314,7 +309,7 @@ def _table(file: Path) -> dict[str, dict[str, object]]:
 def smallest_period(
     *, off_s: float, periodic_s: float, period: int, every_s: float, share: float = AUTO_SHARE
 ) -> int | None:
-    """The smallest period (1, 2, 5, 10, ...) at which messages add less than `share` to a step.
+    """Return the smallest period (1, 2, 5, 10, ...) at which messages add less than `share` to a step.
 
     `off_s`, `periodic_s` (one call in `period`), `every_s`: measured seconds a step. A step with one call
     in p costs `off + counting + writing / p`; both follow from the three. None: counting alone is too much.

@@ -1,4 +1,4 @@
-"""One picture of one or more logs: lines per second and step time over time, phases shaded."""
+"""Plots logs side by side: lines per second and steps over time, phases shaded."""
 
 from __future__ import annotations
 

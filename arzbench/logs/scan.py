@@ -1,7 +1,7 @@
-"""Reads whole blocks of a log at once: lines are sorted into classes by how they begin.
+"""Scans whole blocks of a log at once: lines are sorted into classes by how they begin.
 
-Lines of a flood begin alike. NumPy counts them by their first bytes (digits taken as one), and only
-lines of classes that have something to say are looked at one by one. Memory does not grow with the log.
+Lines of a flood begin alike. NumPy counts them by their first bytes (all digits alike), and only lines of
+classes that carry facts are parsed one by one. Memory does not grow with the log.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from arzbench.logs.events import MAX_TEXT, Said, by_pattern, is_bar, listen, tag_of, visible
+from arzbench.logs.events import MAX_TEXT, Facts, facts_of_match, is_bar, parse_message, tag_of, visible
 from arzbench.logs.formats import TAIL, Stamps
 
 Bytes = NDArray[np.uint8]
 Index = NDArray[np.intp]
 
-#: bytes of a message that say which class it is of
+#: first bytes of a message, which decide its class
 _KEY = 32
-#: bytes in which the time and number of the tail format stand
+#: first bytes of a line, which hold the time and number of the tail format
 _HEAD = 40
-#: lines of a class that are heard before it is left alone as having nothing to say
-_PATIENCE = 64
-#: lines of one class that are heard in one block
-_MOST = 1500
-#: classes and tags kept
+#: a class is skipped once so many of its lines had no facts
+_TRIES = 64
+#: lines of one class that are parsed in one block
+_MAX_PARSED = 1500
+#: classes and tags told apart
 _MAX_CLASSES = 20_000
 _MAX_TAGS = 400
 _OTHER = "(other)"
@@ -42,7 +42,7 @@ _DATE_BYTES = 19
 
 @dataclass(slots=True)
 class Tag:
-    """What is known of the messages under one tag."""
+    """The messages under one tag."""
 
     lines: int = 0
     bytes: int = 0
@@ -51,10 +51,10 @@ class Tag:
 
 
 @dataclass(slots=True)
-class Heard:
-    """A message that said something."""
+class Message:
+    """A message with facts in it."""
 
-    said: Said
+    facts: Facts
     text: str
     tag: str
     time: float | None
@@ -64,15 +64,17 @@ class Heard:
 
 @dataclass(slots=True)
 class _Class:
+    """Lines that begin alike."""
+
     tag: str
-    heard: int = 0
-    talks: bool = False
-    silent: bool = False
+    parsed: int = 0
+    has_facts: bool = False
+    skipped: bool = False
 
 
 @dataclass(slots=True)
 class Scanner:
-    """Counts lines and tags, and hands on the messages that say something."""
+    """Counts lines and tags, and yields the messages with facts in them."""
 
     numbered: bool  # `<t>s <n> <message>`
     pattern: re.Pattern[str] | None = None  # a user's, of a line
@@ -81,19 +83,17 @@ class Scanner:
     rows: int = 0
     size: int = 0  # in bytes
     unnumbered: int = 0
-    bars: int = 0
     unfinished: str | None = None
     tags: dict[str, Tag] = field(default_factory=dict)
     first_time: float | None = None
     last_time: float | None = None
     resolution_s: float = 0.0
-    last_texts: list[str] = field(default_factory=list)
     #: (seconds, lines, bytes) in the course of the log
     course: list[tuple[float, int, int]] = field(default_factory=list)
     _classes: dict[int, _Class] = field(default_factory=dict)
 
-    def feed(self, block: bytes) -> Iterator[Heard]:
-        """Take whole lines; the last one may lack its end."""
+    def feed(self, block: bytes) -> Iterator[Message]:
+        """Count whole lines (the last one may lack its end) and yield the messages with facts."""
         if not block:
             return
         if not block.endswith(b"\n"):
@@ -112,35 +112,31 @@ class Scanner:
             keys, return_index=True, return_inverse=True, return_counts=True
         )
         sizes = np.bincount(inverse, weights=ends - starts + 1).astype(np.intp)
-        lines = _Lines(block, starts, ends, heads, valid, returns, self.stamps)
-        classes = self._sort(lines, kinds, first, counts, sizes)
-        self._clock(lines)
-        for index in _worth(classes, inverse, counts):
-            heard = self._hear(lines, int(index), classes[inverse[index]])
-            if heard is not None:
-                yield heard
+        lines = _Block(block, starts, ends, heads, valid, returns, self.stamps)
+        classes = self._count(lines, kinds, first, counts, sizes)
+        self._note_times(lines)
+        for index in _lines_to_parse(classes, inverse, counts):
+            message = self._parse(lines, int(index), classes[inverse[index]])
+            if message is not None:
+                yield message
         self.lines += len(ends)
         self.rows += len(ends) + len(returns)
         self.size += len(block)
-        self.last_texts = [
-            *self.last_texts,
-            *(lines.text(i) for i in range(max(0, len(ends) - 40), len(ends))),
-        ][-40:]
 
     def _set_aside(self, block: bytes) -> tuple[bytes, bool]:
-        """A last line without an end is a message, unless it is a progress bar cut off while it was drawn."""
+        """End the last line, unless it is a bar cut off while drawn: (block, whether it was set aside)."""
         text = block.decode(errors="replace")
         if "\n" in text or not is_bar(text):
             return block + b"\n", False
-        if self.numbered and (found := TAIL.match(block)) is not None:
-            self.tell(float(found[1]), self.lines, self.size)
-            text = text[found.end() :]
+        if self.numbered and (match := TAIL.match(block)) is not None:
+            self._note_time(float(match[1]), self.lines, self.size)
+            text = text[match.end() :]
         self.unfinished = visible(text)
         self.size += len(block)
         return b"", True
 
     def _heads(self, data: Bytes, starts: Index, ends: Index) -> tuple[Index, NDArray[np.bool_]]:
-        """Where the messages begin: behind the second space of the line."""
+        """(where the messages begin: behind the second space of the line; which lines are numbered)."""
         windows = np.lib.stride_tricks.sliding_window_view(data, _HEAD)[starts]
         spaces = windows == 32
         rows = np.arange(len(starts))
@@ -159,54 +155,52 @@ class Scanner:
         self.unnumbered += int(np.count_nonzero(~valid))
         return heads, valid
 
-    def _sort(
+    def _count(
         self,
-        lines: _Lines,
+        lines: _Block,
         kinds: NDArray[np.uint64],
         first: Index,
         counts: Index,
         sizes: Index,
     ) -> list[_Class]:
-        """The class of each kind of line, new ones made, their lines counted under their tags."""
+        """Count lines under their tags; return the class of each kind of line, new ones included."""
         classes = []
         columns = (kinds.tolist(), first.tolist(), counts.tolist(), sizes.tolist())
         for kind, index, count, size in zip(*columns, strict=True):
-            known = self._classes.get(kind)
-            if known is None:
-                text = lines.text(index)
-                known = _Class(self._known_tag(self._name(text), text))
+            line_class = self._classes.get(kind)
+            if line_class is None:
+                line_class = _Class(self._tag(lines.text(index)))
                 if len(self._classes) < _MAX_CLASSES:
-                    self._classes[kind] = known
-            tag = self.tags[known.tag]
+                    self._classes[kind] = line_class
+            tag = self.tags[line_class.tag]
             tag.lines += count
             tag.bytes += int(size)
-            classes.append(known)
+            classes.append(line_class)
         return classes
 
-    def _name(self, text: str) -> str:
-        found = self.pattern.search(text) if self.pattern is not None else None
-        return (found.groupdict().get("tag") if found is not None else None) or tag_of(text)
-
-    def _known_tag(self, name: str, text: str) -> str:
+    def _tag(self, text: str) -> str:
+        """Return the tag of a message; make a new one while there are few."""
+        match = self.pattern.search(text) if self.pattern is not None else None
+        name = (match.groupdict().get("tag") if match is not None else None) or tag_of(text)
         if name not in self.tags:
             if len(self.tags) >= _MAX_TAGS:
                 name = _OTHER
             self.tags.setdefault(name, Tag(example=visible(text)[:120]))
         return name
 
-    def _clock(self, lines: _Lines) -> None:
-        """Times in the course of a block."""
+    def _note_times(self, lines: _Block) -> None:
+        """Note times in the course of a block."""
         usable = np.arange(len(lines.starts)) if lines.valid is None else np.flatnonzero(lines.valid)
         if not len(usable):
             return
         for index in usable[:: -(-len(usable) // 256)].tolist() + usable[-1:].tolist():
-            self.tell(lines.time(index, 0), self.lines + index, self.size + int(lines.starts[index]))
+            self._note_time(lines.time(index, 0), self.lines + index, self.size + int(lines.starts[index]))
         if lines.valid is not None and not self.resolution_s:
-            found = TAIL.match(lines.block, int(lines.starts[usable[0]]))
-            self.resolution_s = 10.0 ** -len((found and found[2]) or b"")
+            match = TAIL.match(lines.block, int(lines.starts[usable[0]]))
+            self.resolution_s = 10.0 ** -len((match and match[2]) or b"")
 
-    def tell(self, time: float | None, lines: int, offset: int) -> None:
-        """The time was `time` after `lines` lines and `offset` bytes; at most 4096 such are kept."""
+    def _note_time(self, time: float | None, lines: int, offset: int) -> None:
+        """Note that it was `time` after `lines` lines and `offset` bytes; keep at most 4096 such."""
         if time is None:
             return
         if self.first_time is None:
@@ -217,33 +211,32 @@ class Scanner:
         if len(self.course) > 4096:
             del self.course[1:-1:2]
 
-    def _hear(self, lines: _Lines, index: int, kind: _Class) -> Heard | None:
-        if kind.silent:
+    def _parse(self, lines: _Block, index: int, line_class: _Class) -> Message | None:
+        if line_class.skipped:
             return None
-        kind.heard += 1
+        line_class.parsed += 1
         text = lines.text(index)
-        said = self._listen(text, kind.tag)
-        if said is None:
-            kind.silent = kind.heard >= _PATIENCE and not kind.talks
+        facts = self._facts(text, line_class.tag)
+        if facts is None:
+            line_class.skipped = line_class.parsed >= _TRIES and not line_class.has_facts
             return None
-        kind.talks = True
-        if said.calls is not None:
-            tag = self.tags[kind.tag]
-            tag.calls = max(tag.calls, said.calls)
+        line_class.has_facts = True
+        if facts.calls is not None:
+            tag = self.tags[line_class.tag]
+            tag.calls = max(tag.calls, facts.calls)
         row = self.rows + lines.row_before(index)
         offset = self.size + int(lines.starts[index])
-        return Heard(said, visible(text), kind.tag, lines.time(index), row, offset)
+        return Message(facts, visible(text), line_class.tag, lines.time(index), row, offset)
 
-    def _listen(self, text: str, tag: str) -> Said | None:
-        found = self.pattern.search(text) if self.pattern is not None else None
-        if found is None:
-            return listen(text, tag)
-        said = by_pattern(found, tag)
-        return said if said else listen(found.groupdict().get("message") or text, tag)
+    def _facts(self, text: str, tag: str) -> Facts | None:
+        match = self.pattern.search(text) if self.pattern is not None else None
+        if match is None:
+            return parse_message(text, tag)
+        return facts_of_match(match, tag) or parse_message(match.groupdict().get("message") or text, tag)
 
 
 @dataclass(slots=True)
-class _Lines:
+class _Block:
     """The lines of one block."""
 
     block: bytes
@@ -255,27 +248,27 @@ class _Lines:
     stamps: Stamps
 
     def text(self, index: int) -> str:
-        """The message of line `index`, its beginning where it is long."""
+        """Return the message of line `index`, at most `MAX_TEXT` bytes of it."""
         head, end = int(self.heads[index]), int(self.ends[index])
         return self.block[head : min(end, head + MAX_TEXT)].decode(errors="replace").removesuffix("\r")
 
     def time(self, index: int, back: int = 30) -> float | None:
-        """Its time; that of a line at most `back` before it, where it has none itself."""
+        """Return the time of line `index`, or else that of a line at most `back` before it."""
         if self.valid is None:
             texts = (self.text(i) for i in range(index, max(-1, index - back - 1), -1))
             return next((t for t in map(self.stamps.read, texts) if t is not None), None)
         if not self.valid[index]:
             return self.time(index - 1, back - 1) if index and back > 0 else None
-        found = TAIL.match(self.block, int(self.starts[index]))
-        return float(found[1]) if found is not None else None
+        match = TAIL.match(self.block, int(self.starts[index]))
+        return float(match[1]) if match is not None else None
 
     def row_before(self, index: int) -> int:
-        """Lines of this block before it, as a terminal counts them."""
+        """Count the lines of this block before line `index`, as a terminal does."""
         return index + int(np.searchsorted(self.returns, self.starts[index]))
 
 
 def _keys(data: Bytes, heads: Index, ends: Index) -> NDArray[np.uint64]:
-    """A number for how each message begins."""
+    """Hash how each message begins, behind its date."""
     windows = np.lib.stride_tricks.sliding_window_view(data, _KEY)
     masked = _MASK[windows[heads]]
     dated = masked[:, :8].copy().view(np.uint64)[:, 0] == _DATED
@@ -294,17 +287,15 @@ def _keys(data: Bytes, heads: Index, ends: Index) -> NDArray[np.uint64]:
     return mixed
 
 
-def _worth(classes: list[_Class], inverse: Index, counts: Index) -> Index:
-    """Lines to listen to, in order; of a class with very many, one in every few and the last."""
-    if len(classes) == 0:
-        return np.empty(0, np.intp)
-    open_ = np.array([not c.silent for c in classes])
+def _lines_to_parse(classes: list[_Class], inverse: Index, counts: Index) -> Index:
+    """Indices in order; of a class with very many lines, one in every few and the last."""
+    open_ = np.array([not c.skipped for c in classes])
     picked = np.flatnonzero(open_[inverse])
-    crowded = np.flatnonzero(open_ & (counts > _MOST))
+    crowded = np.flatnonzero(open_ & (counts > _MAX_PARSED))
     if not len(crowded):
         return picked
-    kept = [picked[~np.isin(inverse[picked], crowded)]]
+    parts = [picked[~np.isin(inverse[picked], crowded)]]
     for kind in crowded.tolist():
-        mine = np.flatnonzero(inverse == kind)
-        kept += [mine[:: -(-len(mine) // _MOST)], mine[-1:]]
-    return np.unique(np.concatenate(kept))
+        members = np.flatnonzero(inverse == kind)
+        parts += [members[:: -(-len(members) // _MAX_PARSED)], members[-1:]]
+    return np.unique(np.concatenate(parts))

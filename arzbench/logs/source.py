@@ -1,4 +1,4 @@
-"""Bytes of a log, whatever holds them: a file, standard input, gzip, Zstandard, UTF-16; in bounded memory."""
+"""Reads the bytes of a log (plain, gzip, Zstandard, UTF-16) in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, cast
 
 from arzbench.errors import StateError, UsageError
 from arzbench.logs.formats import is_stream
 
 #: bytes read at a time
 BLOCK = 1 << 19
-#: what is kept of one line; the rest of it is counted and dropped
+#: a longer line is cut here
 MAX_LINE = 1 << 16
-#: share of control characters above which a file is no log
+#: a file with a larger share of control characters is refused
 _BINARY = 0.05
 _TEXT = bytes(range(32, 256)) + b"\t\n\r\x1b\x08\x0c\x00"
 _GZIP = b"\x1f\x8b"
@@ -30,39 +29,37 @@ PACKED = (_GZIP, _ZSTD)
 class Source:
     """A log as blocks of whole lines.
 
-    `size` counts the (decompressed) bytes seen, `notes` says what was wrong with them.
+    `size` counts the decompressed bytes read, `notes` lists what was wrong with them.
     """
 
-    def __init__(self, name: str, raw: BinaryIO, *, block: int = BLOCK) -> None:
-        """Read from `raw`; `name` is what errors call it."""
+    def __init__(self, name: str, raw: io.FileIO | io.BytesIO, *, block: int = BLOCK) -> None:
+        """Read from the unbuffered stream `raw`; errors name it `name`."""
         self.name = name
         self.size = 0
         self.notes: list[str] = []
-        self.unfinished = False  # the last line has no end
-        self._raw = raw
+        self._raw = io.BufferedReader(raw, block)
         self._block = block
 
     def blocks(self) -> Iterator[bytes]:
-        """Blocks that end with a line end, the last one perhaps not; of Kaggle's JSON, any pieces.
+        """Yield blocks that end with a line end (the last may not); Kaggle's JSON comes in any pieces.
 
         Raises:
-            UsageError: no text, or compressed in a way that cannot be undone here.
+            UsageError: not text, or Zstandard without the package that reads it.
+            StateError: the compressed data is damaged from the start.
         """
-        lines = Lines()
-        as_it_comes: bool | None = None
+        lines = LineSplitter()
+        is_json_stream: bool | None = None
         for data in self._decoded():
-            if as_it_comes is None:
+            if is_json_stream is None:
                 self._refuse_binary(data)
-                as_it_comes = is_stream(data)
+                is_json_stream = is_stream(data)
             self.size += len(data)
-            whole = data if as_it_comes else lines.feed(data)
+            whole = data if is_json_stream else lines.feed(data)
             if whole:
                 yield whole
-        rest = lines.rest()
-        self.unfinished = bool(rest)
         if lines.shortened:
             self.notes.append(f"{lines.shortened:,} lines were longer than {MAX_LINE:,} bytes: shortened")
-        if rest:
+        if rest := lines.rest():
             yield rest
 
     def _refuse_binary(self, data: bytes) -> None:
@@ -72,7 +69,7 @@ class Source:
             raise UsageError(f"{self.name}: this is no text, {odd / len(sample):.0%} of it are control codes")
 
     def _decoded(self) -> Iterator[bytes]:
-        """Text as UTF-8 or in whatever one-byte code it is."""
+        """Yield UTF-16 as UTF-8, anything else as it is, without a byte-order mark."""
         chunks = self._unpacked()
         start = next(chunks, b"")
         code = _utf16(start)
@@ -86,21 +83,20 @@ class Source:
             yield decoder.decode(chunk).encode(errors="replace")
 
     def _unpacked(self) -> Iterator[bytes]:
-        read1 = getattr(self._raw, "read1", self._raw.read)
-        start = read1(self._block)
-        stream = _Prefixed(start, read1)
-        opened: Callable[[int], bytes] = stream.read
+        """Yield the bytes, decompressed; data that breaks off ends with a note."""
+        start = self._raw.peek(4)
+        read: Callable[[int], bytes] = self._raw.read1
         if start.startswith(_GZIP):
-            opened = gzip.GzipFile(fileobj=cast(BinaryIO, io.BufferedReader(stream))).read1
+            read = gzip.GzipFile(fileobj=self._raw).read1
         elif start.startswith(_ZSTD):
-            opened = _zstd(io.BufferedReader(stream))
-        some = False
+            read = _zstd(self._raw)
+        any_read = False
         while True:
             try:
-                data = opened(self._block)
+                data = read(self._block)
             except (EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
                 problem = f"the compressed data is damaged or cut off ({error})"
-                if not some:
+                if not any_read:
                     raise StateError(
                         f"{self.name}: {problem}", "compress it again, or fetch it anew"
                     ) from error
@@ -108,12 +104,12 @@ class Source:
                 return
             if not data:
                 return
-            some = True
+            any_read = True
             yield data
 
 
-class Lines:
-    """Cuts a stream of bytes at line ends; a line is kept up to MAX_LINE bytes."""
+class LineSplitter:
+    """Splits a stream of bytes into whole lines; cuts each at `MAX_LINE` bytes."""
 
     def __init__(self) -> None:
         self.shortened = 0
@@ -121,7 +117,7 @@ class Lines:
         self._dropping = False
 
     def feed(self, data: bytes) -> bytes:
-        """The whole lines there are with `data`."""
+        """Return the whole lines that `data` completes."""
         if self._dropping:
             end = data.find(b"\n")
             if end < 0:
@@ -140,39 +136,19 @@ class Lines:
         return whole
 
     def rest(self) -> bytes:
-        """What came after the last line end."""
+        """Return what came after the last line end."""
         return bytes(self._rest)
 
 
-class _Prefixed(io.RawIOBase):
-    """A stream whose first bytes were read already."""
-
-    def __init__(self, start: bytes, read: Callable[[int], bytes]) -> None:
-        self._start = start
-        self._next = read
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        data, self._start = self._start[:size], self._start[size:]
-        return data or self._next(size)
-
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-
 def _utf16(start: bytes) -> str | None:
-    """The name of the code where it is UTF-16."""
+    """Return the codec if `start` is UTF-16 with a byte-order mark."""
     for mark, code in ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")):
         if start.startswith(mark):
             return code
     return None
 
 
-def _zstd(raw: BinaryIO | io.BufferedReader) -> Callable[[int], bytes]:
+def _zstd(raw: io.BufferedReader[io.FileIO | io.BytesIO]) -> Callable[[int], bytes]:
     try:
         module = importlib.import_module("zstandard")
     except ImportError:
@@ -192,13 +168,13 @@ def _zstd(raw: BinaryIO | io.BufferedReader) -> Callable[[int], bytes]:
 
 
 def open_source(name: str) -> Source:
-    """The log in the file `name`, "-": standard input.
+    """Open the log file `name`, or standard input for "-".
 
     Raises:
         UsageError: it cannot be opened.
     """
     if name == "-":
-        return Source("standard input", sys.stdin.buffer)
+        return Source("standard input", open(sys.stdin.fileno(), "rb", buffering=0, closefd=False))
     try:
         if os.path.isdir(name):
             raise IsADirectoryError(0, "it is a folder")

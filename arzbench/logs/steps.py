@@ -1,4 +1,4 @@
-"""Counters of a log as series: which of them counts env steps, what a step costs, where it starts anew."""
+"""Counters of a log as series: which of them counts env steps, what a step costs, where it restarts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from arzbench.logs.events import Counter
 
 T = TypeVar("T")
 
-#: values kept of a series; of a longer one, every second, fourth, ... in order
+#: values kept of a series; of a longer one every second, fourth, ... value
 MAX_KEPT = 4096
-#: counters and, of each, new starts that are told apart
+#: counters in a log, and stretches of one, that are told apart
 MAX_SERIES = 200
-MAX_SEGMENTS = 500
-#: words of counters that count something larger than a step
+MAX_STRETCHES = 500
+#: counters of something larger than a step
 _LARGER = ("epoch", "iter", "episode", "bar")
 
 
@@ -24,24 +24,24 @@ class Thinned(Generic[T]):
     """A sample of a stream, evenly spaced, of bounded size."""
 
     def __init__(self, most: int = MAX_KEPT) -> None:
-        self.kept: list[T] = []
+        self.values: list[T] = []
         self.count = 0
         self._most = most
         self._stride = 1
 
     def add(self, value: T) -> None:
-        """Take one more."""
+        """Take the next value of the stream."""
         if self.count % self._stride == 0:
-            self.kept.append(value)
-            if len(self.kept) >= self._most:
-                del self.kept[1::2]
+            self.values.append(value)
+            if len(self.values) >= self._most:
+                del self.values[1::2]
                 self._stride *= 2
         self.count += 1
 
 
 @dataclass(slots=True, frozen=True)
 class Point:
-    """A counter's value and where it stood."""
+    """A counter's value, and when and where it was logged."""
 
     value: int
     time: float | None
@@ -61,18 +61,16 @@ class Gap:
 
 
 @dataclass(slots=True)
-class Segment:
+class Stretch:
     """A stretch in which the counter only grows."""
 
     first: Point
     last: Point
     n: int = 1
-    ones: int = 0  # neighbours that are one apart
+    ones: int = 0  # steps of one
     gaps: Thinned[Gap] = field(default_factory=Thinned)
     points: Thinned[Point] = field(default_factory=lambda: Thinned(1024))
-    resets: Thinned[int] = field(
-        default_factory=lambda: Thinned(256)
-    )  # values after which sim time began anew
+    sim_restarts: int = 0  # how often simulated time began anew
     longest_sim_s: float = 0.0
 
     @property
@@ -88,7 +86,7 @@ class Segment:
         return self.last.time - self.first.time
 
     def add(self, point: Point) -> None:
-        """The next value."""
+        """Take the next, larger value."""
         ahead = point.value - self.last.value
         self.ones += ahead == 1
         seconds = None
@@ -99,7 +97,7 @@ class Segment:
             if point.sim_s > self.last.sim_s:
                 sim = (point.sim_s - self.last.sim_s) / ahead
             else:
-                self.resets.add(self.last.value)
+                self.sim_restarts += 1
         self.longest_sim_s = max(self.longest_sim_s, point.sim_s or 0.0)
         rows, size = point.row - self.last.row, point.offset - self.last.offset
         self.gaps.add(Gap(seconds, rows / ahead, size / ahead, sim))
@@ -115,41 +113,41 @@ class Series:
     name: str
     word: str
     total: int | None = None
-    segments: list[Segment] = field(default_factory=list)
+    stretches: list[Stretch] = field(default_factory=list)
 
     @property
     def n(self) -> int:
         """Values seen."""
-        return sum(s.n for s in self.segments)
+        return sum(s.n for s in self.stretches)
 
     @property
     def by_ones(self) -> bool:
-        """Whether it mostly grows by one."""
-        inside = sum(s.n - 1 for s in self.segments)
-        return inside > 0 and sum(s.ones for s in self.segments) >= 0.7 * inside
+        """Whether most steps are by one."""
+        inside = sum(s.n - 1 for s in self.stretches)
+        return inside > 0 and sum(s.ones for s in self.stretches) >= 0.7 * inside
 
     @property
     def has_sim(self) -> bool:
-        """Whether simulated time stands beside it."""
-        return any(s.first.sim_s is not None for s in self.segments)
+        """Whether its messages carry simulated time."""
+        return any(s.first.sim_s is not None for s in self.stretches)
 
     def add(self, counter: Counter, time: float | None, row: int, offset: int) -> None:
-        """The next value in the log."""
+        """Take the next value in the log."""
         point = Point(counter.value, time, row, offset, counter.sim_s)
         self.total = counter.total or self.total
-        last = self.segments[-1] if self.segments else None
+        last = self.stretches[-1] if self.stretches else None
         if last is not None and counter.value == last.last.value:
             return
-        if last is None or (counter.value < last.last.value and len(self.segments) < MAX_SEGMENTS):
-            new = Segment(point, point, longest_sim_s=point.sim_s or 0.0)
+        if last is None or (counter.value < last.last.value and len(self.stretches) < MAX_STRETCHES):
+            new = Stretch(point, point, longest_sim_s=point.sim_s or 0.0)
             new.points.add(point)
-            self.segments.append(new)
+            self.stretches.append(new)
         elif counter.value > last.last.value:
             last.add(point)
 
     def gaps(self) -> list[Gap]:
-        """From each value to the next, over all segments."""
-        return [gap for s in self.segments for gap in s.gaps.kept]
+        """Return the gaps between values, over all stretches."""
+        return [gap for s in self.stretches for gap in s.gaps.values]
 
 
 class Counters:
@@ -159,7 +157,7 @@ class Counters:
         self.series: dict[str, Series] = {}
 
     def add(self, counter: Counter, time: float | None, row: int, offset: int) -> None:
-        """One value."""
+        """Take one value."""
         series = self.series.get(counter.name)
         if series is None:
             if len(self.series) >= MAX_SERIES:
@@ -168,8 +166,8 @@ class Counters:
         series.add(counter, time, row, offset)
 
     def env_steps(self) -> Series | None:
-        """The counter of env steps: it grows by one, and most often with simulated time beside it."""
-        fit = [s for s in self.series.values() if any(g.n > 1 for g in s.segments)]
+        """Return the counter of env steps: it grows by one, and most often beside simulated time."""
+        fit = [s for s in self.series.values() if any(g.n > 1 for g in s.stretches)]
         if not fit:
             return None
         return max(fit, key=_likeness)
@@ -181,9 +179,9 @@ def _likeness(series: Series) -> tuple[bool, bool, bool, bool, int]:
 
 
 def typical(values: Iterable[float | None], resolution_s: float = 0.0) -> float | None:
-    """The median, or the mean where the clock is too coarse for one."""
-    known = [v for v in values if v is not None]
-    if not known:
+    """Return the median, or the mean where the clock is too coarse for one; None has no say."""
+    present = [v for v in values if v is not None]
+    if not present:
         return None
-    middle = statistics.median(known)
-    return statistics.fmean(known) if resolution_s > 0.05 * middle else middle
+    middle = statistics.median(present)
+    return statistics.fmean(present) if resolution_s > 0.05 * middle else middle

@@ -10,18 +10,17 @@ import pytest
 
 from arzbench.clock import VirtualClock
 from arzbench.errors import UsageError
-from arzbench.logs.findings import Options
+from arzbench.logs.findings import LogContext
 from arzbench.logs.follow import follow
-from tests.logs.reading import report
-from tests.logs.test_reading import STEPS, kaggle, tail
-from tests.logs.test_watch import ENVIRONMENT
+from tests.logs.reading import STEPS, kaggle, report, tail
+from tests.processes import environment
 
 
 def logs(
     *arguments: str, data: bytes = b"", folder: Path | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "arzbench", "logs", *arguments]
-    return subprocess.run(command, input=data, capture_output=True, env=ENVIRONMENT, cwd=folder)
+    return subprocess.run(command, input=data, capture_output=True, env=environment(), cwd=folder)
 
 
 def test_tables_and_json_of_a_pipe() -> None:
@@ -102,7 +101,7 @@ def test_a_growing_file_is_followed(tmp_path: Path) -> None:
     path.write_bytes(b"")
     cuts = [whole[i : i + 100] for i in range(0, len(whole), 100)]
     clock = Growing(path, list(cuts))
-    found = follow(str(path), Options(total_steps=100), clock, out, lambda: not clock.pieces)
+    found = follow(str(path), LogContext(total_steps=100), clock, out, lambda: not clock.pieces)
     assert (found.messages, found.format) == (40, report(whole).format)
     assert "step 40 of 100" in out.getvalue().splitlines()[-1] or "ETA" in out.getvalue()
 
@@ -111,7 +110,7 @@ def test_a_file_begun_anew_is_read_from_its_start(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_bytes(b"old line\n" * 100)
     clock = Growing(path, [b"NEW line\n", b""])
-    assert follow(str(path), Options(), clock, io.StringIO(), lambda: not clock.pieces).lines == 101
+    assert follow(str(path), LogContext(), clock, io.StringIO(), lambda: not clock.pieces).lines == 101
 
 
 def test_what_cannot_be_followed_is_told(tmp_path: Path) -> None:
@@ -119,4 +118,4 @@ def test_what_cannot_be_followed_is_told(tmp_path: Path) -> None:
     path.write_bytes(b"\x1f\x8b rest")
     for name, said in ((path, "compressed"), (tmp_path / "absent", "cannot read")):
         with pytest.raises(UsageError, match=said):
-            follow(str(name), Options(), VirtualClock(), io.StringIO(), lambda: True)
+            follow(str(name), LogContext(), VirtualClock(), io.StringIO(), lambda: True)

@@ -6,8 +6,7 @@ import random
 import pytest
 
 from arzbench.errors import ArzbenchError
-from tests.logs.reading import report
-from tests.logs.test_reading import SB3, STEPS, kaggle, tail
+from tests.logs.reading import SB3, STEPS, kaggle, report, tail
 
 BAR = "x\r 50%|##  | 3/6 [00:01<00:02, 3s/it]\x1b[A"
 CLOCKED = b"12:30:59 episode 3 length 240\n[  1.5] Eval num_timesteps=1000, episode_reward=3\n"

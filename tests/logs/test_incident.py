@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from arzbench.logs.analyze import compare, read_log
-from arzbench.logs.findings import LogReport, Options
+from arzbench.logs.findings import LogContext, LogReport
 from arzbench.logs.source import open_source
 from tests.logs.reading import tags
 
 
 def read(folder: Path, name: str) -> LogReport:
     (file,) = folder.glob(f"*{name}.log")
-    return read_log(open_source(str(file)), Options())
+    return read_log(open_source(str(file)), LogContext())
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_tpew_cannot_be_training_alone(tpew: LogReport) -> None:
 
 def test_what_is_known_of_the_schedule_decides(incident_data: Path) -> None:
     (file,) = incident_data.glob("*tpew.log")
-    options = Options(episode_steps=240, eval_episodes=5)
+    options = LogContext(episode_steps=240, eval_episodes=5)
     cycle = read_log(open_source(str(file)), options).cycle
     assert cycle is not None
     assert cycle.fits == ("1,000 + 5 x 240",)

@@ -9,30 +9,15 @@ import pytest
 
 from arzbench.errors import StateError, UsageError
 from arzbench.logs.source import MAX_LINE, open_source
-from tests.logs.reading import report, tags
+from tests.logs.reading import SB3, STEPS, kaggle, report, tags, tail
+
+TRACE = ["Traceback (most recent call last):", '  File "a.py", line 1, in <module>', "ValueError: no road"]
 
 
-def tail(*messages: str, step_s: float = 0.5) -> bytes:
-    return "".join(f"{i * step_s:.1f}s {i} {m}\n" for i, m in enumerate(messages, 1)).encode()
-
-
-def kaggle(*messages: str) -> bytes:
-    entries = (
-        json.dumps({"stream_name": "stdout", "time": 0.5 * i, "data": m + "\n"})
-        for i, m in enumerate(messages, 1)
-    )
-    return ("[" + "\n,".join(entries) + "\n]").encode()
-
-
-STEPS = [f"[A] step={i} t={15.0 * i}s" for i in range(1, 41)]
-
-
-@pytest.mark.parametrize("block", [7, 64, 1 << 20])
+@pytest.mark.parametrize("block", [64, 1 << 20])
 def test_the_tail_is_read_alike_in_pieces_of_any_size(block: int) -> None:
     found = report(tail(*STEPS, "", "bare"), block=block)
-    assert found.format == "Kaggle text tail" or block < 64
-    if block < 64:
-        return
+    assert found.format == "Kaggle text tail"
     assert (found.messages, tags(found)) == (42, {"A": 40, "(empty)": 1, "(untagged)": 1})
     assert found.steps is not None
     assert (found.steps.step_s, found.steps.lines, found.steps.sim_s) == (pytest.approx(0.5), 1, 15)
@@ -75,48 +60,36 @@ def test_truncated_json_says_so() -> None:
     assert "could not be read" in found.notes[0]
 
 
-def test_json_lines_count_steps_in_fields() -> None:
-    lines = [json.dumps({"ts": 1.7e9 + i, "msg": "update", "step": i, "loss": 0.5}) for i in range(30)]
-    found = report(("\n".join([*lines, "plain text between", '{"nested": {"a": 1}}']) + "\n").encode())
-    assert found.format == "JSON lines"
+RECORDS = [f"2025-10-16 06:38:{i:02d},250 - INFO - env.step:12 - step {i}" for i in range(1, 50)]
+FIELDS = [json.dumps({"ts": 1.7e9 + i, "msg": "update", "step": i, "loss": 0.5}) for i in range(50)]
+
+
+MIDNIGHT = "23:59:58 step 1\n23:59:59 step 2\n00:00:00 step 3\n00:00:01 step 4"
+TABLES = "".join(SB3.format(960 * i, 8 * i) for i in range(1, 6))
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "last_step", "last_s"),
+    [
+        ("\n".join([*FIELDS, "plain text between", '{"nested": {"a": 1}}']), "JSON lines", 49, 49),
+        ("\n".join(RECORDS), "Python logging", 49, 48),
+        (MIDNIGHT, "plain text with timestamps", 4, 3),
+        (TABLES, "Stable-Baselines3 tables", 4800, None),
+    ],
+    ids=["json lines", "logging", "past midnight", "tables"],
+)
+def test_formats(data: str, kind: str, last_step: int, last_s: float | None) -> None:
+    found = report(data.encode() + b"\n")
+    assert (found.format, found.last_s) == (kind, last_s)
     assert found.steps is not None
-    assert (found.steps.last, found.steps.step_s) == (29, pytest.approx(1.0))
-    assert found.first_s == 0
+    assert found.steps.last == last_step
+    assert found.steps.step_s == (None if last_s is None else pytest.approx(1.0))
 
 
-def test_python_logging_by_logger_and_level() -> None:
-    lines = [f"2025-10-16 06:38:{i:02d},250 - INFO - env.step:12 - step {i}" for i in range(1, 50)]
-    lines.append("2025-10-16 06:39:00,000 - ERROR - train:7 - lost")
-    found = report("\n".join(lines).encode() + b"\n")
-    assert found.format == "Python logging"
+def test_python_logging_is_counted_by_logger_and_level() -> None:
+    found = report("\n".join([*RECORDS, "2025-10-16 06:39:00,000 - ERROR - train:7 - lost"]).encode())
     assert tags(found) == {"env.step INFO": 49, "train ERROR": 1}
     assert found.last_s == pytest.approx(58.75)
-    assert found.steps is not None
-    assert found.steps.step_s == pytest.approx(1.0)
-
-
-def test_a_clock_that_passes_midnight_goes_on() -> None:
-    found = report(b"23:59:58 step 1\n23:59:59 step 2\n00:00:00 step 3\n00:00:01 step 4\n")
-    assert found.format == "plain text with timestamps"
-    assert (found.first_s, found.last_s) == (0, 3)
-
-
-SB3 = """---------------------------------
-| rollout/            |          |
-|    ep_len_mean      | 240      |
-| time/               |          |
-|    fps              | 120      |
-|    time_elapsed     | {1}        |
-|    total_timesteps  | {0}      |
----------------------------------
-"""
-
-
-def test_tables_of_stable_baselines3() -> None:
-    found = report("".join(SB3.format(960 * i, 8 * i) for i in range(1, 6)).encode())
-    assert found.format == "Stable-Baselines3 tables"
-    assert found.steps is not None
-    assert (found.steps.counter, found.steps.last) == ("table total_timesteps", 4800)
 
 
 def test_a_user_s_pattern() -> None:
@@ -134,28 +107,23 @@ def test_a_wrong_pattern_is_told(pattern: str) -> None:
         report(b"a\n", pattern=pattern)
 
 
-def test_a_crash_with_its_message() -> None:
-    trace = [
-        "Traceback (most recent call last):",
-        '  File "a.py", line 1, in <module>',
-        "ValueError: no road",
-    ]
-    found = report(tail(*STEPS, *trace))
-    assert (found.end.kind, found.end.text) == ("crash", "crashed: ValueError: no road")
-
-
-def test_an_error_that_was_survived_is_no_crash() -> None:
-    trace = ["Traceback (most recent call last):", "ValueError: tried"]
-    assert report(tail(*trace, *STEPS)).end.kind == "unknown"
-    assert report(tail(*trace, *STEPS, "Training finished in 3 s")).end.kind == "finished"
-
-
 @pytest.mark.parametrize(
-    "text",
-    ["Killed", "CUDA out of memory. Tried to allocate", "slurmstepd: CANCELLED AT x DUE TO TIME LIMIT"],
+    ("messages", "kind"),
+    [
+        ([*STEPS, *TRACE], "crash"),
+        ([*TRACE, *STEPS], "unknown"),  # an error that was survived
+        ([*TRACE, *STEPS, "Training finished in 3 s"], "finished"),
+        ([*STEPS, "Killed"], "killed"),
+        ([*STEPS, "CUDA out of memory. Tried to allocate"], "killed"),
+        ([*STEPS, "slurmstepd: CANCELLED AT x DUE TO TIME LIMIT"], "killed"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[-1],
 )
-def test_ended_from_outside(text: str) -> None:
-    assert report(tail(*STEPS, text)).end.kind == "killed"
+def test_how_it_ends(messages: list[str], kind: str) -> None:
+    end = report(tail(*messages)).end
+    assert end.kind == kind
+    if kind == "crash":
+        assert end.text == "crashed: ValueError: no road"
 
 
 def test_the_total_a_log_names_is_extrapolated() -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.processes import environment
+
 PRINTER = (
     "import sys\n"
     "for i in range(3000): print('[NOISE] line', i)\n"
     "sys.stdout.flush()\n"
     "sys.stdout.buffer.write(b'\\xff\\x00 no end'); sys.stderr.write('own error\\n'); sys.exit(7)\n"
 )
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def arguments(*command: str, options: tuple[str, ...] = ()) -> list[str]:
@@ -28,7 +28,7 @@ def watch(
     *command: str, options: tuple[str, ...] = (), data: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        arguments(*command, options=options), input=data, capture_output=True, env=ENVIRONMENT
+        arguments(*command, options=options), input=data, capture_output=True, env=environment()
     )
 
 
@@ -52,7 +52,7 @@ def test_standard_input_reaches_the_command() -> None:
 def test_a_signal_is_passed_on() -> None:
     script = "trap 'echo got it; exit 5' TERM; echo ready; while :; do sleep 0.05; done"
     process = subprocess.Popen(
-        arguments("sh", "-c", script), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+        arguments("sh", "-c", script), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
@@ -75,7 +75,7 @@ def test_on_a_terminal_the_command_sees_a_terminal() -> None:
     outer, inner = pty.openpty()
     script = "import sys; print(sys.stdout.isatty())"
     process = subprocess.Popen(
-        arguments(sys.executable, "-c", script), stdout=inner, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+        arguments(sys.executable, "-c", script), stdout=inner, stderr=subprocess.DEVNULL, env=environment()
     )
     os.close(inner)
     assert process.wait(timeout=60) == 0
@@ -86,7 +86,7 @@ def test_on_a_terminal_the_command_sees_a_terminal() -> None:
 @pytest.mark.parametrize("reads", [0, 1])
 def test_a_reader_that_goes_away_ends_an_endless_command(reads: int) -> None:
     process = subprocess.Popen(
-        arguments("yes"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+        arguments("yes"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment()
     )
     assert process.stdout is not None
     process.stdout.read(100 * reads)
