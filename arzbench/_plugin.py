@@ -8,55 +8,47 @@ registers our envs right after it (docs/decisions/0002-gymnasium-registration.md
 from __future__ import annotations
 
 import importlib.abc
-import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 _AFTER = "gymnasium"
 
 
-class _ThenRegister(importlib.abc.Loader):
-    """Runs the module's own loader, then registers."""
-
-    def __init__(self, inner: importlib.abc.Loader) -> None:
-        self._inner = inner
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        return self._inner.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        spec = module.__spec__
-        if spec is not None:
-            spec.loader = module.__loader__ = self._inner
-        self._inner.exec_module(module)
-        from arzbench.traffic.env import register_envs
-
-        register_envs()
-
-
 class _GymnasiumFinder(importlib.abc.MetaPathFinder):
-    """Steps in for one module, once."""
+    """Steps in for one module, once: its own loader runs, then the envs are registered."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
+    ) -> ModuleSpec | None:
         if fullname != _AFTER:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _ThenRegister(spec.loader)
+        if spec is not None and (loader := spec.loader) is not None:
+            execute = loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                del loader.exec_module  # the loader is its own again
+                execute(module)
+                _register()
+
+            loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
+
+
+def _register() -> None:
+    from arzbench.traffic.env import register_envs
+
+    register_envs()
 
 
 def install() -> None:
     """Register when gymnasium is imported; at once if it was."""
     if _AFTER in sys.modules:
-        from arzbench.traffic.env import register_envs
-
-        register_envs()
+        _register()
     elif not any(isinstance(finder, _GymnasiumFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _GymnasiumFinder())
 

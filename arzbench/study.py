@@ -15,7 +15,6 @@ import msgspec
 from arzbench import store
 from arzbench.errors import UsageError, unknown
 
-OWN_ENVS = "arzbench/"  # envs that take the training's device, unless env_kwargs names one
 Scalar = bool | int | float | str | None
 _COMMON = frozenset({"learning_rate", "gamma", "policy_kwargs", "stats_window_size"})
 _REPLAY = _COMMON | {"tau", "n_steps", "replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage"}

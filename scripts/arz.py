@@ -3,7 +3,7 @@
 
 `arz.py --seeds 5 --episodes 50` trains traffic-light, ramp-metering and speed-control (about a quarter of an
 hour on an idle machine of two cores), plays 50 held-out episodes under each baseline and each model, and puts
-a table for each into docs/concepts/arz.md. Every training is told, also one that learned nothing.
+a table for each into docs/concepts/arz.md. Every training is listed, also one that learned nothing.
 """
 
 import argparse
@@ -28,18 +28,8 @@ MEASURE = "delay [veh h]"
 def train(study: str, steps: int, seed: int, work: Path) -> tuple[str, float]:
     """(run, wall seconds of the whole command) of a new training."""
     began = time.monotonic()
-    words = [
-        "--study",
-        study,
-        "--timesteps",
-        str(steps),
-        "--set",
-        f"seed={seed}",
-        "--fresh",
-        "--dir",
-        str(work),
-    ]
-    subprocess.run([*ARZBENCH, "run", *words], stdout=subprocess.DEVNULL, check=True)
+    words = f"run --study {study} --timesteps {steps} --set seed={seed} --fresh --dir".split()
+    subprocess.run([*ARZBENCH, *words, str(work)], stdout=subprocess.DEVNULL, check=True)
     took = time.monotonic() - began
     return max((work / "reports").glob(f"{study}-*"), key=lambda p: p.stat().st_mtime).name, took
 
@@ -49,10 +39,10 @@ def compare(run: str, episodes: int, work: Path) -> dict:
     return json.loads(subprocess.run([*ARZBENCH, *words], capture_output=True, check=True).stdout)
 
 
-def interval(found: dict, policy: str, baseline: str) -> str:
+def interval(comparison: dict, policy: str, baseline: str) -> str:
     if policy == baseline:
         return ""
-    (one,) = (d for d in found["differences"]
+    (one,) = (d for d in comparison["differences"]
               if (d["policy"], d["baseline"], d["measure"]) == (policy, baseline, MEASURE))  # fmt: skip
     return f"{one['relative']:+.1%} [{one['low']:+.1%}, {one['high']:+.1%}]"
 
@@ -62,20 +52,21 @@ def rows(study: str, steps: int, seeds: int, episodes: int, work: Path) -> list[
     lines = []
     for seed in range(1, seeds + 1):
         run, took = train(study, steps, seed, work)
-        found = compare(run, episodes, work)
-        baselines = [p["name"] for p in found["policies"] if p["kind"] == "baseline"]
-        for policy in found["policies"]:
+        comparison = compare(run, episodes, work)
+        baselines = [p["name"] for p in comparison["policies"] if p["kind"] == "baseline"]
+        for policy in comparison["policies"]:
             name, trained = policy["name"], policy["kind"] == "trained"
             if not trained and seed > 1:
                 continue
             delay = np.mean(policy["values"][MEASURE])
-            told = f"PPO, training seed {seed}, {took:.0f} s" if trained else name
+            label = f"PPO, training seed {seed}, {took:.0f} s" if trained else name
             best = min(
-                (p for p in found["policies"] if p["name"] in baselines),
+                (p for p in comparison["policies"] if p["name"] in baselines),
                 key=lambda p: np.mean(p["values"][MEASURE]),
             )["name"]
-            against = interval(found, name, best) + f" ({best})" if trained else ""
-            lines.append(f"| {told} | {delay:.1f} | {interval(found, name, baselines[0])} | {against} |")
+            first = interval(comparison, name, baselines[0])
+            against = interval(comparison, name, best) + f" ({best})" if trained else ""
+            lines.append(f"| {label} | {delay:.1f} | {first} | {against} |")
             print(lines[-1], flush=True)
     return lines
 
@@ -96,7 +87,7 @@ def main() -> int:
     ]
     for study, steps in STUDIES.items():
         if options.study is None or study in options.study:
-            told = (
+            caption = (
                 f"`{study}`, measured {time.strftime('%Y-%m-%d')}, {platform.machine()}, {options.episodes} "
                 "held-out episodes each; seconds are of the whole `arzbench run`, start and final evaluation "
                 f"included{options.note}."
@@ -105,7 +96,7 @@ def main() -> int:
             begin = BEGIN.format(study)
             before, _, rest = PAGE.read_text().partition(begin)
             PAGE.write_text(
-                "\n".join([before + begin, told, "", *head, *table, END]) + rest.partition(END)[2]
+                "\n".join([before + begin, caption, "", *head, *table, END]) + rest.partition(END)[2]
             )
     return 0
 

@@ -2,7 +2,7 @@
 """Figures and measured numbers of docs/concepts/arz.md: orders, Riemann problems, the capacity drop.
 
 `figures.py` writes docs/concepts/arz-*.png and the table of the capacity drop into the page: two minutes.
-It draws what the tests assert: the problems are those of tests/physics.
+It draws what the tests assert: the problems are those of tests/traffic/physics.
 """
 
 import sys
@@ -18,8 +18,7 @@ sys.path.insert(0, str(ROOT))
 from arzbench.traffic.physics import cpu  # noqa: E402
 from arzbench.traffic.physics.parameters import PARAMETER_SETS  # noqa: E402
 from arzbench.traffic.physics.scenario import LEFT, Scenario  # noqa: E402
-from tests.traffic.physics.test_engine import contact_errors  # noqa: E402
-from tests.traffic.physics.test_exact import JAM, STILL, problem  # noqa: E402
+from tests.traffic.physics.riemann import JAM, STILL, contact_errors, problem  # noqa: E402
 
 PAGES = ROOT / "docs" / "concepts"
 BEGIN, END = "<!-- made by scripts/figures.py -->", "<!-- end -->"

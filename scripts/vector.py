@@ -80,8 +80,8 @@ def main() -> None:
         )
     if options.json:
         host = msgspec.to_builtins(host_info("auto"))
-        told = {"env": options.env, "host": host, "cases": [case.record() for case in cases]}
-        options.json.write_text(json.dumps(told, indent=1) + "\n")
+        record = {"env": options.env, "host": host, "cases": [case.record() for case in cases]}
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

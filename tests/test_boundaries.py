@@ -3,6 +3,8 @@
 `lint-imports` checks the same on the source; here it is what a fresh interpreter really loads.
 """
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,28 @@ def test_light_commands_load_no_training_package(command: str, tmp_path: Path) -
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert not modules & TRAINING_PACKAGES
+
+
+TRAIN_CARTPOLE = """
+import sys
+import msgspec
+from arzbench.sb3 import held_out
+from arzbench.sb3.workload import SB3Workload
+from arzbench.study import AnyConfig
+from tests.sb3.controls import Free, Log
+
+study = {"algo": "ppo", "env": "CartPole-v1", "total_timesteps": 16, "n_steps": 16, "batch_size": 16}
+training = SB3Workload().create(msgspec.convert(study, AnyConfig), Log())
+training.run(Free())
+episodes = held_out.HeldOutEpisodes(training.config, 2)
+assert episodes.baselines == ("random",)
+assert training.num_timesteps == 16, episodes.play_model(training.model)
+print(sorted({"numba", "arzbench.traffic.physics"} & set(sys.modules)))
+"""
+
+
+def test_training_and_comparing_another_env_loads_no_traffic_engine() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN_CARTPOLE], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"

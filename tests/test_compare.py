@@ -92,7 +92,7 @@ def test_a_model_by_its_file_is_the_run_s(place: Path) -> None:
 def test_a_held_out_episode_is_that_of_the_single_env(place: Path) -> None:
     import gymnasium
 
-    from arzbench.traffic.env.controllers import FixedTime
+    from arzbench.traffic.env.crossing import FixedTime
 
     found = as_json("--study light --seeds 2", place)["policies"][0]["values"]["delay [veh h]"]
     env, controller = (

@@ -86,10 +86,10 @@ def test_an_unknown_device_of_the_roads_is_told() -> None:
 
 def test_the_env_is_made_on_the_device_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     from arzbench.sb3.workload import SB3Workload, make_env
-    from arzbench.traffic.env import device
+    from arzbench.traffic.env import batch
 
     SB3Workload().load()
-    monkeypatch.setattr(device, "lacking", lambda: "no NVIDIA GPU was found on this machine")
+    monkeypatch.setattr(batch, "missing_for_cuda", lambda: "no NVIDIA GPU was found on this machine")
     (config,) = study(OWN, "device=auto").trainings
     assert make_env(config).unwrapped.batch.device == "cpu"
     for changes in (["device=cuda"], ["env_kwargs.device=cuda"]):

@@ -140,7 +140,7 @@ WRITTEN = [
     records.Calibration, records.WorkloadSamples, records.PhaseSamples, records.EnvFacts, records.HostInfo,
     records.Platform, records.Plan, records.CostModel, records.Coefficient, records.Spread, records.Estimate,
     records.TrainSchedule, records.PhaseCount, records.TableRow, records.PlanOption, records.RunRecord,
-    records.LedgerEntry, bench.Bench, bench.Peak, bench.Speed, bench.Through,
+    records.LedgerEntry, bench.EngineBench, bench.Peak, bench.EngineSpeed, bench.EnvSpeed,
     comparison.Comparison, comparison.PolicyResult, comparison.Difference,
 ]  # fmt: skip
 

@@ -17,7 +17,7 @@ from arzbench.commands.common import (
 from arzbench.errors import UsageError, unknown
 from arzbench.report.console import make_console, say, show
 from arzbench.report.sheets import host_line
-from arzbench.traffic.bench.sheets import bench_sheets
+from arzbench.traffic.bench.record import bench_sheets
 from arzbench.units import format_duration
 
 
@@ -32,15 +32,15 @@ def run_bench(*, device: str, quick: bool, output: Path | None, as_json: bool) -
     if device == "cuda":
         require_gpu()
         require_numba_cuda()
-    require_training_stack()
+    require_training_stack("numba")
     if output is not None:
         ensure_file(output, "--output")
     console, errors = make_console(), make_console(stderr=True)
     from arzbench.traffic.bench.timing import measure
-    from arzbench.traffic.env.device import choose
+    from arzbench.traffic.env.batch import choose_device
 
     try:
-        chosen = choose(device)
+        chosen = choose_device(device)
     except ValueError as error:  # a GPU that Numba cannot use
         raise UsageError(str(error), "see what is here: arzbench doctor") from error
     with errors.status("") as status:

@@ -24,7 +24,7 @@ from arzbench.units import format_duration, parse_duration
 #: the quota that is looked up
 AUTO = "auto"
 DEVICES = ("auto", "cpu", "cuda")
-_STACK = ("torch", "stable_baselines3", "gymnasium", "numba")
+_STACK = ("torch", "stable_baselines3", "gymnasium")
 
 
 def on_device(study: Study, device: str | None) -> Study:
@@ -65,9 +65,9 @@ def require_numba_cuda() -> None:
         )
 
 
-def require_training_stack() -> None:
-    """Raise a `UsageError` unless what trains is installed; nothing is imported."""
-    missing = [name for name in _STACK if importlib.util.find_spec(name) is None]
+def require_training_stack(*more: str) -> None:
+    """Raise a `UsageError` unless what trains, and `more`, is installed; nothing is imported."""
+    missing = [name for name in (*_STACK, *more) if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(
             f"this command trains, and {', '.join(missing)} cannot be found", 'pip install "arzbench[train]"'

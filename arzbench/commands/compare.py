@@ -82,21 +82,21 @@ def _comparison(options: CompareOptions) -> Comparison:
     run, study = _asked(options)
     chosen = _chosen(study, options.training)
     first = study.trainings[chosen[0]]
-    from arzbench.sb3.held_out import Contest
+    from arzbench.sb3.held_out import HeldOutEpisodes
 
-    contest = Contest(first, options.seeds, threads=len(os.sched_getaffinity(0)))
+    episodes = HeldOutEpisodes(first, options.seeds, threads=len(os.sched_getaffinity(0)))
     models = list(_models(options, run, study, chosen))
     errors = make_console(stderr=True)
     played = []
     with errors.status("") as status:
-        for name in contest.baselines:
+        for name in episodes.baselines:
             status.update(f"{options.seeds} episodes under {name}")
-            played.append(_result(name, "baseline", contest.play_baseline(name), contest.counters()))
+            played.append(_result(name, "baseline", episodes.play_baseline(name), episodes.counters()))
         for name, model in models:
             status.update(f"{options.seeds} episodes under {name}")
-            played.append(_result(name, "trained", contest.play_model(model), contest.counters()))
+            played.append(_result(name, "trained", episodes.play_model(model), episodes.counters()))
     source = f"run {run.record.id}" if run is not None else f"model {options.model}"
-    return compare(first.env, first.env_kwargs, source, contest.seeds, played)
+    return compare(first.env, first.env_kwargs, source, episodes.seeds, played)
 
 
 def _result(name: str, kind: str, values: dict[str, Any], counters: dict[str, int]) -> PolicyResult:

@@ -11,7 +11,9 @@ from pathlib import Path
 import psutil
 
 from arzbench.records import HostInfo
-from arzbench.study import OWN_ENVS, TrainConfig
+from arzbench.study import TrainConfig
+
+_OWN_ENVS = "arzbench/"  # envs that take the training's device, unless env_kwargs names one
 
 
 def host_info(device: str = "cpu", torch_threads: int = 1) -> HostInfo:
@@ -36,7 +38,7 @@ def host_of(config: TrainConfig) -> HostInfo:
 
 def devices(config: TrainConfig) -> tuple[str, ...]:
     """Devices a training asks for: its net's, and in an env of this package that of the roads."""
-    if not config.env.rpartition(":")[2].startswith(OWN_ENVS):
+    if not config.env.rpartition(":")[2].startswith(_OWN_ENVS):
         return (config.device,)
     return config.device, str(config.env_kwargs.get("device", config.device))
 

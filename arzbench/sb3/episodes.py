@@ -104,7 +104,7 @@ class Episodes:
 
 
 def controlled(controller: Any, env: Any) -> Player:
-    """Episodes under a controller of `arzbench.traffic.env.controllers`."""
+    """Episodes under a `plugins.Controller`."""
 
     def start(seed: int) -> Choose:
         controller.reset()

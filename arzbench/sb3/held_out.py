@@ -6,27 +6,21 @@ evaluations). Held-out seeds begin at 2^33, so no policy has been trained or cho
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import gymnasium
 import numpy as np
-from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
 from arzbench.clock import Clock
 from arzbench.errors import UsageError
 from arzbench.records import Phase
-from arzbench.sb3.episodes import Choose, Player, by_policy, randomly
+from arzbench.sb3.episodes import Choose, Player, by_policy, controlled, randomly
 from arzbench.sb3.models import MODELS
-from arzbench.sb3.plugins import register_plugins
+from arzbench.sb3.plugins import EnvBatch, baseline_controllers, register_plugins
 from arzbench.sb3.workload import SB3Workload, check_actions, make_env
 from arzbench.study import TrainConfig
-from arzbench.traffic.env import DECISIONS
-from arzbench.traffic.env.batch import ArzBatch
-from arzbench.traffic.env.controllers import BASELINES, CONTROLLERS
-from arzbench.traffic.env.vector import BATCHES
 from arzbench.workload import TrainingState
 
 FIRST_HELD_OUT = 2**33
@@ -35,7 +29,7 @@ Values: TypeAlias = dict[str, NDArray[np.float64]]
 """By measure, a value for each episode."""
 
 
-class Contest:
+class HeldOutEpisodes:
     """Held-out episodes of the env of a training.
 
     Attributes:
@@ -52,20 +46,22 @@ class Contest:
         register_plugins()
         self.seeds = [FIRST_HELD_OUT + i for i in range(episodes)]
         self._env = make_env(config)
-        name = config.env.rpartition(":")[2]
-        self.baselines: tuple[str, ...] = BASELINES.get(name, ("random",))
-        self._batch: ArzBatch | None = None
-        if name in BATCHES:
-            options: dict[str, Any] = {k: v for k, v in config.env_kwargs.items() if k != "render_mode"}
-            self._batch = BATCHES[name](episodes, threads=threads, **options)
+        self._controllers = baseline_controllers(self._env)
+        self.baselines: tuple[str, ...] = tuple(self._controllers) or ("random",)
+        self._batch: EnvBatch | None = None
+        if (batch_type := getattr(self._env.unwrapped, "batch_type", None)) is not None:
+            options = {k: v for k, v in config.env_kwargs.items() if k != "render_mode"}
+            self._batch = batch_type(episodes, threads=threads, **options)
 
     def play_baseline(self, name: str) -> Values:
         """Play all episodes under one of `baselines`."""
-        if self._batch is None:
+        if name not in self._controllers:
             return self._one_by_one(randomly(self._env))
-        controller = CONTROLLERS[name]()
+        controller = self._controllers[name]()
+        if self._batch is None:
+            return self._one_by_one(controlled(controller, self._env))
         controller.reset()
-        return self._at_once(self._batch, controller.actions)
+        return self._batch.play(self.seeds, controller.actions)
 
     def play_model(self, model: Any) -> Values:
         """Play all episodes under a model's policy, deterministic.
@@ -77,46 +73,27 @@ class Contest:
             ("observations", model.observation_space, self._env.observation_space),
             ("actions", model.action_space, self._env.action_space),
         )
-        for what, its, ours in pairs:
-            if its != ours:
+        for what, of_model, of_env in pairs:
+            if of_model != of_env:
                 raise UsageError(
-                    f"the model's {what} are {its}, the env's {ours}",
+                    f"the model's {what} are {of_model}, the env's {of_env}",
                     "name the env it was trained on",
                 )
         if self._batch is None:
             return self._one_by_one(by_policy(model, deterministic=True))
         normalizer = model.get_vec_normalize_env()
 
-        def choose(batch: ArzBatch) -> Any:
-            seen = batch.observe()
+        def choose(batch: EnvBatch) -> Any:
+            observations = batch.observe()
             if normalizer is not None:
-                seen = normalizer.normalize_obs(seen)
-            return model.predict(seen, deterministic=True)[0].astype(np.int64)
+                observations = normalizer.normalize_obs(observations)
+            return model.predict(observations, deterministic=True)[0]
 
-        return self._at_once(self._batch, choose)
+        return self._batch.play(self.seeds, choose)
 
     def counters(self) -> dict[str, int]:
-        """How often limits and guards of the engine acted in the episodes last played."""
-        return {} if self._batch is None else self._batch.state.report()
-
-    def _at_once(self, batch: ArzBatch, choose: Callable[[ArzBatch], Any]) -> Values:
-        """All episodes of a traffic env, one call of the engine a decision."""
-        for env, seed in enumerate(self.seeds):
-            batch.reset_env(env, seeding.np_random(seed)[0])
-        sums = {
-            name: np.zeros(len(self.seeds)) for name in ("delay", "throughput", "queue", "stops", "return")
-        }
-        for _ in range(DECISIONS):
-            rewards, infos = batch.step(choose(batch))
-            for name, value in {**infos, "return": rewards}.items():
-                sums[name] += value
-        return {
-            "delay [veh h]": sums["delay"] / 3600,
-            "throughput [veh]": sums["throughput"],
-            "queue [veh]": sums["queue"] / DECISIONS,
-            "stops [veh]": sums["stops"],
-            "return": sums["return"],
-        }
+        """What the env counted in the episodes last played; of the traffic model, its limits and guards."""
+        return {} if self._batch is None else self._batch.counters()
 
     def _one_by_one(self, player: Player) -> Values:
         played = [_episode(self._env, seed, player(seed)) for seed in self.seeds]
@@ -133,12 +110,9 @@ def _episode(env: gymnasium.Env[Any, Any], seed: int, choose: Choose) -> tuple[f
     return total, length
 
 
-class _Silent:
+class _NoRecorder:
     def add(self, phase: Phase, seconds: float, units: int = 1) -> None:
         return
-
-    def series(self, phase: Phase, units: int) -> Callable[[float], object]:
-        return lambda seconds: self.add(phase, seconds, units)
 
 
 def load_model(config: TrainConfig, path: Path) -> Any:
@@ -168,4 +142,4 @@ def restore_model(config: TrainConfig, state: TrainingState, clock: Clock) -> An
     Raises:
         StateError: `state` is of another training.
     """
-    return SB3Workload(clock).create(config, _Silent(), state=state).model
+    return SB3Workload(clock).create(config, _NoRecorder(), state=state).model

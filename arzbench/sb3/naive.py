@@ -44,8 +44,8 @@ class _Fps(KVWriter):
         return
 
 
-def _plain(config: TrainConfig) -> tuple[Any, _Fps]:
-    """The library's own model as its documentation makes one, nothing of ours around it."""
+def _library_model(config: TrainConfig) -> tuple[Any, _Fps]:
+    """A model and envs as the library's documentation makes them, without this package's additions."""
     kind = MODELS[config.algo][0].__bases__[1]
     arguments = config.constructor_arguments()
     envs = make_vec_env(lambda: make_env(config), n_envs=config.n_envs)
@@ -59,16 +59,16 @@ def measure(config: TrainConfig, clock: Clock) -> Speeds:
     """Both figures, in this process."""
     register_plugins()
     th.set_num_threads(config.torch_threads)
-    model, _ = _plain(config)
+    model, _ = _library_model(config)
     began = clock.ticks()
     model.learn(FIRST_STEPS)
     took = clock.ticks() - began
     steps = max(TRIAL_STEPS, 2 * config.rollout_steps if isinstance(config, OnPolicyConfig) else 0)
-    model, fps = _plain(config)
+    model, fps = _library_model(config)
     model.learn(steps, log_interval=1)
     return Speeds(first_100_s=took, own_fps=fps.last, trial_steps=steps)
 
 
 if __name__ == "__main__":
-    told: TrainConfig = msgspec.json.decode(sys.stdin.buffer.read(), type=AnyConfig)
-    sys.stdout.buffer.write(msgspec.json.encode(measure(told, SystemClock())))
+    asked: TrainConfig = msgspec.json.decode(sys.stdin.buffer.read(), type=AnyConfig)
+    sys.stdout.buffer.write(msgspec.json.encode(measure(asked, SystemClock())))

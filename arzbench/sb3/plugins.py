@@ -1,18 +1,67 @@
-"""Envs of other packages, which Gymnasium does not load by itself."""
+"""Envs of other packages: how they are registered, and what they may offer for comparisons.
+
+The class of an env may have two attributes; without them its only baseline is random actions, and its
+held-out episodes are played one by one:
+
+- `baseline_controllers`: by name, what makes a `Controller`; the reference comes first;
+- `batch_type`: what makes an `EnvBatch`, called as `batch_type(num_envs, threads=..., **env_kwargs)`.
+
+An env whose registration has an argument `device` (`kwargs={"device": ...}`) is made on the device of
+the training, unless `env_kwargs` names one.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib
 import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Controller(Protocol):
+    """A fixed policy that reads the env itself, not its observations."""
+
+    def reset(self) -> None:
+        """Start a new episode."""
+
+    def action(self, env: Any) -> Any:
+        """The next action in `env`, which may be wrapped."""
+
+    def actions(self, batch: Any) -> Any:
+        """The next action of each env in a batch; called only where the env has a `batch_type`."""
+
+
+class EnvBatch(Protocol):
+    """Many envs of one kind that play their episodes at once."""
+
+    def play(self, seeds: Sequence[int], choose: Callable[[Any], Any]) -> dict[str, NDArray[np.float64]]:
+        """Play an episode for each seed; by measure, its value in each.
+
+        `choose` takes the batch and returns an action for each env.
+        """
+
+    def observe(self) -> Any:
+        """The present observations, a row for each env."""
+
+    def counters(self) -> dict[str, int]:
+        """What the envs counted in the episodes last played, by name."""
+
+
+def baseline_controllers(env: Any) -> Mapping[str, Callable[[], Controller]]:
+    """What makes the controllers that an env offers, by name."""
+    offered: Mapping[str, Callable[[], Controller]] = getattr(env.unwrapped, "baseline_controllers", {})
+    return offered
 
 
 @functools.cache
 def register_plugins() -> None:
     """Register the envs of installed packages that declare the entry point `gymnasium.envs`."""
-    importlib.import_module("arzbench.traffic.env")  # present without being installed, too
+    importlib.import_module("arzbench.traffic.env")  # in a checkout that is not installed, too
     for entry in importlib.metadata.entry_points(group="gymnasium.envs"):
         try:
             entry.load()()

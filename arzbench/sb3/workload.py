@@ -27,11 +27,11 @@ from arzbench.records import Phase
 from arzbench.sb3.episodes import Episodes, Player, controlled, randomly
 from arzbench.sb3.models import MODELS
 from arzbench.sb3.phase_timer import PhaseTimer
-from arzbench.sb3.plugins import register_plugins
+from arzbench.sb3.plugins import baseline_controllers, register_plugins
 from arzbench.sb3.skipped_work import skip_mode_switches
 from arzbench.sb3.state import LiveState
 from arzbench.sb3.training import SB3Training
-from arzbench.study import OWN_ENVS, TrainConfig
+from arzbench.study import TrainConfig
 from arzbench.workload import AbstractWorkload, Recorder, TrainingState
 
 BOX = (spaces.Box,)
@@ -121,7 +121,7 @@ class SB3Workload(AbstractWorkload):
 
 
 def make_env(config: TrainConfig) -> gymnasium.Env[Any, Any]:
-    """One env of `config`.
+    """One env of `config`; one that is registered with an argument `device` gets the training's.
 
     Raises:
         UsageError: there is no such env, or it refuses its arguments.
@@ -132,13 +132,17 @@ def make_env(config: TrainConfig) -> gymnasium.Env[Any, Any]:
         some = near or [n for n in gymnasium.registry if n.startswith(("arzbench/", "CartPole-"))]
         raise unknown("env", name, some, "any env registered with Gymnasium will do, also module:Name-v0")
     arguments: dict[str, Any] = dict(config.env_kwargs)
-    if name.startswith(OWN_ENVS):
-        arguments.setdefault("device", config.device)
     try:
+        if module:
+            importlib.import_module(module)
+        spec = gymnasium.registry.get(name)
+        if spec is not None and "device" in spec.kwargs:
+            arguments.setdefault("device", config.device)
         return gymnasium.make(config.env, **arguments)
     except Exception as error:
-        arguments_given = f" with {config.env_kwargs}" if config.env_kwargs else ""
-        raise UsageError(f"the env {config.env!r} cannot be made{arguments_given}: {error}") from error
+        options = f" with {config.env_kwargs}" if config.env_kwargs else ""
+        hint = f"pip install {error.name}" if isinstance(error, ModuleNotFoundError) and not module else ""
+        raise UsageError(f"the env {config.env!r} cannot be made{options}: {error}", hint) from error
 
 
 def check_device(device: str) -> None:
@@ -169,13 +173,12 @@ def make_baseline(config: TrainConfig, env: Any) -> Player:
     name = config.baseline.controller
     if name == "random" or not config.baseline.episodes:
         return randomly(env)
-    if not type(env.unwrapped).__module__.startswith("arzbench.traffic.env."):
+    controllers = baseline_controllers(env)
+    if not controllers:
         raise UsageError(f"the baseline {name!r} is not for {config.env}", "controllers for any env: random")
-    known = importlib.import_module("arzbench.traffic.env.controllers")
-    fitting = known.BASELINES.get(env.unwrapped.spec.id, tuple(known.CONTROLLERS))
-    if name not in fitting:
-        raise unknown("baseline controller", name, [*fitting, "random"], f"those for {config.env}")
-    return controlled(known.CONTROLLERS[name](), env)
+    if name not in controllers:
+        raise unknown("baseline controller", name, [*controllers, "random"], f"those for {config.env}")
+    return controlled(controllers[name](), env)
 
 
 def make_model(config: TrainConfig) -> tuple[Any, Sequence[Any]]:

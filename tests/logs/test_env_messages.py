@@ -7,7 +7,7 @@ import pytest
 
 from arzbench.logs.periodic import PeriodicLogger
 from arzbench.traffic.env.base import MESSAGES
-from arzbench.traffic.env.traffic import TrafficLightEnv
+from arzbench.traffic.env.crossing import TrafficLightEnv
 
 
 class Plain:

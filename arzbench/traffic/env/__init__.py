@@ -3,18 +3,9 @@
 DECISIONS = 240  # decisions in an episode
 
 ENVIRONMENTS = {  # one environment, many in a batch
-    "arzbench/TrafficLight-v0": (
-        "traffic:TrafficLightEnv",
-        "vector:traffic_light",
-    ),
-    "arzbench/RampMetering-v0": (
-        "freeway:RampMeteringEnv",
-        "vector:ramp_metering",
-    ),
-    "arzbench/SpeedControl-v0": (
-        "freeway:SpeedControlEnv",
-        "vector:speed_control",
-    ),
+    "arzbench/TrafficLight-v0": ("crossing:TrafficLightEnv", "crossing:traffic_light"),
+    "arzbench/RampMetering-v0": ("freeway:RampMeteringEnv", "freeway:ramp_metering"),
+    "arzbench/SpeedControl-v0": ("freeway:SpeedControlEnv", "freeway:speed_control"),
 }
 
 
@@ -29,6 +20,7 @@ def register_envs() -> None:
                 f"{__name__}.{one}",
                 max_episode_steps=DECISIONS,
                 vector_entry_point=f"{__name__}.{many}",
+                kwargs={"device": "cpu"},  # says that there is such an argument
             )
 
 

@@ -1,5 +1,7 @@
 """What the ARZ environments have in common as Gymnasium environments."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
 import gymnasium
@@ -8,10 +10,10 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from arzbench.traffic.env import DECISIONS
-from arzbench.traffic.env.batch import ArzBatch, Captured, check_captured, pick, whole
+from arzbench.traffic.env.batch import ArzBatch, Captured, Integers, check_captured, pick, whole
 from arzbench.traffic.env.render import Window, space_time_image, why_no_window
 from arzbench.traffic.physics.detectors import ACCOUNTS
-from arzbench.traffic.physics.scenario import ARRIVED, LEFT, SCHEMES, WAITING, Scenario, State, vehicles
+from arzbench.traffic.physics.scenario import SCHEMES, Scenario, State
 
 #: debug messages of one application of a road's boundaries, by tag
 MESSAGES = {"DEBUG_BC_GPU": 4, "DEBUG_BC_DISPATCHER": 3}
@@ -22,6 +24,44 @@ class MessageLog(Protocol):
 
     def log(self, tag: str, template: str, *args: object) -> None:
         """Take one message."""
+
+
+class Controller(ABC):
+    """A baseline: reads the present state of a batch of environments and chooses an action for each.
+
+    `action` is the same for a single, possibly wrapped, environment.
+    """
+
+    controls: ClassVar[type[ArzBatch]]
+
+    def reset(self) -> None:  # noqa: B027 - most remember nothing
+        """Start new episodes: forget the last ones."""
+
+    def action(self, env: gymnasium.Env[Any, Any]) -> int:
+        """Return the next action of one environment.
+
+        Raises:
+            TypeError: If the environment is not one that this controls.
+        """
+        inner = env.unwrapped
+        if not isinstance(inner, ArzEnv):
+            raise TypeError(f"{type(inner).__name__} is not an ArzEnv")
+        return int(self.actions(inner.batch)[0])
+
+    def actions(self, batch: ArzBatch) -> Integers:
+        """Return the next action of each environment, shape (num_envs,).
+
+        Raises:
+            TypeError: If the batch is not of environments that this controls.
+        """
+        if not isinstance(batch, self.controls):
+            kinds = type(batch).__name__, self.controls.__name__
+            raise TypeError(f"{type(self).__name__}: {kinds[0]} is not a {kinds[1]}")
+        return self.choose(batch)
+
+    @abstractmethod
+    def choose(self, batch: Any) -> Integers:
+        """`actions` of a batch of the right kind."""
 
 
 class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
@@ -41,6 +81,7 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
 
     metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 4}
     batch_type: ClassVar[type[ArzBatch]]
+    baseline_controllers: ClassVar[Mapping[str, type[Controller]]]  # the reference first
 
     def __init__(
         self,
@@ -127,13 +168,6 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
     def report(self) -> dict[str, int]:
         """How often limiters and guards of the engine acted in this episode."""
         return self.state.report()
-
-    def balance(self) -> float:
-        """Vehicles on the roads, in origin queues and gone, less those that arrived [veh]."""
-        totals = self.state.totals
-        kept = totals[:, WAITING].sum() + totals[:, LEFT].sum()
-        kept += vehicles(self.scenario, self.state).sum()
-        return float(kept - totals[:, ARRIVED].sum())
 
     def get_state(self) -> Captured:
         """Return everything but `np_random`, as arrays and numbers.

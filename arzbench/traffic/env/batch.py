@@ -5,14 +5,16 @@ one, the vector environments are batches of many, so that all give the same numb
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias
 
 import numpy as np
+from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
 from arzbench.traffic.env import DECISIONS
-from arzbench.traffic.env.demand import CROSSING, DemandModel, Demands
-from arzbench.traffic.env.device import choose
+from arzbench.traffic.env.demand import DemandModel, Demands
 from arzbench.traffic.env.orders import begin
 from arzbench.traffic.physics import cpu
 from arzbench.traffic.physics.detectors import ACCOUNTS, SEGMENTS, account, detect, sight_of
@@ -35,6 +37,7 @@ Integers: TypeAlias = NDArray[np.int64]
 Captured: TypeAlias = dict[str, NDArray[Any] | int | float | bool]
 
 STATE_ARRAYS = ("u", "standing", "totals", "counters", "profile")
+DEVICES = ("cpu", "cuda", "auto")
 REWARDS = ("delay", "queue_change")
 DELAY_SCALE = 1000.0  # veh s
 QUEUE_SCALE = 10.0  # veh
@@ -81,6 +84,33 @@ def check_captured(given: dict[str, Any], mine: Captured) -> None:
             )
 
 
+def missing_for_cuda() -> str:
+    """What `cuda` lacks here, in words; nothing where it can be used, in Numba's simulator too."""
+    from numba import config, cuda
+
+    if not cuda.is_available():
+        return "no NVIDIA GPU was found on this machine"
+    if not config.ENABLE_CUDASIM and find_spec("numba_cuda") is None:
+        return 'numba-cuda is not installed (pip install "arzbench[cuda]")'
+    return ""
+
+
+def choose_device(device: str) -> str:
+    """Return `cpu` or `cuda`; `auto` is the CPU where `cuda` cannot be used.
+
+    Raises:
+        ValueError: If there is no such device, or none here.
+    """
+    if device not in DEVICES:
+        raise ValueError(f"device={device!r} is not one of {', '.join(DEVICES)}")
+    if device == "cpu":
+        return device
+    missing = missing_for_cuda()
+    if missing and device == "cuda":
+        raise ValueError(f"device='cuda': {missing}; use device='cpu', or 'auto' for what there is")
+    return "cpu" if missing else "cuda"
+
+
 class ArzBatch(ABC):
     """A batch of environments; `ArzEnv` says what they observe and are rewarded for.
 
@@ -96,7 +126,7 @@ class ArzBatch(ABC):
     roads: ClassVar[int] = 1
     actions: ClassVar[int]
     layout: ClassVar[dict[str, Any]] = {"stop_line": None}  # of the scenario
-    demands: ClassVar[Demands] = CROSSING
+    demands: ClassVar[Demands]
     default_parameters: ClassVar[str] = "default"
 
     def __init__(
@@ -130,7 +160,7 @@ class ArzBatch(ABC):
         pick("scheme", scheme, SCHEMES)
         pick("dtype", dtype, DTYPES)
         pick("reward", reward, dict.fromkeys(REWARDS))
-        self.device = choose(device)
+        self.device = choose_device(device)
         self.num_envs = num_envs
         self.threads = threads
         self.scenario = Scenario(
@@ -304,3 +334,31 @@ class ArzBatch(ABC):
         out: Observations = np.empty((self.num_envs, self.observation_size), np.float32)
         detect(state.u, state.totals, self.control_state(), self.time, out, *self._view)
         return out
+
+    def play(self, seeds: Sequence[int], choose: Callable[[Any], Any]) -> dict[str, Floats]:
+        """Play a whole episode of each environment, all at once.
+
+        Args:
+            seeds: A seed for each environment, as `ArzEnv.reset` takes it.
+            choose: From this batch to an action for each environment.
+
+        Returns:
+            By measure, its value in each episode.
+        """
+        for env, seed in enumerate(seeds):
+            self.reset_env(env, seeding.np_random(seed)[0])
+        sums = np.zeros((len(ACCOUNTS) + 1, self.num_envs))
+        for _ in range(DECISIONS):
+            sums += self.report(whole(choose(self)))
+        throughput, queue, delay, stops, rewards = sums
+        return {
+            "delay [veh h]": delay / 3600,
+            "throughput [veh]": throughput,
+            "queue [veh]": queue / DECISIONS,
+            "stops [veh]": stops,
+            "return": rewards,
+        }
+
+    def counters(self) -> dict[str, int]:
+        """How often limiters and guards of the engine acted in the present episodes."""
+        return self.state.report()

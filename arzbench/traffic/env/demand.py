@@ -47,28 +47,3 @@ class DemandModel:
 
 # By name, a model for each origin of a road: its entry, then its on-ramp if it has one.
 Demands: TypeAlias = dict[str, tuple[DemandModel, ...]]
-
-# The crossing serves about 0.95 veh/s in all, less the time lost in switching.
-CROSSING: Demands = {
-    "quiet": (DemandModel(quiet=(0.03, 0.10), peak=(0.10, 0.20)),),
-    "mixed": (DemandModel(quiet=(0.03, 0.15), peak=(0.20, 0.55)),),
-    "rush": (DemandModel(quiet=(0.10, 0.20), peak=(0.40, 0.60)),),
-}
-
-
-def _freeway(quiet: tuple[float, float], peak: tuple[float, float]) -> DemandModel:
-    return DemandModel(quiet=quiet, peak=peak, share_m=(0.2, 0.4), noise=0.1)
-
-
-# The freeway carries about 1.18 veh/s, and 1.06 once its merge has broken down.
-RAMP: Demands = {
-    "quiet": (_freeway((0.3, 0.5), (0.5, 0.7)), _freeway((0.03, 0.06), (0.05, 0.15))),
-    "mixed": (_freeway((0.4, 0.6), (0.85, 1.00)), _freeway((0.05, 0.10), (0.20, 0.30))),
-    "rush": (_freeway((0.5, 0.7), (0.90, 1.00)), _freeway((0.08, 0.12), (0.25, 0.35))),
-}
-# Past the lane drop it carries about 0.82 veh/s, and 0.70 from a queue.
-LANE_DROP: Demands = {
-    "quiet": (_freeway((0.2, 0.4), (0.4, 0.6)),),
-    "mixed": (_freeway((0.3, 0.5), (0.70, 0.90)),),
-    "rush": (_freeway((0.4, 0.6), (0.80, 1.00)),),
-}

@@ -5,8 +5,8 @@ from numba.cuda import device_array, to_device
 from numpy.typing import NDArray
 
 from arzbench.traffic.physics import cuda
+from arzbench.traffic.physics.cuda_cells import REPORT
 from arzbench.traffic.physics.cuda_kernel import ARRIVALS, LIMIT, ORDERS, RATE, RED
-from arzbench.traffic.physics.cuda_report import REPORT
 from arzbench.traffic.physics.scenario import PROFILE_LIMIT, FloatArray, Scenario, State
 
 

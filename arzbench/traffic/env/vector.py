@@ -1,10 +1,10 @@
 """Vector environments: many environments, one call of the engine a step.
 
-`ArzVectorEnv` is Gymnasium's; `arzbench.traffic.env.sb3.ArzVecEnv` is Stable-Baselines3's. Environment i
+`ArzVectorEnv` is Gymnasium's; `arzbench.traffic.env.vec_env.ArzVecEnv` is Stable-Baselines3's. Environment i
 of either gives what an `ArzEnv` of the same seed gives, bit for bit.
 """
 
-from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -14,20 +14,24 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from arzbench.traffic.env import DECISIONS
-from arzbench.traffic.env.batch import ArzBatch, Floats, Integers, Observations, check_captured, pick, whole
-from arzbench.traffic.env.freeway import LaneDropBatch, RampBatch
-from arzbench.traffic.env.traffic import CrossingBatch
+from arzbench.traffic.env import DECISIONS, ENVIRONMENTS
+from arzbench.traffic.env.base import ArzEnv
+from arzbench.traffic.env.batch import Floats, Integers, Observations, check_captured, pick, whole
 from arzbench.traffic.physics.detectors import ACCOUNTS
 
-BATCHES: dict[str, type[ArzBatch]] = {
-    "arzbench/TrafficLight-v0": CrossingBatch,
-    "arzbench/RampMetering-v0": RampBatch,
-    "arzbench/SpeedControl-v0": LaneDropBatch,
-}
+
+def env_class(name: str) -> type[ArzEnv]:
+    """The class of a registered environment.
+
+    Raises:
+        ValueError: If there is no such name.
+    """
+    module, _, kind = pick("env", name, ENVIRONMENTS)[0].partition(":")
+    registered: type[ArzEnv] = getattr(import_module(f"arzbench.traffic.env.{module}"), kind)
+    return registered
 
 
-class Episodes:
+class EpisodeBatch:
     """A batch with a random generator for each environment, reset as episodes end."""
 
     def __init__(self, name: str, num_envs: int, **options: Any) -> None:
@@ -36,7 +40,7 @@ class Episodes:
         Raises:
             ValueError: If the name or an option is unknown, or `num_envs` is less than one.
         """
-        self.batch = pick("env", name, BATCHES)(num_envs, **options)
+        self.batch = env_class(name).batch_type(num_envs, **options)
         self.rngs: list[np.random.Generator | None] = [None] * num_envs
         self.space = spaces.Box(0.0, 1.0, (self.batch.observation_size,), np.float32)
         self.actions = spaces.Discrete(self.batch.actions)
@@ -126,7 +130,7 @@ class ArzVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any
         Raises:
             ValueError: If the name or an option is unknown, or `num_envs` is less than one.
         """
-        self.episodes = Episodes(name, num_envs, **options)
+        self.episodes = EpisodeBatch(name, num_envs, **options)
         self.num_envs = num_envs
         self.single_observation_space = self.episodes.space
         self.single_action_space = self.episodes.actions
@@ -156,7 +160,7 @@ class ArzVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any
         return self.episodes.get_state()
 
     def set_state(self, states: list[dict[str, Any]]) -> None:
-        """Restore what `get_state` returned; errors as `Episodes.set_state`."""
+        """Restore what `get_state` returned; errors as `EpisodeBatch.set_state`."""
         self.episodes.set_state(states)
 
     def step(
@@ -177,7 +181,7 @@ class ArzVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any
         return observations, rewards, np.zeros(self.num_envs, np.bool_), done, out
 
 
-def _registered(
+def make_vector(
     name: str, num_envs: int = 1, max_episode_steps: int = DECISIONS, **options: Any
 ) -> ArzVectorEnv:
     """What `gymnasium.make_vec` makes, in its default mode.
@@ -191,6 +195,3 @@ def _registered(
             "vectorization_mode='sync' can cut them"
         )
     return ArzVectorEnv(name, num_envs, **options)
-
-
-traffic_light, ramp_metering, speed_control = (partial(_registered, name) for name in BATCHES)

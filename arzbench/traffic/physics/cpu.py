@@ -13,22 +13,24 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from arzbench.traffic.physics.boundary import add_to_cell, entering, set_exit, set_merge
-from arzbench.traffic.physics.cache import source_tag
 from arzbench.traffic.physics.cells import (
     FACE_ROWS,
+    add_to_cell,
     copy_rows,
+    entering,
     fill_ghosts,
     fluxes,
     inlined,
     reconstruct,
+    set_exit,
+    set_merge,
     source,
     speeds,
     top_speed,
     update,
 )
 from arzbench.traffic.physics.memory import borrow, first_aligned, load, store
-from arzbench.traffic.physics.model import FASTMATH, Constants
+from arzbench.traffic.physics.model import FASTMATH, Constants, source_tag
 from arzbench.traffic.physics.scenario import (
     ARRIVED,
     CFL_EXCEEDED,
@@ -246,7 +248,7 @@ def _compile(tag: int, stride: int) -> Any:
 @lru_cache
 def _compiled(stride: int) -> Any:
     """`_compile` with the tag of all it is made of."""
-    names = "boundary", "cells", "junction", "model", "reconstruction", "memory", "scenario", "simd"
+    names = "cells", "junction", "model", "reconstruction", "memory", "scenario", "simd"
     return _compile(source_tag(*names), stride)
 
 

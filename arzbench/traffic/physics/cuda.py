@@ -19,8 +19,8 @@ from numba import cuda
 from numpy.typing import NDArray
 
 from arzbench.traffic.physics import cpu
+from arzbench.traffic.physics.cuda_cells import REPORT
 from arzbench.traffic.physics.cuda_kernel import ARRIVALS, ORDERS, RATE, RED, block_threads, kernel
-from arzbench.traffic.physics.cuda_report import REPORT
 from arzbench.traffic.physics.detectors import QUEUE_HALF, SEGMENTS
 from arzbench.traffic.physics.scenario import CROSSED, LEFT, SCHEMES, Scenario, State
 

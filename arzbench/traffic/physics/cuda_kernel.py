@@ -11,19 +11,24 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from arzbench.traffic.physics.cache import source_tag
 from arzbench.traffic.physics.cuda_cells import (
+    REPORT,
+    book,
+    detect,
     device,
     faces_of,
     fill_ghosts,
+    keep,
+    queue_of,
     relax_at,
+    report,
     safe_parts,
     set_boundaries,
     set_flux,
     update_cell,
 )
-from arzbench.traffic.physics.cuda_report import REPORT, book, detect, keep, queue_of, report
 from arzbench.traffic.physics.detectors import SEGMENTS
+from arzbench.traffic.physics.model import source_tag
 from arzbench.traffic.physics.scenario import (
     ARRIVED,
     CFL_EXCEEDED,
@@ -58,10 +63,7 @@ _SUMS = 6
 _COUNTED = len(COUNTERS)  # a shape must be a constant to the compiler
 
 # All that a kernel is made of.
-_SOURCES = (
-    "cuda_cells", "cuda_kernel", "cuda_report", "detectors", "junction", "model", "reconstruction",
-    "scenario",
-)  # fmt: skip
+_SOURCES = "cuda_cells", "cuda_kernel", "detectors", "junction", "model", "reconstruction", "scenario"
 
 
 @device

@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from arzbench.traffic.physics.cache import source_tag
-from arzbench.traffic.physics.model import Real, choose, constants, greatest, least, root, scalar
+from arzbench.traffic.physics.model import Real, choose, constants, greatest, least, root, scalar, source_tag
 from arzbench.traffic.physics.parameters import Parameters
 from arzbench.traffic.physics.scenario import CROSSED, DELAY, LEFT, RAMP_C, STANDING, STOPS
 

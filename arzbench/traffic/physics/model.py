@@ -15,9 +15,11 @@ from Python, from `numba.njit` and from a CUDA kernel. Numbers inside them come 
 `Constants` of the state's own type: a bare Python literal would turn float32 into float64.
 """
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -165,6 +167,19 @@ def scalar(function: Function) -> Function:
     jitable: Any = register_jitable(**_JIT)
     marked: Function = jitable(function)
     return marked
+
+
+def source_tag(*modules: str) -> int:
+    """Return a number that changes when any of these modules of this package does.
+
+    Numba recompiles a cached function when its own file changes, not when the files do that it
+    takes functions or constants from. What a function closes over is part of its key, so one
+    that closes over this number is recompiled then too.
+    """
+    digest = hashlib.sha256()
+    for module in modules:
+        digest.update((Path(__file__).parent / f"{module}.py").read_bytes())
+    return int.from_bytes(digest.digest()[:7], "big")
 
 
 @scalar

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from arzbench.traffic.env import vector
 from arzbench.traffic.env.base import ArzEnv
 from arzbench.traffic.env.batch import ArzBatch
+from arzbench.traffic.env.crossing import CrossingBatch, TrafficLightEnv
 from arzbench.traffic.env.freeway import LaneDropBatch, RampBatch
-from arzbench.traffic.env.traffic import CrossingBatch
 from arzbench.traffic.env.vector import ArzVectorEnv
-from arzbench.traffic.physics.scenario import REFINED
+from arzbench.traffic.physics import cpu, cuda
+from arzbench.traffic.physics.scenario import REFINED, Scenario
 
 SHORT = {"length": 200.0, "n_cells": 20, "decision_s": 0.6, "n_substeps": 2}
 LAYOUTS: dict[type[ArzBatch], dict[str, Any]] = {
@@ -110,7 +110,7 @@ def restored() -> float:
 def episodes() -> float:
     """Of a vector environment, past the end of an episode."""
     name = "arzbench/TrafficLight-v0"
-    vector.BATCHES[name] = small(CrossingBatch, n_cells=10, stop_line=100.0, n_substeps=2)
+    TrafficLightEnv.batch_type = small(CrossingBatch, n_cells=10, stop_line=100.0, n_substeps=2)
     twins = [ArzVectorEnv(name, 2, device=d, scheme="muscl", demand="rush") for d in ("cpu", "cuda")]
     pairs = [tuple(twin.reset(seed=1)[0] for twin in twins)]
     for twin in twins:
@@ -122,7 +122,26 @@ def episodes() -> float:
     return gap(pairs)
 
 
+def engine(ramp: float | None) -> float:
+    """Of the engines' own `step`, on roads with a light that is red for a part, or with a metered ramp."""
+    light = {"stop_line": 100.0} if ramp is None else {"stop_line": None, "ramp": ramp}
+    scenario = Scenario(scheme="muscl", **SHORT, **light)
+    state = filled(small(CrossingBatch, stop_line=100.0, n_substeps=2)(1, scheme="muscl")).state
+    twin = cuda.upload(scenario, state)
+    demand = np.full((2, scenario.origins, 2), 0.4)
+    for red in ([2, 1], [0, 2]):
+        step = demand, np.array(red if ramp is None else [0, 0]), np.array([0.3, np.inf])
+        cpu.step(scenario, state, *step)
+        cuda.step(scenario, twin, *step)
+    host = cuda.download(twin)
+    assert np.array_equal(state.counters, host.counters)
+    cells = scenario.cells
+    return gap([(state.u[..., cells], host.u[..., cells]), (state.totals, host.totals)])
+
+
 def main() -> None:
+    print(json.dumps({"case": "engine, crossing", "gap": engine(None)}), flush=True)
+    print(json.dumps({"case": "engine, on-ramp", "gap": engine(120.0)}), flush=True)
     for case in CASES:
         print(json.dumps({"case": case, "gap": compare(case)}), flush=True)
     print(json.dumps({"case": "restored", "gap": restored()}), flush=True)

@@ -6,8 +6,9 @@ Each case is one environment's hour; they run in batches, which give the numbers
 import numpy as np
 import pytest
 
+from arzbench.traffic.env import ENVIRONMENTS
 from arzbench.traffic.env.batch import ArzBatch
-from arzbench.traffic.env.vector import BATCHES
+from arzbench.traffic.env.vector import env_class
 from arzbench.traffic.physics.parameters import PARAMETER_SETS
 from arzbench.traffic.physics.scenario import ARRIVED, LEFT, SCHEMES, WAITING, vehicles
 
@@ -18,19 +19,23 @@ HOUR = 240
 
 @pytest.mark.parametrize("parameters", ["own", "incident"])
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))
-@pytest.mark.parametrize("name", sorted(BATCHES))
+@pytest.mark.parametrize("name", sorted(ENVIRONMENTS))
 def test_an_hour_keeps_every_vehicle(name: str, scheme: str, parameters: str) -> None:
     """Mass to 1e-12 of what arrived; rho, y and queues >= 0; with hard pressures no cell past its jam."""
     options = {} if parameters == "own" else {"parameters": parameters}
-    seed = [sorted(BATCHES).index(name), SCHEMES[scheme], parameters == "own"]
-    play(BATCHES[name](CASES[parameters], scheme=scheme, **options), np.random.default_rng(seed), 1e-12)
+    seed = [sorted(ENVIRONMENTS).index(name), SCHEMES[scheme], parameters == "own"]
+    play(
+        env_class(name).batch_type(CASES[parameters], scheme=scheme, **options),
+        np.random.default_rng(seed),
+        1e-12,
+    )
 
 
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))
-@pytest.mark.parametrize("name", sorted(BATCHES))
+@pytest.mark.parametrize("name", sorted(ENVIRONMENTS))
 def test_an_hour_in_float32_keeps_them_to_its_rounding(name: str, scheme: str) -> None:
-    seed = [sorted(BATCHES).index(name), SCHEMES[scheme], 2]
-    batch = BATCHES[name](6, scheme=scheme, dtype="float32", parameters="default")
+    seed = [sorted(ENVIRONMENTS).index(name), SCHEMES[scheme], 2]
+    batch = env_class(name).batch_type(6, scheme=scheme, dtype="float32", parameters="default")
     play(batch, np.random.default_rng(seed), 1e-5)
 
 

@@ -5,25 +5,31 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 
-import arzbench.traffic.env
-from arzbench.traffic.env import device
-from arzbench.traffic.env.sb3 import ArzVecEnv
-from arzbench.traffic.env.vector import BATCHES, ArzVectorEnv
+from arzbench.traffic.env import ENVIRONMENTS, batch
+from arzbench.traffic.env.vec_env import ArzVecEnv
+from arzbench.traffic.env.vector import ArzVectorEnv, env_class
 
-arzbench.traffic.env.register_envs()
 HERE = Path(__file__).parent
-CASES = ["crossing", "crossing, incident", "on-ramp", "lane drop", "episodes"]
+CASES = [
+    "engine, crossing",
+    "engine, on-ramp",
+    "crossing",
+    "crossing, incident",
+    "on-ramp",
+    "lane drop",
+    "episodes",
+]
 
 
+MISSING = batch.missing_for_cuda()
 GPU = (
     pytest.mark.gpu,
-    pytest.mark.skipif(device.lacking() != "", reason=f"not measured: {device.lacking()}"),
+    pytest.mark.skipif(MISSING != "", reason=f"not measured: {MISSING}"),
 )
 
 
@@ -54,44 +60,24 @@ def test_an_episode_goes_on_bit_for_bit_from_a_captured_state(gaps: dict[str, fl
     assert gaps["restored"] == 0.0
 
 
-MAKERS: dict[str, Any] = {
-    "gymnasium.make": lambda device: (
-        gymnasium.make("arzbench/TrafficLight-v0", device=device).unwrapped.batch
-    ),
-    "ArzVectorEnv": lambda device: ArzVectorEnv("arzbench/SpeedControl-v0", 2, device=device).episodes.batch,
-    "ArzVecEnv": lambda device: ArzVecEnv("arzbench/RampMetering-v0", 2, device=device).episodes.batch,
-}
-
-
-@pytest.mark.parametrize("maker", MAKERS)
-def test_without_a_gpu_cuda_is_refused_with_the_fix(monkeypatch: pytest.MonkeyPatch, maker: str) -> None:
-    monkeypatch.setattr(device, "lacking", lambda: "no NVIDIA GPU was found on this machine")
-    with pytest.raises(ValueError, match=r"device='cuda': no NVIDIA GPU was found.*use device='cpu'"):
-        MAKERS[maker]("cuda")
-
-
-@pytest.mark.parametrize("maker", MAKERS)
-def test_auto_takes_the_cpu_without_a_gpu_and_says_so(monkeypatch: pytest.MonkeyPatch, maker: str) -> None:
-    monkeypatch.setattr(device, "lacking", lambda: "no NVIDIA GPU was found on this machine")
-    assert MAKERS[maker]("auto").device == "cpu"
-    assert MAKERS[maker]("cpu").device == "cpu"
-
-
-def test_auto_takes_the_gpu_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "lacking", lambda: "")
-    assert device.choose("auto") == device.choose("cuda") == "cuda"
-
-
-def test_another_device_is_refused() -> None:
-    with pytest.raises(ValueError, match="device='tpu' is not one of cpu, cuda, auto"):
-        gymnasium.make("arzbench/TrafficLight-v0", device="tpu")
+@pytest.mark.parametrize("missing", ["no NVIDIA GPU was found on this machine", ""])
+def test_a_device_is_chosen_or_refused_with_the_fix(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    monkeypatch.setattr(batch, "missing_for_cuda", lambda: missing)
+    assert gymnasium.make("arzbench/TrafficLight-v0", device="cpu").unwrapped.batch.device == "cpu"
+    assert batch.choose_device("auto") == ("cpu" if missing else "cuda")
+    if not missing:
+        assert batch.choose_device("cuda") == "cuda"
+        return
+    for make in (ArzVectorEnv, ArzVecEnv, gymnasium.make):
+        with pytest.raises(ValueError, match=r"device='cuda': no NVIDIA GPU was found.*use device='cpu'"):
+            make("arzbench/SpeedControl-v0", device="cuda")
 
 
 @GPU[0]
 @GPU[1]
-@pytest.mark.parametrize("name", BATCHES)
+@pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_a_gpu_gives_the_same_bits_again_and_in_any_batch(name: str) -> None:
-    actions = np.random.default_rng(0).integers(0, BATCHES[name].actions, (20, 8))
+    actions = np.random.default_rng(0).integers(0, env_class(name).batch_type.actions, (20, 8))
     runs = []
     for width in (8, 8, 1):
         env = ArzVectorEnv(name, width, device="cuda")
@@ -106,10 +92,10 @@ def test_a_gpu_gives_the_same_bits_again_and_in_any_batch(name: str) -> None:
 @GPU[0]
 @GPU[1]
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("name", BATCHES)
+@pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_an_hour_on_a_gpu_stays_near_that_on_the_cpu(name: str, dtype: str) -> None:
     """The two round in other places, and a threshold crossed a decision earlier or later is a jump."""
-    actions = np.random.default_rng(0).integers(0, BATCHES[name].actions, (240, 4))
+    actions = np.random.default_rng(0).integers(0, env_class(name).batch_type.actions, (240, 4))
     delay = []
     for where in ("cpu", "cuda"):
         env = ArzVectorEnv(name, 4, device=where, dtype=dtype)
@@ -126,22 +112,22 @@ from arzbench.worker import numba_cache
 
 env = ArzVectorEnv("arzbench/TrafficLight-v0", 2, device=sys.argv[1], scheme="first_order")
 env.reset(seed=1)
-found = [part for t in range(8) for part in env.step(np.full(2, t // 4))[:2]]
-print(numba_cache(), hashlib.sha256(b"".join(part.tobytes() for part in found)).hexdigest())
+parts = [part for t in range(8) for part in env.step(np.full(2, t // 4))[:2]]
+print(numba_cache(), hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest())
 """
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
 def test_a_second_process_loads_what_the_first_compiled(tmp_path: Path, device: str) -> None:
-    told = []
+    results = []
     for _ in range(2):
         command = [sys.executable, "-c", STEPS, device]
         folder = {"PYTHONPATH": str(HERE.parents[2]), "NUMBA_CACHE_DIR": str(tmp_path)}
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **folder})
         assert done.returncode == 0, done.stderr
-        told.append(done.stdout.split())
-    assert [state for state, _ in told] == ["cold", "warm"]
-    assert told[0][1] == told[1][1]
+        results.append(done.stdout.split())
+    assert [state for state, _ in results] == ["cold", "warm"]
+    assert results[0][1] == results[1][1]
 
 
 @GPU[0]

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 
-import arzbench.traffic.env
+from arzbench.traffic.env import ENVIRONMENTS
 
 pytest.importorskip("matplotlib")
-arzbench.traffic.env.register_envs()
-NAMES = sorted(arzbench.traffic.env.ENVIRONMENTS)
+NAMES = sorted(ENVIRONMENTS)
 
 
 @pytest.fixture
@@ -28,16 +27,12 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("offscreen")
-@pytest.mark.parametrize("name", NAMES)
-def test_checkers_have_nothing_to_say_of_any_render_mode(name: str) -> None:
-    from stable_baselines3.common.env_checker import check_env
-
+def test_checkers_have_nothing_to_say_of_a_window() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        env = gymnasium.make(name, scheme="first_order", render_mode="human").unwrapped
+        env = gymnasium.make(NAMES[0], scheme="first_order", render_mode="human").unwrapped
         assert env.metadata["render_modes"] == ["human", "rgb_array"]
         gymnasium_check(env)
-        check_env(env, warn=True)
         env.close()
         env.close()
 

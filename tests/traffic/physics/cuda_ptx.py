@@ -60,16 +60,16 @@ def compile_all(arch: str) -> None:
         scenario = Scenario(dtype=dtype, scheme=scheme, **layout)
         compiled = kernel(scenario.float_type, scenario.n_cells, number, roads)
         ptx, _ = cuda.compile_ptx(compiled.py_func, signature(scenario), cc=capability, device=False)
-        said = assemble(ptx, arch)
+        report = assemble(ptx, arch)
         row = {
             "dtype": dtype,
             "scheme": scheme,
             "roads": roads,
             "f64_lines": sum(".f64" in line for line in ptx.splitlines()),
             "threads": roads * block_threads(scenario.n_cells),
-            "registers": int(re.search(r"Used (\d+) registers", said)[1]),
-            "local": sum(map(int, re.findall(r"(\d+) bytes (?:stack|spill)", said))),
-            "shared": int(re.search(r"(\d+) bytes smem", said)[1]),
+            "registers": int(re.search(r"Used (\d+) registers", report)[1]),
+            "local": sum(map(int, re.findall(r"(\d+) bytes (?:stack|spill)", report))),
+            "shared": int(re.search(r"(\d+) bytes smem", report)[1]),
             "promised": shared_bytes(scenario.float_type, scenario.n_cells, roads),
         }
         print(json.dumps(row), flush=True)

@@ -1,34 +1,11 @@
-"""The exact Riemann solver, and the engine's convergence to it."""
-
-import dataclasses
+"""The engine converges to the exact solutions of Riemann problems."""
 
 import numpy as np
 import pytest
 
 from arzbench.traffic.physics import cpu
-from arzbench.traffic.physics.exact import Riemann
-from arzbench.traffic.physics.parameters import PARAMETER_SETS
 from arzbench.traffic.physics.scenario import Scenario
-
-STILL = dataclasses.replace(PARAMETER_SETS["default"], tau_m=1e15, tau_c=1e15)
-JAM = STILL.rho_jam
-# Densities over jam density and speeds over free speed; v + p <= free speed.
-CASES = {
-    "shock": ((0.3, 0.7), (0.8, 0.1)),
-    "standing shock": ((0.3, 0.6), (1.0, 0.0)),
-    "rarefaction": ((0.8, 0.1), (0.3, 0.5)),
-    "queue discharge": ((1.0, 0.0), (0.3, 0.6)),
-    "contact": ((0.2, 0.4), (0.5, 0.4)),
-    "vacuum opens": ((0.1, 0.1), (0.2, 0.8)),
-    "vacuum ahead": ((0.5, 0.3), (0.0, 0.0)),
-    "vacuum behind": ((0.0, 0.0), (0.4, 0.5)),
-}
-
-
-def problem(case: str, motorcycles: bool) -> Riemann:
-    free, k, gamma = (STILL.v_free_m, STILL.k_m, 1.5) if motorcycles else (STILL.v_free_c, STILL.k_c, 2.0)
-    left, right = (((x * JAM), v * free) for x, v in CASES[case])
-    return Riemann(left=left, right=right, k=k, rho_jam=JAM, gamma=gamma)
+from tests.traffic.physics.riemann import CASES, STILL, problem
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -45,23 +22,6 @@ def test_solution_keeps_mass_and_momentum(case: str) -> None:
         assert density.sum() * width - start == pytest.approx(
             density[0] * v[0] - density[-1] * v[-1], abs=2e-3
         )
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_waves_are_in_order_and_states_physical(case: str) -> None:
-    r = problem(case, motorcycles=False)
-    rho, v = r.sample(np.linspace(-60, 60, 5001))
-    assert rho.min() >= 0
-    assert rho.max() <= JAM * (1 + 1e-12)
-    assert v.min() >= -1e-12
-    assert (rho[0], rho[-1]) == (r.left[0], r.right[0])
-
-
-def test_middle_state_keeps_w_of_the_left_and_v_of_the_right() -> None:
-    r = problem("shock", motorcycles=True)
-    rho, v = r.middle
-    assert v == r.right[1]
-    assert v + r.pressure(rho) == pytest.approx(r.left[1] + r.pressure(r.left[0]))
 
 
 def error(scheme: str, case: str, motorcycles: bool, n: int) -> float:

@@ -104,23 +104,6 @@ def test_compiled_functions_are_the_plain_ones(p: Parameters, real: type) -> Non
         np.testing.assert_allclose(ours, plain, rtol=0, atol=100 * np.finfo(real).eps)
 
 
-def test_limited_fluxes_neither_empty_nor_overfill_a_cell() -> None:
-    k = constants(DEFAULT)
-    raw_m, raw_c, give_m, give_c, room_m, room_c = RNG.uniform(-1, 2, (6, 5000))
-    give_m, give_c, room_m, room_c = (np.maximum(x, 0) for x in (give_m, give_c, room_m, room_c))
-    f_m, f_c = model.limit_fluxes(raw_m, raw_c, give_m, give_c, room_m, room_c, k)
-    assert (f_m >= 0).all()
-    assert (f_c >= 0).all()
-    assert (f_m <= give_m).all()
-    assert (f_c <= give_c).all()
-    assert (f_m + DEFAULT.alpha * f_c <= np.maximum(room_m, DEFAULT.alpha * f_c) + 1e-12).all()
-    assert (f_c <= np.maximum(room_c - f_m, 0) + 1e-12).all()
-    ample = np.full_like(raw_m, 10.0)
-    f_m, f_c = model.limit_fluxes(raw_m, raw_c, ample, ample, ample, ample, k)
-    np.testing.assert_array_equal(f_m, np.maximum(raw_m, 0))
-    np.testing.assert_array_equal(f_c, np.maximum(raw_c, 0))
-
-
 def test_relaxation_is_exact() -> None:
     """v(t) = Ve + (v0 - Ve) exp(-t/tau) with rho and p fixed."""
     k = constants(DEFAULT)

@@ -1,7 +1,6 @@
 """Any road, control and demand: no vehicle is lost, nothing is negative, each class keeps to its own jam."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -37,20 +36,21 @@ def road(kind: str, rng: np.random.Generator, **options: object) -> tuple[Scenar
     return scenario, state
 
 
-@settings(max_examples=27)
+@settings(max_examples=54)
 @given(
     kind=st.sampled_from(sorted(KINDS)),
     scheme=st.sampled_from(sorted(SCHEMES)),
     parameters=st.sampled_from(sorted(PARAMETER_SETS)),
     seed=st.integers(0, 2**32 - 1),
     level=st.floats(0.0, 1.5),
+    dtype=st.sampled_from(["float64", "float32"]),
 )
 def test_an_hour_of_any_control_keeps_every_vehicle(
-    kind: str, scheme: str, parameters: str, seed: int, level: float
+    kind: str, scheme: str, parameters: str, seed: int, level: float, dtype: str
 ) -> None:
-    """27 draws of eight roads with controls and demands of their own: 216 hours."""
-    rng = np.random.default_rng(seed)
-    scenario, state = road(kind, rng, scheme=scheme, parameters=PARAMETER_SETS[parameters])
+    """54 draws of eight roads with controls and demands of their own: 432 hours."""
+    rng, tolerance = np.random.default_rng(seed), 1e-12 if dtype == "float64" else 1e-5
+    scenario, state = road(kind, rng, scheme=scheme, parameters=PARAMETER_SETS[parameters], dtype=dtype)
     for _ in range(240):
         red = rng.integers(0, scenario.substeps + 1, ROADS) * (kind == "crossing")
         rate = rng.choice([0.0, 0.05, 0.3, np.inf], ROADS)
@@ -61,34 +61,13 @@ def test_an_hour_of_any_control_keeps_every_vehicle(
         assert state.totals[:, WAITING].min() >= -1e-12
     arrived = state.totals[:, ARRIVED]
     kept = vehicles(scenario, state) + state.totals[:, WAITING].sum(axis=1) + state.totals[:, LEFT]
-    assert (np.abs(kept - arrived) <= 1e-12 * np.maximum(arrived, 1.0)).all()
+    assert (np.abs(kept - arrived) <= tolerance * np.maximum(arrived, 1.0)).all()
     report = state.report()
     assert report["negative_cells"] == 0
     if scenario.parameters.hard:
         assert report["overfull_cells"] == report["refined_substeps"] == 0
     if parameters == "default" and kind != "lane drop":  # the bound is of one jam density
         assert report["cfl_exceeded"] == 0
-
-
-@pytest.mark.parametrize("scheme", sorted(SCHEMES))
-def test_motorcycles_pass_where_cars_must_stop(scheme: str) -> None:
-    """Behind the stop line stand cars at jam density: no car joins them, motorcycles filter in."""
-    scenario = Scenario(scheme=scheme, length=400.0, n_cells=40, stop_line=200.0)
-    state = cpu.init(scenario, 1)
-    full = slice(scenario.cells.start + 10, scenario.cells.start + scenario.stop_cell)
-    behind = slice(scenario.cells.start, full.start)
-    state.u[0, 2, full] = DEFAULT.rho_jam
-    state.u[0, 3, full] = DEFAULT.rho_jam * DEFAULT.k_c  # at rest: v = w - p = 0
-    state.u[0, 0, behind] = state.u[0, 2, behind] = 0.02
-    state.u[0, 1, behind], state.u[0, 3, behind] = 0.02 * DEFAULT.v_free_m, 0.02 * DEFAULT.v_free_c
-    cars = state.u[0, 2, full].copy()
-    for _ in range(8):
-        cpu.step(scenario, state, np.zeros((1, 2)), np.array([scenario.substeps]))
-    np.testing.assert_allclose(state.u[0, 2, full], cars, rtol=1e-12)
-    assert state.u[0, 0, full].sum() * scenario.dx > 1.0
-    effective = state.u[0, 0, full] + DEFAULT.alpha * state.u[0, 2, full]
-    assert effective.max() <= DEFAULT.rho_jam * (1 + 1e-12)
-    assert state.report()["overfull_cells"] == 0
 
 
 @settings(max_examples=60)

@@ -9,7 +9,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from arzbench.traffic.env.batch import whole
-from arzbench.traffic.env.vector import Episodes
+from arzbench.traffic.env.vector import EpisodeBatch
 
 
 class ArzVecEnv(VecEnv):
@@ -24,7 +24,7 @@ class ArzVecEnv(VecEnv):
         Raises:
             ValueError: If the name or an option is unknown, or `num_envs` is less than one.
         """
-        self.episodes = Episodes(name, num_envs, **options)
+        self.episodes = EpisodeBatch(name, num_envs, **options)
         self._actions = np.zeros(num_envs, np.int64)
         super().__init__(num_envs, self.episodes.space, self.episodes.actions)
 
@@ -57,7 +57,7 @@ class ArzVecEnv(VecEnv):
         return self.episodes.get_state()
 
     def set_state(self, states: list[dict[str, Any]]) -> None:
-        """Restore what `get_state` returned; errors as `Episodes.set_state`."""
+        """Restore what `get_state` returned; errors as `EpisodeBatch.set_state`."""
         self.episodes.set_state(states)
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ once and not counted.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,14 @@ from arzbench.traffic.physics.reconstruction import first_order, muscl, weno5
 _UFUNCS = {np.sqrt: "root", np.minimum: "minimum", np.maximum: "maximum"}
 
 
+def _counted(kind: str, operator: Callable[[float, float], float]) -> Any:
+    def method(self: "Number", other: Any) -> "Number":
+        self.tally[kind] += 1
+        return Number(operator(self.value, _value(other)), self.tally)
+
+    return method
+
+
 class Number:
     """A number that books each operation done with it in a tally shared by all that come of it."""
 
@@ -26,36 +35,18 @@ class Number:
         self.value = float(value)
         self.tally = tally
 
-    def _do(self, kind: str, value: float) -> "Number":
-        if kind:
-            self.tally[kind] += 1
-        return Number(value, self.tally)
-
-    def __add__(self, other: Any) -> "Number":
-        return self._do("addition", self.value + _value(other))
-
-    def __sub__(self, other: Any) -> "Number":
-        return self._do("addition", self.value - _value(other))
-
-    def __rsub__(self, other: Any) -> "Number":
-        return self._do("addition", _value(other) - self.value)
-
-    def __mul__(self, other: Any) -> "Number":
-        return self._do("multiplication", self.value * _value(other))
-
-    def __truediv__(self, other: Any) -> "Number":
-        return self._do("division", self.value / _value(other))
-
-    def __rtruediv__(self, other: Any) -> "Number":
-        return self._do("division", _value(other) / self.value)
-
-    __radd__, __rmul__ = __add__, __mul__
+    __add__ = __radd__ = _counted("addition", lambda a, b: a + b)
+    __sub__ = _counted("addition", lambda a, b: a - b)
+    __rsub__ = _counted("addition", lambda a, b: b - a)
+    __mul__ = __rmul__ = _counted("multiplication", lambda a, b: a * b)
+    __truediv__ = _counted("division", lambda a, b: a / b)
+    __rtruediv__ = _counted("division", lambda a, b: b / a)
 
     def __neg__(self) -> "Number":
-        return self._do("", -self.value)
+        return Number(-self.value, self.tally)
 
     def __abs__(self) -> "Number":
-        return self._do("", abs(self.value))
+        return Number(abs(self.value), self.tally)
 
     def __lt__(self, other: Any) -> bool:
         return self.value < _value(other)
@@ -70,13 +61,11 @@ class Number:
         return self.value >= _value(other)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any) -> Any:
-        if ufunc not in _UFUNCS or method != "__call__":
-            return NotImplemented
-        return self._do(_UFUNCS[ufunc], ufunc(*map(_value, inputs)))
+        self.tally[_UFUNCS[ufunc]] += 1
+        return Number(ufunc(*map(_value, inputs)), self.tally)
 
     def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
-        if function is not np.where:
-            return NotImplemented
+        assert function is np.where
         return arguments[1] if arguments[0] else arguments[2]
 
 
