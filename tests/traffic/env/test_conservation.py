@@ -68,7 +68,7 @@ def play(batch: ArzBatch, rng: np.random.Generator, tolerance: float) -> None:
 
 
 def test_both_kinds_of_pressure_are_among_the_cases() -> None:
-    own = {PARAMETER_SETS[BATCHES[name].default_parameters].hard for name in BATCHES}
+    own = {PARAMETER_SETS[env_class(name).batch_type.default_parameters].hard for name in ENVIRONMENTS}
     assert own == {True}
     assert not PARAMETER_SETS["incident"].hard
-    assert len(SCHEMES) * len(BATCHES) * sum(CASES.values()) >= 200
+    assert len(SCHEMES) * len(ENVIRONMENTS) * sum(CASES.values()) >= 200
