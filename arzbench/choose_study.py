@@ -12,8 +12,9 @@ import msgspec
 
 from arzbench.errors import UsageError
 from arzbench.profiles import find_study
-from arzbench.study import ALGORITHMS, Study, make_config
+from arzbench.study import ALGORITHMS, Study
 from arzbench.study_changes import change_study
+from arzbench.study_file import make_config
 
 DEFAULT_STUDY = "incident"
 DEFAULT_CONFIDENCE = 0.95
@@ -48,7 +49,8 @@ def choose_study(
     if env is None or algo is None:
         lacking = "--env" if env is None else "--algo"
         raise UsageError(
-            f"{lacking} is missing: an env and an algorithm are needed", f"algorithms: {_algorithms()}"
+            f"{lacking} is missing: an env and an algorithm are needed",
+            f"algorithms: {', '.join(sorted(ALGORITHMS))}",
         )
     table = {"name": algo.lower(), "env": env, "algo": algo, **AD_HOC}
     if timesteps is not None:
@@ -72,7 +74,3 @@ def _not_finite(value: Any, place: str) -> list[str]:
         return [f"{place} = {value} is not a finite number"]
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [w for key, inner in items for w in _not_finite(inner, f"{place}.{key}" if place else str(key))]
-
-
-def _algorithms() -> str:
-    return ", ".join(sorted(ALGORITHMS))

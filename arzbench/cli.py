@@ -33,6 +33,7 @@ from arzbench.options import (
     JsonOption,
     LogPeriodOption,
     PlanFileOption,
+    PlanOutputOption,
     PlatformOption,
     QuickOption,
     QuotaOption,
@@ -143,10 +144,9 @@ def plan(
     source: FromOption = None,
     allow_foreign: ForeignOption = False,
     allow_expired: ExpiredOption = False,
+    checkpoints: CheckpointsOption = None,
     folder: DirOption = Path(),
-    output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="Where to write the plan file.")
-    ] = None,
+    output: PlanOutputOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what fits: wall times with intervals, a safe budget, and three ways to spend the quota."""
@@ -163,6 +163,7 @@ def plan(
         platform=platform,
         confidence=parse_probability("--confidence", confidence),
         prices=Prices(named=source, allow_foreign=allow_foreign, allow_expired=allow_expired),
+        checkpoints=checkpoints,
         output=output,
         as_json=as_json,
     )

@@ -59,6 +59,9 @@ AutoBudgetOption = Annotated[
 PlanFileOption = Annotated[
     Path | None, typer.Option("--plan", metavar="FILE", help="Carry out this plan file.")
 ]
+PlanOutputOption = Annotated[
+    Path | None, typer.Option("--output", metavar="FILE", help="Where to write the plan file.")
+]
 TimestepsOption = Annotated[
     str | None, typer.Option("--timesteps", metavar="N", help="Train this many steps, planned or not.")
 ]
@@ -70,7 +73,10 @@ ExtendOption = Annotated[
     bool, typer.Option("--extend", help="Let --timesteps be more than before; schedules keep their horizon.")
 ]
 CheckpointsOption = Annotated[
-    str | None, typer.Option("--checkpoints", metavar="URL", help="Copy checkpoints there; go on from them.")
+    str | None,
+    typer.Option(
+        "--checkpoints", metavar="URL", help="A run copies its checkpoints there, and goes on from them."
+    ),
 ]
 SessionsOption = Annotated[
     str | None, typer.Option("--max-sessions", metavar="N", help="Sessions this run may have in all.")

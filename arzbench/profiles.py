@@ -14,7 +14,8 @@ from arzbench import store
 from arzbench.errors import UsageError, unknown
 from arzbench.predict.spread import PastRun
 from arzbench.records import Calibration, HostInfo, Platform
-from arzbench.study import Study, load_study
+from arzbench.study import Study
+from arzbench.study_file import load_study
 
 #: days after which a calibration is refused unless --allow-expired
 EXPIRES_DAYS = 30

@@ -320,12 +320,12 @@ class Plan(Record, frozen=True, kw_only=True):
     study_digest: str
     calibration_id: str
     calibration_path: str
-    calibration_digest: str
     host: HostInfo
     foreign: tuple[str, ...] = ()  # how the calibration's host differs, when allowed
     platform: Platform
     quota_s: float | None
     confidence: float
+    uploads: bool = False  # checkpoints are copied elsewhere, which is waited for at the end
     models: tuple[CostModel, ...]
     spread: Spread
     schedules: tuple[TrainSchedule, ...]  # of the whole study

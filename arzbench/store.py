@@ -25,7 +25,7 @@ VERSIONS = {
     "arzbench/study": 1,
     "arzbench/platform": 1,
     "arzbench/calibration": 1,
-    "arzbench/plan": 2,
+    "arzbench/plan": 3,
     "arzbench/checkpoint": 2,
     "arzbench/ledger": 1,
     "arzbench/report": 1,
@@ -52,6 +52,7 @@ def _plan_2(body: dict[str, Any]) -> dict[str, Any]:
 MIGRATIONS: dict[tuple[str, int], Migration] = {
     ("arzbench/checkpoint", 1): lambda body: body,  # what is new is optional
     ("arzbench/plan", 1): _plan_2,
+    ("arzbench/plan", 2): lambda body: {k: v for k, v in body.items() if k != "calibration_digest"},
 }
 
 

@@ -1,20 +1,22 @@
-"""Studies: what to train, written as TOML by people, checked at once and completely.
+"""What to train, as data: a study, its trainings, and a class for each algorithm.
 
 The hyper-parameters that decide how often something happens are fields with SB3's own names and
 defaults (a test compares them with SB3's signatures); all others travel in `hyperparameters`.
+To add an algorithm: its class here, with its `loop`, and its model in `arzbench.sb3.workload`.
 """
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+import math
+from typing import Any, ClassVar, Literal, Self
 
 import msgspec
 
 from arzbench import store
-from arzbench.errors import UsageError, unknown
+from arzbench.loop import TrainingLoop
 
+#: bounds of DQN's exploration rate while it is measured
+LEAST_RANDOM, MOST_RANDOM = 0.05, 0.5
 Scalar = bool | int | float | str | None
 _COMMON = frozenset({"learning_rate", "gamma", "policy_kwargs", "stats_window_size"})
 _REPLAY = _COMMON | {"tau", "n_steps", "replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage"}
@@ -27,9 +29,9 @@ _ROLLOUT = _COMMON | _SDE | {
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
-        found = self.problems()
-        if found:
-            raise ValueError("; ".join(found))
+        problems = self.problems()
+        if problems:
+            raise ValueError("; ".join(problems))
 
     def problems(self) -> list[str]:
         """What is wrong with the values, each in words."""
@@ -109,8 +111,28 @@ class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
         return str(self.__struct_config__.tag)
 
     @property
+    def loop(self) -> TrainingLoop:
+        """When it collects and when it learns."""
+        raise TypeError("abstract")
+
+    @property
     def rollout_steps(self) -> int:
         """Env steps of one rollout: SB3 trains in whole rollouts."""
+        return self.loop.rollout_steps
+
+    def short_rollout(self, steps: int) -> int | None:
+        """Length of a rollout shortened to measure `steps` env steps; None: rollouts stay as they are."""
+        return None
+
+    def brought_forward(self, rollout: int | None) -> Self:
+        """This training, learning early and in rollouts of length `rollout` (None: its own): to be measured.
+
+        What a unit of each phase costs stays as it is.
+        """
+        raise TypeError("abstract")
+
+    def without_updates(self, steps: int) -> Self:
+        """This training, its first update not before `steps` env steps."""
         raise TypeError("abstract")
 
     @classmethod
@@ -141,24 +163,32 @@ class OffPolicyConfig(TrainConfig, frozen=True, kw_only=True):
     EXTRA = _REPLAY
 
     def problems(self) -> list[str]:
-        found = super().problems() + self._below_one("buffer_size", "batch_size")
-        frequency, unit = self.frequency
-        if unit not in ("step", "episode") or frequency < 1:
-            found.append(f"train_freq = {self.train_freq}: a number of steps, or [n, 'episode']")
-        if unit == "episode" and self.n_envs > 1:
-            found.append("train_freq in episodes needs n_envs = 1 (a limit of SB3)")
-        return found
+        problems = super().problems() + self._below_one("buffer_size", "batch_size")
+        loop = self.loop
+        if loop.unit not in ("step", "episode") or loop.frequency < 1:
+            problems.append(f"train_freq = {self.train_freq}: a number of steps, or [n, 'episode']")
+        if loop.unit == "episode" and self.n_envs > 1:
+            problems.append("train_freq in episodes needs n_envs = 1 (a limit of SB3)")
+        return problems
 
     @property
-    def frequency(self) -> tuple[int, str]:
-        """(n, "step" | "episode")."""
-        freq = self.train_freq
-        return (freq, "step") if isinstance(freq, int) else (freq[0], freq[1])
+    def loop(self) -> TrainingLoop:
+        frequency, unit = (self.train_freq, "step") if isinstance(self.train_freq, int) else self.train_freq
+        return TrainingLoop(
+            n_envs=self.n_envs,
+            frequency=frequency,
+            unit=unit,  # type: ignore[arg-type]
+            learning_starts=self.learning_starts,
+            gradient_steps=self.gradient_steps,
+            buffer_size=self.buffer_size,
+        )
 
-    @property
-    def rollout_steps(self) -> int:
-        frequency, unit = self.frequency
-        return self.n_envs * (frequency if unit == "step" else 1)
+    def brought_forward(self, rollout: int | None) -> Self:
+        start = min(self.learning_starts, max(2 * self.rollout_steps, 32))
+        return msgspec.structs.replace(self, learning_starts=start)
+
+    def without_updates(self, steps: int) -> Self:
+        return msgspec.structs.replace(self, learning_starts=steps)
 
 
 class DQN(OffPolicyConfig, frozen=True, kw_only=True, tag="dqn"):
@@ -171,6 +201,23 @@ class DQN(OffPolicyConfig, frozen=True, kw_only=True, tag="dqn"):
     exploration_final_eps: float = 0.05
 
     EXTRA = _REPLAY | {"target_update_interval", "max_grad_norm"}
+
+    @property
+    def loop(self) -> TrainingLoop:
+        return msgspec.structs.replace(
+            super().loop,
+            exploration_initial_eps=self.exploration_initial_eps,
+            exploration_final_eps=self.exploration_final_eps,
+            exploration_steps=self.exploration_fraction * self.total_timesteps,
+        )
+
+    def brought_forward(self, rollout: int | None) -> Self:
+        """Its epsilon is the mean of the whole training: a random action costs less than a greedy one."""
+        ramp = min(1.0, self.exploration_fraction) / 2
+        mean = self.exploration_final_eps + ramp * (self.exploration_initial_eps - self.exploration_final_eps)
+        epsilon = min(max(mean, LEAST_RANDOM), MOST_RANDOM)
+        early = super().brought_forward(rollout)
+        return msgspec.structs.replace(early, exploration_initial_eps=epsilon, exploration_final_eps=epsilon)
 
 
 class SAC(OffPolicyConfig, frozen=True, kw_only=True, tag="sac"):
@@ -204,8 +251,21 @@ class OnPolicyConfig(TrainConfig, frozen=True, kw_only=True):
         return super().problems() + self._below_one("n_steps")
 
     @property
-    def rollout_steps(self) -> int:
-        return self.n_envs * self.n_steps
+    def loop(self) -> TrainingLoop:
+        return TrainingLoop(n_envs=self.n_envs, frequency=self.n_steps, gradient_steps=self._updates())
+
+    def _updates(self) -> int:
+        """Gradient steps after a rollout."""
+        return 1
+
+    def short_rollout(self, steps: int) -> int | None:
+        return min(self.n_steps, max(1, math.ceil(steps / self.n_envs / 2)))
+
+    def brought_forward(self, rollout: int | None) -> Self:
+        return self if rollout is None else msgspec.structs.replace(self, n_steps=rollout)
+
+    def without_updates(self, steps: int) -> Self:
+        return msgspec.structs.replace(self, n_steps=max(self.n_steps, steps // self.n_envs))
 
 
 class PPO(OnPolicyConfig, frozen=True, kw_only=True, tag="ppo"):
@@ -218,12 +278,19 @@ class PPO(OnPolicyConfig, frozen=True, kw_only=True, tag="ppo"):
     EXTRA = _ROLLOUT | {"clip_range", "clip_range_vf", "target_kl"}
 
     def problems(self) -> list[str]:
-        found = super().problems() + self._below_one("n_epochs")
+        problems = super().problems() + self._below_one("n_epochs")
         if 0 <= self.batch_size < 2:
-            found.append(f"batch_size = {self.batch_size}: PPO needs at least 2")
-        if self.rollout_steps == 1:
-            found.append("PPO needs n_steps x n_envs > 1 (it normalises advantages)")
-        return found
+            problems.append(f"batch_size = {self.batch_size}: PPO needs at least 2")
+        if self.n_envs * self.n_steps == 1:
+            problems.append("PPO needs n_steps x n_envs > 1 (it normalises advantages)")
+        return problems
+
+    def _updates(self) -> int:
+        return self.n_epochs * math.ceil(self.n_envs * self.n_steps / self.batch_size)
+
+    def short_rollout(self, steps: int) -> int | None:
+        """At least one full minibatch."""
+        return super().short_rollout(max(steps, 2 * self.batch_size))
 
 
 class A2C(OnPolicyConfig, frozen=True, kw_only=True, tag="a2c"):
@@ -249,149 +316,3 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def total_timesteps(self) -> int:
         """Training steps of the whole job."""
         return sum(t.total_timesteps for t in self.trainings)
-
-
-def make_config(table: dict[str, Any], source: str) -> TrainConfig:
-    """The `TrainConfig` of one TOML table; all its problems are told at once.
-
-    Raises:
-        UsageError: unknown algorithm, keys or hyper-parameters, or values that do not fit.
-    """
-    table = dict(table)
-    algo = table.pop("algo", None)
-    if not isinstance(algo, str) or algo.lower() not in ALGORITHMS:
-        error = unknown("algorithm", str(algo), ALGORITHMS)
-        raise UsageError(f"{source}: {error.message}", error.hint)
-    kind = ALGORITHMS[algo.lower()]
-    problems: list[str] = []
-    given = table.pop("hyperparameters", {})
-    if not isinstance(given, dict):
-        problems.append(f"hyperparameters = {given!r}: not a table")
-        given = {}
-    extra = {k: v for k, v in given.items() if k not in kind.schedule_fields()}
-    counted = {k: v for k, v in given.items() if k not in extra}
-    hints = []
-    if any(k not in kind.EXTRA for k in extra):
-        names = sorted({*kind.schedule_fields(), *kind.EXTRA})
-        problems += [f"{algo} has no hyper-parameter {k!r}" for k in extra if k not in kind.EXTRA]
-        hints.append(f"hyper-parameters of {algo}: {', '.join(names)}")
-    unknown_keys, valid = _unknown_keys(table)
-    misfits, defaults = _misfits(kind, {**table, **counted}, algo.lower())
-    problems += unknown_keys + misfits
-    if problems:
-        raise UsageError(f"{source}: " + "; ".join(problems), "\n".join(hints + valid + defaults))
-    data = {**table, **counted, "hyperparameters": extra, "algo": algo.lower()}
-    config: TrainConfig = store.convert(data, AnyConfig, source)
-    return config
-
-
-_SUBTABLES: dict[str, type[_Part]] = {
-    "evaluation": Evaluation,
-    "baseline": Baseline,
-    "checkpoint": Checkpoints,
-    "logging": Logging,
-}
-
-
-def _unknown_keys(table: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """(problems, valid names) of the keys of a training and of its tables."""
-    problems, valid = [], []
-    own = TrainConfig.__struct_fields__
-    if any(key not in own for key in table):
-        problems += [f"unknown key {key!r}" for key in table if key not in own]
-        valid.append(f"keys: {', '.join(sorted({'algo', *own}))}")
-    for name, part in _SUBTABLES.items():
-        inside = table.get(name)
-        wrong = [k for k in inside if k not in part.__struct_fields__] if isinstance(inside, dict) else []
-        if wrong:
-            problems += [f"unknown key '{name}.{key}'" for key in wrong]
-            valid.append(f"keys of {name}: {', '.join(part.__struct_fields__)}")
-    return problems, valid
-
-
-def _misfits(kind: type[TrainConfig], data: dict[str, Any], algo: str) -> tuple[list[str], list[str]]:
-    """(each value that is missing, of another type, or out of range; the defaults of those with one)."""
-    problems, defaults = [], []
-    fitting: dict[str, Any] = {"env": "", "total_timesteps": 1, "algo": algo}
-    for field in msgspec.structs.fields(kind):
-        if field.name not in data:
-            problems += [f"{field.name} is missing"] if field.required else []
-            continue
-        value = data[field.name]
-        if field.name in _SUBTABLES and isinstance(value, dict):
-            known = _SUBTABLES[field.name].__struct_fields__
-            value = {k: v for k, v in value.items() if k in known}
-        try:
-            msgspec.convert(value, field.type)
-            fitting[field.name] = value
-        except msgspec.ValidationError as error:
-            problems.append(_told(error, field.name))
-            if isinstance(field.default, str | int | float):
-                defaults.append(f"the default: {field.name} = {field.default}")
-    try:
-        msgspec.convert(fitting, AnyConfig)
-    except msgspec.ValidationError as error:
-        problems.append(_told(error, ""))
-    return problems, defaults
-
-
-def _told(error: msgspec.ValidationError, name: str) -> str:
-    """The error behind the place in the file where it is."""
-    text, _, where = str(error).partition(" - at `$")
-    place = f"{name}{where.rstrip('`')}"
-    if place == "logging.mode":
-        text += f" (valid: {', '.join(get_args(LogMode))})"
-    return f"{place}: {text}" if place else text
-
-
-def make_study(data: dict[str, Any], source: str) -> Study:
-    """The `Study` of a parsed study file: each [[training]] inherits the file's own keys.
-
-    Raises:
-        UsageError: everything that is wrong with the file, at once.
-    """
-    body = store.check_schema(data, "arzbench/study", source)
-    trainings = body.pop("training", None) or [{}]
-    name = body.pop("name", None)
-    description = body.pop("description", "")
-    problems: list[UsageError] = []
-    if not isinstance(name, str) or not name:
-        problems.append(UsageError(f"{source}: a study needs a name", 'add: name = "my-study"'))
-    elif {"/", "\0"} & set(name):
-        problems.append(UsageError(f"{source}: {name!r} cannot be part of a file's name", "leave out the /"))
-    if not isinstance(description, str):
-        problems.append(UsageError(f"{source}: description: not a text"))
-    if not isinstance(trainings, list) or not all(isinstance(t, dict) for t in trainings):
-        problems.append(UsageError(f"{source}: training: not a list of tables", "write [[training]]"))
-        trainings = []
-    configs = []
-    for number, table in enumerate(trainings, 1):
-        merged = _inherit(body, table)
-        merged.setdefault("name", f"{name}-{number}" if len(trainings) > 1 else name)
-        try:
-            configs.append(make_config(merged, f"{source}, training {number}"))
-        except UsageError as error:
-            problems.append(error)
-    if problems:
-        hints = dict.fromkeys(line for p in problems for line in p.hint.splitlines())
-        raise UsageError("\n".join(p.message for p in problems), "\n".join(hints))
-    return Study(name=name, description=description, trainings=tuple(configs))  # type: ignore[arg-type]
-
-
-def _inherit(body: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
-    """`table` over `body`; tables within are merged key by key."""
-    merged = dict(body)
-    for key, value in table.items():
-        old = merged.get(key)
-        merged[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def load_study(path: Path) -> Study:
-    """The study in the TOML file `path`."""
-    text = store.read_bytes(path, "study file")
-    try:
-        data = tomllib.loads(text.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid TOML: {error}", "see docs/reference/formats.md") from error
-    return make_study(data, str(path))

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from arzbench.errors import UsageError
-from arzbench.study import AnyConfig, Study, TrainConfig, make_config
+from arzbench.study import AnyConfig, Study, TrainConfig
+from arzbench.study_file import make_config
 
 
 def change_study(study: Study, changes: Sequence[str]) -> Study:
@@ -20,13 +21,13 @@ def change_study(study: Study, changes: Sequence[str]) -> Study:
     if not changes:
         return study
     pairs = [_parse(change) for change in changes]
-    kept = study.trainings
+    trainings = study.trainings
     for path, value in pairs:
         if path == ["trainings"]:
-            kept = _first(kept, value)
+            trainings = _first(trainings, value)
     pairs = [(path, value) for path, value in pairs if path != ["trainings"]]
-    told = " ".join(f"--set {change}" for change in changes)
-    changed = tuple(_change(config, pairs, told) if pairs else config for config in kept)
+    source = " ".join(f"--set {change}" for change in changes)
+    changed = tuple(_change(config, pairs, source) if pairs else config for config in trainings)
     return msgspec.structs.replace(study, trainings=changed)
 
 
@@ -54,8 +55,8 @@ def _change(config: TrainConfig, pairs: Sequence[tuple[list[str], Any]], source:
     hyper = {**table.pop("hyperparameters"), **{k: table.pop(k) for k in config.schedule_fields()}}
     table["hyperparameters"] = hyper
     for path, value in pairs:
-        known = path[0] in TrainConfig.__struct_fields__ or path[0] == "algo"
-        target = table if known else hyper
+        own = path[0] in TrainConfig.__struct_fields__ or path[0] == "algo"
+        target = table if own else hyper
         for part in path[:-1]:
             inner = target.setdefault(part, {})
             if not isinstance(inner, dict):

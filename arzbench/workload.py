@@ -107,10 +107,10 @@ class TrainingState(msgspec.Struct, frozen=True, kw_only=True):
 LIGHT = 4
 
 
-class Control(Protocol):
-    """Decides, at consistent points, whether a training goes on. Any method may raise `StopTraining`.
+class Control:
+    """Decides, at consistent points, whether a training goes on: this one never stops it.
 
-    After it was raised out of `AbstractTraining.run`, `capture` is legal.
+    Any method may raise `StopTraining`; once it left `AbstractTraining.run`, `capture` is legal.
     """
 
     def before_step(self, training: AbstractTraining, updates: int) -> int | None:
@@ -118,6 +118,7 @@ class Control(Protocol):
 
         Returns how many steps after it need not be asked about, those with at most `LIGHT` gradient steps.
         """
+        return None
 
     def before_episode(self, training: AbstractTraining, kind: str) -> None:
         """The next episode of an evaluation or baseline."""
@@ -153,11 +154,6 @@ class AbstractTraining(abc.ABC):
     @abc.abstractmethod
     def num_timesteps(self) -> int:
         """Training env steps done."""
-
-    @property
-    @abc.abstractmethod
-    def num_updates(self) -> int:
-        """Gradient steps done."""
 
     @property
     @abc.abstractmethod

@@ -25,7 +25,8 @@ from arzbench.run.job import RunRequest, run_job
 from arzbench.saves import segments
 from arzbench.saves.checkpoints import CheckpointStore
 from arzbench.sb3.workload import SB3Workload
-from arzbench.study import Study, load_study
+from arzbench.study import Study
+from arzbench.study_file import load_study
 
 TOML = """schema = "arzbench/study"
 version = 1

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import typer.main
 
-from arzbench import records, store, study
+from arzbench import records, store, study, study_file
 from arzbench.cli import app
 from arzbench.errors import ExitCode
 from arzbench.report import comparison
@@ -166,7 +166,7 @@ def test_the_example_of_a_study_is_one(tmp_path: Path) -> None:
     toml = re.findall(r"^```toml\n(.*?)^```", TEXTS["docs/guides/studies.md"], re.DOTALL | re.MULTILINE)
     assert len(toml) == 1
     (tmp_path / "it.toml").write_text(toml[0])
-    found = study.load_study(tmp_path / "it.toml")
+    found = study_file.load_study(tmp_path / "it.toml")
     assert [t.name for t in found.trainings] == ["seed-0", "seed-1"]
     assert found.total_timesteps == 40_000
 

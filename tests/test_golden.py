@@ -17,7 +17,8 @@ from arzbench.predict.plan import make_plan
 from arzbench.predict.spread import PastRun
 from arzbench.profiles import find_platform, load_calibration
 from arzbench.records import Calibration, Phase, Plan, Platform, Verdict
-from arzbench.study import DQN, PPO, Study, load_study
+from arzbench.study import DQN, PPO, Study
+from arzbench.study_file import load_study
 from arzbench.validate.result import Validation
 from arzbench.validate.scores import overruns
 
@@ -52,7 +53,7 @@ def test_study_1() -> None:
     first, second = study.trainings
     assert isinstance(first, DQN)
     assert isinstance(second, PPO)
-    assert (first.frequency, first.buffer_size, first.seed) == ((4, "step"), 1000, 7)
+    assert (first.train_freq, first.buffer_size, first.seed) == ((4, "step"), 1000, 7)
     assert (second.rollout_steps, second.n_epochs) == (128, 4)
     assert (first.evaluation.eval_freq, second.checkpoint.checkpoint_freq) == (500, 500)
     assert first.hyperparameters == {"learning_rate": 1e-3, "target_update_interval": 500}
@@ -76,7 +77,7 @@ def test_plan_1_kept_the_middle_of_its_ratios() -> None:
     assert math.exp(old.spread.log_centre) == pytest.approx(statistics.median(old.spread.ratios))
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_plans_follow_from_calibration_1(version: int) -> None:
     """The same question, asked again years later, has the same answer, about: priors may change."""
     old: Plan = LOADERS["plan"](golden("plan", version))
@@ -94,7 +95,9 @@ def test_plans_follow_from_calibration_1(version: int) -> None:
         confidence=old.confidence,
         created=datetime.datetime.fromisoformat(old.created),
         command="arzbench run --auto-budget",
+        uploads=old.uploads,
     )
+    assert old.uploads == (version == 3)
     assert again.study == old.study
     assert again.rows[-1].estimate.p50_s == pytest.approx(old.rows[-1].estimate.p50_s, rel=0.01)
     assert [o.key for o in again.options] == [o.key for o in old.options]

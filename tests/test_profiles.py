@@ -12,7 +12,7 @@ from arzbench import profiles
 from arzbench.errors import UsageError
 from arzbench.predict.spread import PastRun
 from arzbench.records import HostInfo
-from arzbench.study import load_study
+from arzbench.study_file import load_study
 from tests import worlds
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from arzbench.clock import VirtualClock
-from arzbench.measure.burst import BurstJob, measure_once
-from arzbench.predict.costmodel import fit, models_for
+from arzbench.measure.burst import measure_once
+from arzbench.predict.costmodel import models_for
 from arzbench.predict.plan import Planner
 from arzbench.predict.spread import spread_from
-from arzbench.records import CostModel, Phase, StopReason, WorkloadSamples
+from arzbench.records import CostModel, Phase, StopReason
 from arzbench.run import control
 from arzbench.run.job import RunOutcome
 from arzbench.run.simulated import SyntheticWorkload
@@ -35,30 +35,18 @@ def calibrated(
     config: TrainConfig, workload: SyntheticWorkload, store: Any, clock: VirtualClock, repetitions: int = 2
 ) -> CostModel:
     """The prices that short real measurements find."""
-    found = []
+    results = []
     for repetition in range(repetitions):
-        job = BurstJob(
-            config=config,  # type: ignore[arg-type]
+        job = doubles.burst_job(
+            config,
             repetition=repetition,
             cold=repetition == 0,
             spawned=clock.now(),
             steps=100,
-            rollout=None,
             eval_episodes=1,
-            max_eval_s=math.inf,
-            folder="",
-            cpu_threads=1,
         )
-        found.append(measure_once(job, workload, store, clock, lambda what, share: None))
-    return fit(
-        WorkloadSamples(
-            workload=config.workload_digest(),
-            config=config,  # type: ignore[arg-type]
-            facts=found[0].facts,
-            state_bytes=found[0].state_bytes,
-            phases=tuple(p for burst in found for p in burst.phases),
-        )
-    )
+        results.append(measure_once(job, workload, store, clock, lambda what, share: None))
+    return doubles.model_of(config, *results)
 
 
 # ---------------------------------------------------------------- recovery
@@ -83,12 +71,10 @@ def test_every_declared_cost_is_found_within_one_percent(kind: dict[str, Any], s
     model = calibrated(config, doubles.Workload(clock, costs), doubles.Store(clock), clock)
     for phase, cost in costs.items():
         price = model.get(phase)
-        assert price is not None, phase
         # a resumed session makes its envs and model anew, and then loads
         declared = cost + costs[Phase.BUILD] if phase is Phase.RESTORE else cost
         assert price.fixed_s == pytest.approx(declared, rel=0.01), phase
     saved = model.get(Phase.CHECKPOINT)
-    assert saved is not None
     for size in (doubles.BASE_BYTES, 1e6, 1e7):
         declared = doubles.SAVE_S + doubles.SAVE_PER_BYTE * size
         assert saved.mean_s(size) == pytest.approx(declared, rel=0.01)
@@ -149,7 +135,6 @@ def carried_out(number: int, folder: Path, confidence: float) -> tuple[RunOutcom
     spread = spread_from([])
     planner = Planner(study, models_for(study, models), spread, quota_s, confidence, cold=True)
     budgets = planner.largest(confidence)
-    assert budgets is not None
     assert all(b < t.total_timesteps for b, t in zip(budgets, study.trainings, strict=True))
     factor = math.exp(spread.log_sigma * dice.standard_normal())  # what the stated prior says of runs
     jitter = np.random.default_rng([SEED, number, 1])

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import datetime
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from arzbench.predict.costmodel import fit
+from arzbench.predict.plan import make_plan
+from arzbench.predict.schedule import count_training
 from arzbench.records import (
     Calibration,
+    CostModel,
     EnvFacts,
     HostInfo,
     Phase,
     PhaseSamples,
+    Plan,
     Platform,
+    Spread,
+    TrainSchedule,
     WorkloadSamples,
 )
-from arzbench.study import Study, TrainConfig, make_config
+from arzbench.study import Study, TrainConfig
+from arzbench.study_file import make_config
 
 HOST = HostInfo(
     name="lab-1",
@@ -77,6 +86,23 @@ def facts(length: int = 240, bound: int | None = 240, n_envs: int = 1) -> EnvFac
     )
 
 
+FULL = config(**EVERYTHING)
+PAIR = study(FULL, config(**{**EVERYTHING, "total_timesteps": 10_001, "name": "second"}))
+#: of a run that takes what its prices say
+EXACT = Spread(source="none", log_sigma=0.0)
+
+
+def declared(phase: Phase, size: float = 0.0) -> float:
+    """The price of a unit."""
+    fixed, per_byte = SIZED.get(phase, (0.0, 0.0))
+    return fixed + per_byte * size if phase in SIZED else PRICES[phase]
+
+
+def _sample(phase: Phase, repetition: int, *seconds: float, **more: Any) -> PhaseSamples:
+    units = more.pop("units", (1,) * len(seconds))
+    return PhaseSamples(phase=phase, repetition=repetition, seconds=seconds, units=tuple(units), **more)
+
+
 def _series(
     phase: Phase,
     repetition: int,
@@ -90,14 +116,9 @@ def _series(
     level = price * rng.lognormvariate(0.0, spread) if spread else price
     seconds = [level * u * (rng.lognormvariate(-0.02, 0.2) if spread else 1.0) for u in units]
     first = FIRST_UPDATE_S if phase is Phase.UPDATE and variant == "" else 0.0
-    warm = PhaseSamples(
-        phase=phase, repetition=repetition, warmup=True, variant=variant, seconds=(price + first,), units=(1,)
-    )
     return [
-        warm,
-        PhaseSamples(
-            phase=phase, repetition=repetition, variant=variant, seconds=tuple(seconds), units=tuple(units)
-        ),
+        _sample(phase, repetition, price + first, variant=variant, warmup=True),
+        _sample(phase, repetition, *seconds, variant=variant, units=units),
     ]
 
 
@@ -114,37 +135,33 @@ def samples(
     """Everything a calibration keeps: warm-ups, variants, several sizes, blocks of unequal length."""
     rng = random.Random(seed)
     main = training.logging.mode
-    found: list[PhaseSamples] = []
+    measured: list[PhaseSamples] = []
+
+    def noise() -> float:
+        return rng.lognormvariate(0.0, spread) if spread else 1.0
+
     for repetition in range(repetitions):
         for phase, price in prices.items():
             if phase in (Phase.IMPORT, Phase.BUILD, Phase.TEARDOWN):
-                once = price * (rng.lognormvariate(0.0, spread) if spread else 1.0)
-                found.append(PhaseSamples(phase=phase, repetition=repetition, seconds=(once,), units=(1,)))
+                measured.append(_sample(phase, repetition, price * noise()))
                 continue
             units = [1] * 30 + [25, 1, 7, 40]
             variant = main if phase in LOGGED else ""
-            found += _series(phase, repetition, price, units, variant, spread, rng)
+            measured += _series(phase, repetition, price, units, variant, spread, rng)
             if phase in LOGGED:
                 for other in {"off", "periodic", "every"} - {main}:
-                    found += _series(phase, repetition, price * 50, units[:9], other, spread, rng)
+                    measured += _series(phase, repetition, price * 50, units[:9], other, spread, rng)
         state = "cold" if repetition == 0 else "warm"
-        found.append(
-            PhaseSamples(
-                phase=Phase.JIT, repetition=repetition, variant=state, seconds=(JIT[state],), units=(1,)
-            )
-        )
-        for phase, (fixed, per_byte) in SIZED.items():
+        measured.append(_sample(Phase.JIT, repetition, JIT[state], variant=state))
+        for phase in SIZED:
             for size in (120_000.0, 900_000.0, 3_120_000.0 + repetition):
-                cost = (fixed + per_byte * size) * (rng.lognormvariate(0.0, spread) if spread else 1.0)
-                found.append(
-                    PhaseSamples(phase=phase, repetition=repetition, size=size, seconds=(cost,), units=(1,))
-                )
+                measured.append(_sample(phase, repetition, declared(phase, size) * noise(), size=size))
     return WorkloadSamples(
         workload=training.workload_digest(),
         config=training,  # type: ignore[arg-type]
         facts=env or facts(n_envs=training.n_envs),
         state_bytes=STATE_BYTES,
-        phases=tuple(s for s in found if s.phase not in leave_out),
+        phases=tuple(s for s in measured if s.phase not in leave_out),
     )
 
 
@@ -165,3 +182,26 @@ def calibration(
         drift=0.01,
         workloads=tuple(samples(t, **how) for t in distinct.values()),
     )
+
+
+def model_of(training: TrainConfig = FULL, **how: Any) -> CostModel:
+    """The prices of `training`; `how` goes to `samples`."""
+    return fit(samples(training, **how))
+
+
+def schedule_of(training: TrainConfig = FULL, env: EnvFacts | None = None, **how: Any) -> TrainSchedule:
+    return count_training(training, env or facts(), state_bytes=STATE_BYTES, **how)
+
+
+def plan(job: Study, quota_s: float | None, **changes: Any) -> Plan:
+    """A plan of `job`, by a noisy `calibration` of it in the env `env`; `changes` go to `make_plan`."""
+    env, platform = changes.pop("env", None), changes.pop("platform", PLATFORM)
+    record = changes.pop("calibration", None) or calibration(job, env=env, spread=0.03)
+    how: dict[str, Any] = {
+        "host": HOST,
+        "past": [],
+        "confidence": 0.95,
+        "created": datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC),
+        "command": "arzbench run",
+    }
+    return make_plan(job, record, "a/b.json", platform, quota_s=quota_s, **{**how, **changes})

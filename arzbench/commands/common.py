@@ -164,8 +164,12 @@ def plan_now(
     prices: Prices,
     flags: str,
     changes: Sequence[str] = (),
+    uploads: bool = False,
 ) -> tuple[Plan, Path, Calibration]:
-    """A plan by `prices`; without a study, the calibration's own under `changes`."""
+    """A plan by `prices`; without a study, the calibration's own under `changes`.
+
+    `uploads`: checkpoints are copied elsewhere.
+    """
     host = _host_for(study)
     path, calibration = prices.find(working, host, study, clock)
     if study is None:
@@ -188,6 +192,7 @@ def plan_now(
         created=clock.wall(),
         command=f"arzbench run --auto-budget{flags}",
         named=prices.named is not None,
+        uploads=uploads,
     )
     return plan, path, calibration
 

@@ -41,6 +41,7 @@ def run_plan(
     platform: str | None,
     confidence: float,
     prices: Prices,
+    checkpoints: str | None,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -50,7 +51,7 @@ def run_plan(
     words = [("study", study), ("env", env), ("algo", algo), ("quota", quota), ("platform", platform)]
     words += [("set", change) for change in changes]
     words += [("confidence", str(confidence))] if confidence != DEFAULT_CONFIDENCE else []
-    words += [("from", prices.named)]
+    words += [("from", prices.named), ("checkpoints", checkpoints)]
     words += [("dir", str(working))] if working != Path() else []
     flags = _as_flags(words)
     flags += " --allow-foreign" * prices.allow_foreign + " --allow-expired" * prices.allow_expired
@@ -65,6 +66,7 @@ def run_plan(
             platforms=[name.strip() for name in platform.split(",")],
             confidence=confidence,
             prices=prices,
+            uploads=checkpoints is not None,
         )
         compare_platforms(asked, clock, as_json=as_json)
         return
@@ -79,6 +81,7 @@ def run_plan(
         prices=prices,
         flags=flags,
         changes=changes,
+        uploads=checkpoints is not None,
     )
     question = Question(
         plan=plan,

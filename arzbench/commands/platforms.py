@@ -31,6 +31,7 @@ class PlatformsAsked:
     platforms: Sequence[str]
     confidence: float
     prices: Prices
+    uploads: bool
 
 
 def compare_platforms(asked: PlatformsAsked, clock: Clock, *, as_json: bool) -> None:
@@ -75,6 +76,7 @@ def _plan(asked: PlatformsAsked, place: Platform, clock: Clock) -> Plan | None:
             prices=asked.prices,
             flags="",
             changes=asked.changes,
+            uploads=asked.uploads,
         )[0]
     except WillNotFitError:
         return None

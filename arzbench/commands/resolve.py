@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from arzbench import profiles, runs, store
@@ -11,8 +11,8 @@ from arzbench.clock import Clock
 from arzbench.commands.common import Limits, Prices, on_device, plan_now
 from arzbench.errors import UsageError, unknown
 from arzbench.measure.host import host_info
-from arzbench.predict.costmodel import Job
-from arzbench.predict.schedule import budgets_for, count_training
+from arzbench.predict.plan import planner_for
+from arzbench.predict.schedule import budgets_for
 from arzbench.records import Estimate, Plan, Platform
 from arzbench.study import Study
 from arzbench.study_changes import change_study
@@ -94,7 +94,10 @@ def decide(options: RunOptions, clock: Clock, earlier: runs.Run | None, limits: 
     quota_s, place = limits.seconds, limits.platform
     if options.plan_file is not None:
         plan = store.load(options.plan_file, "arzbench/plan", Plan, "plan", "make one: arzbench plan")
-        return _from_plan(plan, options.option, quota_s if quota_s is not None else plan.quota_s)
+        order = _from_plan(plan, options.option, quota_s if quota_s is not None else plan.quota_s)
+        if options.checkpoints is not None and not plan.uploads:
+            return replace(order, why=f"{order.why}; planned without --checkpoints")
+        return order
     study = earlier.record.study if earlier is not None else asked_study(options)
     if options.auto_budget:
         plan = _planned(options, clock, study, quota_s, place)
@@ -113,7 +116,7 @@ def decide(options: RunOptions, clock: Clock, earlier: runs.Run | None, limits: 
         budgets=budgets,
         why=why,
         plan=prices,
-        predicted=None if prices is None else _predicted(prices, study, budgets),
+        predicted=None if prices is None else planner_for(prices, study).job(budgets).estimate(),
         quota_s=quota_s,
         unpriced=unpriced,
     )
@@ -126,18 +129,6 @@ def last_budgets(run: runs.Run) -> tuple[int, ...]:
         return run.budgets
     given = sessions[-1].data.get("budgets") if sessions else None
     return tuple(int(n) for n in given) if given else run.record.budgets
-
-
-def _predicted(plan: Plan, study: Study, budgets: tuple[int, ...]) -> Estimate:
-    """The wall time of `budgets`, which no option of the plan is for."""
-    models = {m.workload: m for m in plan.models}
-    parts = []
-    for config, budget in zip(study.trainings, budgets, strict=True):
-        if budget:
-            model = models[config.workload_digest()]
-            schedule = count_training(config, model.facts, budget=budget, state_bytes=model.state_bytes)
-            parts.append((model, schedule))
-    return Job(parts, plan.spread, cold=plan.platform.fresh_machine).estimate()
 
 
 def asked_study(options: RunOptions) -> Study | None:
@@ -172,6 +163,7 @@ def _planned(
         prices=options.prices,
         flags="",
         changes=options.changes,
+        uploads=options.checkpoints is not None,
     )[0]
 
 

@@ -18,7 +18,8 @@ from arzbench import profiles, runs, store
 from arzbench.clock import Clock
 from arzbench.errors import ExitCode, StateError
 from arzbench.predict.costmodel import Job, phase_seconds
-from arzbench.predict.plan import LOCAL, MARGIN_S, make_plan
+from arzbench.predict.landing import quota_for
+from arzbench.predict.plan import LOCAL, make_plan
 from arzbench.records import Calibration, HostInfo, Phase, Plan
 from arzbench.run.ledger import Summary
 from arzbench.study import TrainConfig
@@ -114,7 +115,7 @@ class Bench:
         job = Job([(plan.models[0], plan.schedules[0])], plan.spread)
         quantiles = {q: job.quantile(float(q)) for q in QUANTILES}
         held = self._design.under_quota(pair, beside, repetition)
-        quota_s = round(quantiles["0.95"] + MARGIN_S, 1) if held else None
+        quota_s = round(quota_for(quantiles["0.95"], uploads=False), 1) if held else None
         limit = [] if quota_s is None else ["--quota", f"{quota_s}s"]
         command = [*ARZBENCH, "run", "--plan", str(self._work / "plan.json"), "--fresh", *limit]
         code, took, _ = self._call([*command, "--dir", str(self._work)])

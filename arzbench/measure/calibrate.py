@@ -33,7 +33,7 @@ from arzbench.records import (
     Record,
     WorkloadSamples,
 )
-from arzbench.study import PPO, OnPolicyConfig, Study, TrainConfig
+from arzbench.study import Study, TrainConfig
 from arzbench.units import format_duration
 
 #: seconds of training measured in each repetition where the steps asked for take less
@@ -102,12 +102,12 @@ def calibrate(
 
 def _distinct(study: Study) -> list[TrainConfig]:
     """One training per workload: the first, or the first with a baseline to measure."""
-    found: dict[str, TrainConfig] = {}
+    by_workload: dict[str, TrainConfig] = {}
     for config in study.trainings:
         key = config.workload_digest()
-        if key not in found or (config.baseline.episodes and not found[key].baseline.episodes):
-            found[key] = config
-    return list(found.values())
+        if key not in by_workload or (config.baseline.episodes and not by_workload[key].baseline.episodes):
+            by_workload[key] = config
+    return list(by_workload.values())
 
 
 def _measure_workload(
@@ -127,7 +127,7 @@ def _measure_workload(
     with tempfile.TemporaryDirectory(dir=folder, prefix=".calibrate-") as name:
         for repetition in range(repetitions):
 
-            def tell(what: str, fraction: float, repetition: int = repetition) -> None:
+            def report(what: str, fraction: float, repetition: int = repetition) -> None:
                 whole = (repetition + fraction) / repetitions
                 label = f"{config.name}, process {repetition + 1}/{repetitions}: {what}"
                 progress(label, share[0] + share[1] * whole)
@@ -135,7 +135,7 @@ def _measure_workload(
             started = clock.now()
             left = PLANNED * max_s - (started - began)
             job = _next_job(config, bursts, repetition, repetitions, steps, left, around_s, name, clock)
-            bursts.append(_run_worker(job, worker, Path(name), clock, tell))
+            bursts.append(_run_worker(job, worker, Path(name), clock, report))
             around_s = clock.now() - started - _training_s(bursts[-1])
     return bursts
 
@@ -152,15 +152,15 @@ def _next_job(
     clock: Clock,
 ) -> BurstJob:
     """What the next process measures, from the pace of those before."""
-    wanted = math.ceil(steps / repetitions)
-    rollout = _short_rollout(config, wanted) if isinstance(config, OnPolicyConfig) else None
+    measured_steps = math.ceil(steps / repetitions)
+    rollout = config.short_rollout(measured_steps)
     eval_episodes = 1
     if bursts:
         step_s, update_s, eval_s = _pace(config, bursts)
         allowed = max(0.2, min(BURST_S, left_s / (repetitions - repetition) - around_s))
         cycle = step_s + update_s
-        wanted = max(wanted, math.ceil(allowed / cycle))
-        if isinstance(config, OnPolicyConfig) and 2 * config.rollout_steps * cycle <= 2 * allowed:
+        measured_steps = max(measured_steps, math.ceil(allowed / cycle))
+        if config.rollout_steps * cycle <= allowed:
             rollout = None  # whole rollouts as configured are affordable
         length = statistics.fmean(bursts[-1].facts.eval_episode_steps or (1,))
         eval_episodes = max(1, min(50, math.ceil(EVAL_S / max(1e-9, eval_s * length))))
@@ -169,7 +169,7 @@ def _next_job(
         repetition=repetition,
         cold=_compile_again(bursts),
         spawned=clock.now(),
-        steps=wanted,
+        steps=measured_steps,
         rollout=rollout,
         eval_episodes=eval_episodes,
         max_eval_s=max(EVAL_S, left_s / 4),
@@ -186,12 +186,6 @@ def _compile_again(bursts: Sequence[BurstResult]) -> bool:
 
 def _has_cold(burst: BurstResult) -> bool:
     return any(p.phase is Phase.JIT and p.variant == COLD for p in burst.phases)
-
-
-def _short_rollout(config: OnPolicyConfig, wanted: int) -> int:
-    """Steps per env of a shortened rollout: at least one full minibatch."""
-    least = math.ceil(config.batch_size / config.n_envs) if isinstance(config, PPO) else 1
-    return min(config.n_steps, max(least, math.ceil(wanted / config.n_envs / 2), 1))
 
 
 def _pace(config: TrainConfig, bursts: Sequence[BurstResult]) -> tuple[float, float, float]:
@@ -230,7 +224,7 @@ def _units(phases: Sequence[PhaseSamples], phase: Phase) -> int:
     return sum(p.count for p in phases if p.phase is phase)
 
 
-def _run_worker(job: BurstJob, worker: Worker, folder: Path, clock: Clock, tell: Progress) -> BurstResult:
+def _run_worker(job: BurstJob, worker: Worker, folder: Path, clock: Clock, report: Progress) -> BurstResult:
     """Start the process, pass its progress on, read its result; the time it takes to end is teardown."""
     task, answer = folder / f"job-{job.repetition}.json", folder / f"result-{job.repetition}.json"
     task.write_bytes(msgspec.json.encode(job))
@@ -261,7 +255,7 @@ def _run_worker(job: BurstJob, worker: Worker, folder: Path, clock: Clock, tell:
             assert process.stdout is not None
             with process.stdout as lines:
                 for line in lines:
-                    _pass_on(line, tell)
+                    _pass_on(line, report)
             code = process.wait()
         finally:
             watchdog.cancel()
@@ -284,11 +278,11 @@ def _run_worker(job: BurstJob, worker: Worker, folder: Path, clock: Clock, tell:
     return msgspec.structs.replace(result, phases=(*result.phases, teardown))
 
 
-def _pass_on(line: str, tell: Progress) -> None:
+def _pass_on(line: str, report: Progress) -> None:
     """A progress line is a JSON pair; an env's own prints are passed over."""
     try:
         what, fraction = json.loads(line)
-        tell(str(what), float(fraction))
+        report(str(what), float(fraction))
     except (ValueError, TypeError):
         return
 
@@ -297,9 +291,9 @@ def _worker_error(code: int, text: str, answer: Path) -> ArzbenchError:
     """The error the process wrote down, or what it printed last."""
     problem = answer.with_suffix(".error")
     if problem.exists():
-        told = json.loads(problem.read_text())
-        kind = UsageError if told["exit_code"] == UsageError.exit_code else StateError
-        return kind(told["message"], told["hint"])
+        error = json.loads(problem.read_text())
+        kind = UsageError if error["exit_code"] == UsageError.exit_code else StateError
+        return kind(error["message"], error["hint"])
     last = "\n".join(text.strip().splitlines()[-8:]) or "it printed nothing"
     return StateError(f"a measuring process ended with code {code}", last)
 

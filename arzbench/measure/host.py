@@ -8,8 +8,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import psutil
-
 from arzbench.records import HostInfo
 from arzbench.study import TrainConfig
 
@@ -23,7 +21,7 @@ def host_info(device: str = "cpu", torch_threads: int = 1) -> HostInfo:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         cpu=_cpu_name(),
         cores=_usable_cores(),
-        memory_bytes=psutil.virtual_memory().total,
+        memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         python=platform.python_version(),
         device=(gpu_name() or "cpu") if device in ("cuda", "auto") else "cpu",
         torch_threads=torch_threads,

@@ -19,9 +19,9 @@ import msgspec
 from arzbench.clock import Clock
 from arzbench.measure.phase_times import PhaseTotals
 from arzbench.records import Phase, PhaseSamples, StopReason
-from arzbench.study import Baseline, Checkpoints, OffPolicyConfig, OnPolicyConfig, TrainConfig
+from arzbench.study import Baseline, Checkpoints, TrainConfig
 from arzbench.study import Evaluation as EvaluationSchedule
-from arzbench.workload import AbstractTraining, AbstractWorkload, Evaluation, StopTraining
+from arzbench.workload import AbstractTraining, AbstractWorkload, Control, StopTraining
 
 SINKS = ("null", "file", "pipe", "terminal")
 MODES = ("off", "periodic", "every")
@@ -33,7 +33,7 @@ BLOCK_S = 0.1
 SINK_S = 0.5
 
 
-class _Blocks:
+class _Blocks(Control):
     """Switches the messages from block to block and keeps the time of each."""
 
     def __init__(self, clock: Clock) -> None:
@@ -64,21 +64,6 @@ class _Blocks:
         self._steps, self._first = 0, training.num_timesteps
         self._began = self._clock.ticks()
 
-    def before_episode(self, training: AbstractTraining, kind: str) -> None:
-        return
-
-    def during_episode(self, training: AbstractTraining) -> None:
-        return
-
-    def during_update(self, training: AbstractTraining) -> None:
-        return
-
-    def evaluated(self, training: AbstractTraining, result: Evaluation) -> None:
-        return
-
-    def episode_ended(self, training: AbstractTraining, episode_return: float, length: int) -> None:
-        return
-
 
 def measure_sinks(
     config: TrainConfig,
@@ -92,7 +77,7 @@ def measure_sinks(
     `workload_to` makes a workload whose messages go to a path. A sink that this system does not have is
     left out.
     """
-    found: list[PhaseSamples] = []
+    samples: list[PhaseSamples] = []
     began = clock.ticks()
     for index in range(len(SINKS)):
         if clock.ticks() - began > len(SINKS) * SINK_S:
@@ -104,7 +89,7 @@ def measure_sinks(
             with contextlib.suppress(StopTraining):
                 training.run(blocks)
             training.close()
-            found += [
+            samples += [
                 PhaseSamples(
                     phase=Phase.LOG,
                     repetition=repetition,
@@ -115,24 +100,19 @@ def measure_sinks(
                 for mode, values in blocks.blocks.items()
                 if values
             ]
-    return found
+    return samples
 
 
 def _without_updates(config: TrainConfig) -> TrainConfig:
     """`config` as far as its env steps go: what a message costs does not depend on the learning."""
     steps = (3 * ROUNDS + 2) * BLOCK_STEPS * config.n_envs
-    changes: dict[str, object] = {
-        "total_timesteps": steps,
-        "evaluation": EvaluationSchedule(),
-        "baseline": Baseline(),
-        "checkpoint": Checkpoints(),
-    }
-    if isinstance(config, OffPolicyConfig):
-        changes["learning_starts"] = steps
-    if isinstance(config, OnPolicyConfig):
-        changes["n_steps"] = max(config.n_steps, steps // config.n_envs)
-        changes["total_timesteps"] = max(config.n_steps * config.n_envs, steps)
-    return msgspec.structs.replace(config, **changes)
+    bare = msgspec.structs.replace(
+        config.without_updates(steps),
+        evaluation=EvaluationSchedule(),
+        baseline=Baseline(),
+        checkpoint=Checkpoints(),
+    )
+    return msgspec.structs.replace(bare, total_timesteps=max(bare.rollout_steps, steps))
 
 
 @contextlib.contextmanager

@@ -66,14 +66,14 @@ class PhaseValues:
 
     def samples(self, repetition: int) -> list[PhaseSamples]:
         """The raw record; the first value of a phase in a process is a warm-up where more follow."""
-        found = []
+        samples = []
         for (phase, variant, size), values in self._values.items():
             rest = values
             if len(values) > 1 and not size and phase not in (Phase.JIT, Phase.LOG):
-                found.append(_samples(phase, repetition, variant, size, values[:1], warmup=True))
+                samples.append(_samples(phase, repetition, variant, size, values[:1], warmup=True))
                 rest = values[1:]
-            found.append(_samples(phase, repetition, variant, size, _blocks(rest), warmup=False))
-        return found
+            samples.append(_samples(phase, repetition, variant, size, _blocks(rest), warmup=False))
+        return samples
 
 
 def _blocks(values: list[tuple[float, int]]) -> list[tuple[float, int]]:

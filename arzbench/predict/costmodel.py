@@ -48,22 +48,22 @@ def fit(samples: WorkloadSamples, mode: str | None = None) -> CostModel:
     for item in priced(samples, main):
         variant = item.variant if item.phase is Phase.JIT else ""
         groups.setdefault((item.phase, variant), []).append(item)
-    found = [
+    prices = [
         _price(phase, variant, items)
         for (phase, variant), items in groups.items()
         if phase not in (Phase.CHECKPOINT, Phase.RESTORE)
     ]
-    found += [
+    prices += [
         _sized_price(phase, groups[phase, ""])
         for phase in (Phase.CHECKPOINT, Phase.RESTORE)
         if (phase, "") in groups
     ]
-    found.append(_first_calls(samples, main))
+    prices.append(_first_calls(samples, main))
     return CostModel(
         workload=samples.workload,
         facts=samples.facts,
         state_bytes=samples.state_bytes,
-        coefficients=tuple(found),
+        coefficients=tuple(prices),
     )
 
 
@@ -71,9 +71,8 @@ def priced(samples: WorkloadSamples, main: str) -> list[PhaseSamples]:
     """What prices under the logging mode `main` are made of; warm-ups left out."""
     later = [item for item in samples.phases if not item.warmup]
     own = [item for item in later if item.variant in ("", main, "cold", "warm")]
-    told = {item.phase for item in own}
     # a reset or an update may not have fallen into the blocks of this mode: then any mode's will do
-    lacking = {Phase.RESET, Phase.UPDATE} - told
+    lacking = {Phase.RESET, Phase.UPDATE} - {item.phase for item in own}
     return own + [item for item in later if item.phase in lacking]
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 
 import msgspec
 
 from arzbench import store
 from arzbench.errors import UsageError, WillNotFitError
 from arzbench.predict.costmodel import STARTUP, Job, fit, missing_phases, models_for, startup_seconds
-from arzbench.predict.schedule import budgets_for, count_training, total_env_steps
+from arzbench.predict.landing import kept_free_s, quota_for
+from arzbench.predict.schedule import budgets_for, count_training
 from arzbench.predict.spread import PastRun, spread_from, training_key
 from arzbench.records import (
     Calibration,
@@ -31,36 +33,30 @@ from arzbench.units import format_duration
 
 #: the sizes everybody asks for
 STEPS = (100, 1_000, 5_000, 8_000, 24_000, 100_000)
-#: what a session keeps free before its deadline beside the last save (run/guard.py)
-MARGIN_S = 1.0
 MAX_SESSIONS = 1000
 #: the platform that is this machine itself
 LOCAL = "local"
 _LARGEST = 1e12
 
 
+@dataclass(frozen=True, slots=True)
 class Planner:
     """One study, its prices and a quota; answers every question a plan asks."""
 
-    def __init__(
-        self,
-        study: Study,
-        models: Sequence[CostModel],
-        spread: Spread,
-        quota_s: float | None,
-        confidence: float,
-        *,
-        cold: bool,
-        partial: bool = False,
-    ) -> None:
-        """`partial`: a phase without samples counts as nothing (an imported calibration)."""
-        self.study = study
-        self.models = list(models)
-        self.spread = spread
-        self.quota_s = quota_s
-        self.confidence = confidence
-        self.cold = cold
-        self.partial = partial
+    study: Study
+    models: Sequence[CostModel]
+    spread: Spread
+    quota_s: float | None
+    confidence: float
+    _: KW_ONLY
+    cold: bool
+    partial: bool = False  # a phase without samples counts as nothing (an imported calibration)
+    uploads: bool = False  # checkpoints are copied elsewhere, which takes time at the end
+
+    def for_first(self) -> Planner:
+        """The same for the first training alone."""
+        first = msgspec.structs.replace(self.study, trainings=self.study.trainings[:1])
+        return replace(self, study=first, models=self.models[:1])
 
     def schedules(self, budgets: Sequence[int]) -> list[TrainSchedule]:
         """The counted schedule of each training under its budget."""
@@ -78,9 +74,9 @@ class Planner:
     def unmeasured(self) -> list[Phase]:
         """Phases of the whole study and its sessions that have no price."""
         pairs = zip(self.models, self.schedules(self.full), strict=True)
-        found = {phase for model, schedule in pairs for phase in missing_phases(model, schedule)}
-        found |= {p for p in (*STARTUP, Phase.RESTORE) if self.models[0].get(p) is None}
-        return [phase for phase in Phase if phase in found]
+        phases = {phase for model, schedule in pairs for phase in missing_phases(model, schedule)}
+        phases |= {p for p in (*STARTUP, Phase.RESTORE) if self.models[0].get(p) is None}
+        return [phase for phase in Phase if phase in phases]
 
     @property
     def full(self) -> tuple[int, ...]:
@@ -90,7 +86,7 @@ class Planner:
     def usable_s(self) -> float:
         """The quota less what a session keeps free at its end."""
         assert self.quota_s is not None
-        return self.quota_s - MARGIN_S
+        return self.quota_s - kept_free_s(self.quota_s, uploads=self.uploads)
 
     def fits(self, budgets: Sequence[int], confidence: float) -> bool:
         """Whether the job ends within the quota with `confidence`."""
@@ -148,6 +144,26 @@ class Planner:
         return probability, self.verdict(probability)
 
 
+def planner_for(
+    plan: Plan, study: Study, models: Mapping[str, CostModel] | None = None, *, partial: bool = False
+) -> Planner:
+    """Judges `study` as `plan` was made; by its prices, or those of `models` (by workload).
+
+    Raises:
+        UsageError: a training's workload has no prices.
+    """
+    return Planner(
+        study,
+        models_for(study, models or {m.workload: m for m in plan.models}),
+        plan.spread,
+        plan.quota_s,
+        plan.confidence,
+        cold=plan.platform.fresh_machine,
+        partial=partial,
+        uploads=plan.uploads,
+    )
+
+
 def make_plan(
     study: Study,
     calibration: Calibration,
@@ -161,10 +177,12 @@ def make_plan(
     created: datetime.datetime,
     command: str,
     named: bool = False,
+    uploads: bool = False,
 ) -> Plan:
     """The plan of `study` on `platform`; `command` is what runs it.
 
     `named`: the calibration was asked for by its name, and its machine is the one planned for.
+    `uploads`: checkpoints are copied elsewhere.
 
     Raises:
         UsageError: a confidence outside (0, 1), a workload or phase that was not measured.
@@ -182,9 +200,15 @@ def make_plan(
         foreign=bool(foreign),
         named=calibration.host.name if named else "",
     )
-    partial = bool(calibration.imported)
     planner = Planner(
-        study, models, spread, quota_s, confidence, cold=platform.fresh_machine, partial=partial
+        study,
+        models,
+        spread,
+        quota_s,
+        confidence,
+        cold=platform.fresh_machine,
+        partial=bool(calibration.imported),
+        uploads=uploads,
     )
     safe = None
     if quota_s is not None:
@@ -198,12 +222,12 @@ def make_plan(
         study_digest=store.digest(study),
         calibration_id=calibration.id,
         calibration_path=calibration_path,
-        calibration_digest=store.digest(calibration),
         host=calibration.host,
         foreign=tuple(foreign),
         platform=platform,
         quota_s=quota_s,
         confidence=confidence,
+        uploads=uploads,
         models=tuple(fitted.values()),
         spread=spread,
         schedules=tuple(planner.schedules(planner.full)),
@@ -222,7 +246,8 @@ def fit_all(study: Study, calibration: Calibration) -> dict[str, CostModel]:
 
 def _too_short(planner: Planner) -> WillNotFitError:
     assert planner.quota_s is not None
-    needed = planner.job(planner.least).quantile(planner.confidence) + MARGIN_S
+    least_s = planner.job(planner.least).quantile(planner.confidence)
+    needed = quota_for(least_s, uploads=planner.uploads)
     startup = startup_seconds(planner.models[0], cold=planner.cold)
     return WillNotFitError(
         f"a quota of {format_duration(planner.quota_s)} is too short for one cycle: start-up, "
@@ -234,17 +259,8 @@ def _too_short(planner: Planner) -> WillNotFitError:
 
 def _rows(planner: Planner) -> list[TableRow]:
     """The table: usual sizes of the study's first training, then the whole study."""
-    first = msgspec.structs.replace(planner.study, trainings=planner.study.trainings[:1])
     config = planner.study.trainings[0]
-    single = Planner(
-        first,
-        planner.models[:1],
-        planner.spread,
-        planner.quota_s,
-        planner.confidence,
-        cold=planner.cold,
-        partial=planner.partial,
-    )
+    single = planner.for_first()
     rows = [_row(single, f"{steps:,}", (steps,), _length_notes(config, planner.models[0])) for steps in STEPS]
     notes = [
         n for c, m in zip(planner.study.trainings, planner.models, strict=True) for n in _length_notes(c, m)
@@ -268,9 +284,7 @@ def _row(planner: Planner, label: str, budgets: Sequence[int], notes: Sequence[s
 
 
 def _hidden(schedules: Sequence[TrainSchedule]) -> tuple[float, float]:
-    low, high = total_env_steps(schedules)
-    trained = sum(s.total_timesteps for s in schedules)
-    return low - trained, high - trained
+    return sum(s.hidden_steps[0] for s in schedules), sum(s.hidden_steps[1] for s in schedules)
 
 
 def _length_notes(config: TrainConfig, model: CostModel) -> list[str]:
@@ -332,23 +346,23 @@ def _option(
 
 
 def _warnings(planner: Planner, calibration: Calibration, platform: Platform) -> list[str]:
-    said = []
+    warnings = []
     if platform.name != LOCAL:
-        said.append(
+        warnings.append(
             f"the limits are {platform.name}'s; the prices were measured on {calibration.host.name}, "
             f"{platform.name} itself was not measured"
         )
     if platform.fresh_machine:
-        said.append("every session starts on a fresh machine: compilation is priced with empty caches")
+        warnings.append("every session starts on a fresh machine: compilation is priced with empty caches")
     if calibration.drift > 0.05:
-        said.append(f"this machine varied {calibration.drift:.0%} while it was measured")
+        warnings.append(f"this machine varied {calibration.drift:.0%} while it was measured")
     if calibration.imported:
-        said.append(f"imported, not measured by arzbench: {calibration.imported}")
+        warnings.append(f"imported, not measured by arzbench: {calibration.imported}")
     if lacking := planner.unmeasured():
-        said.append(f"not measured apart, counted as nothing of their own: {', '.join(lacking)}")
-    said += _periods(planner.study, calibration)
+        warnings.append(f"not measured apart, counted as nothing of their own: {', '.join(lacking)}")
+    warnings += _periods(planner.study, calibration)
     differing = [n for w in calibration.workloads for n in w.notes]
-    return said + sorted(set(differing))
+    return warnings + sorted(set(differing))
 
 
 def _periods(study: Study, calibration: Calibration) -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from arzbench.predict.costmodel import price_error
-from arzbench.predict.schedule import count_training
+from arzbench.predict.plan import planner_for
 from arzbench.records import CostModel, Estimate, Phase, PhaseCount, Plan, Spread, TrainSchedule
 from arzbench.study import Study
 
@@ -77,16 +77,12 @@ def predictor(plan: Plan | None, study: Study, budgets: Sequence[int]) -> Predic
     """
     if plan is None:
         return None
-    models = {m.workload: m for m in plan.models}
-    trainings = [(c, models[c.workload_digest()]) for c in study.trainings]
-    schedules = [
-        count_training(c, m.facts, budget=b, state_bytes=m.state_bytes)
-        for (c, m), b in zip(trainings, budgets, strict=True)
-    ]
+    planner = planner_for(plan, study)
+    schedules = planner.schedules(budgets)
 
     def predict(state: RunState) -> Estimate:
         parts = [
-            (trainings[i][1], schedules[i], state.observed[i])
+            (planner.models[i], schedules[i], state.observed[i])
             for i in range(state.training, len(schedules))
             if budgets[i]
         ]
@@ -103,8 +99,8 @@ def remaining(parts: Sequence[Part], spread: Spread) -> Estimate:
     apart = MOMENT_SHARE**2 * between
     moment = apart / (1 + sum(item.seen_s for item in items) / MOMENT_S)
     weights = [1 / (item.own + item.noise) for item in items]
-    known = (1 / (between + moment) if between else math.inf) + sum(weights)
-    off = sum(w * (i.ratio - spread.log_centre) for w, i in zip(weights, items, strict=True) if w) / known
+    precision = (1 / (between + moment) if between else math.inf) + sum(weights)
+    off = sum(w * (i.ratio - spread.log_centre) for w, i in zip(weights, items, strict=True) if w) / precision
     lasting = between / (between + moment) if between else 0.0  # the factor's share of it
     left = variance = shared = 0.0
     for item in items:
@@ -116,7 +112,7 @@ def remaining(parts: Sequence[Part], spread: Spread) -> Estimate:
         variance += seconds**2 * item.own * (1 - trust)
     if not left:
         return Estimate(p50_s=0.0, p90_s=0.0, p99_s=0.0)
-    relative = (variance + shared**2 / known) / left**2 + lasting * moment + apart
+    relative = (variance + shared**2 / precision) / left**2 + lasting * moment + apart
     sigma = max(0.01, math.sqrt(relative))
     return Estimate(p50_s=left, p90_s=left * math.exp(1.2816 * sigma), p99_s=left * math.exp(2.3263 * sigma))
 

@@ -90,9 +90,9 @@ def _source(past: Sequence[PastRun], training: str, calibration: str, sigma: flo
         return f"prior ({sigma:.0%}; no finished run on this host yet)"
     same = sum(run.training == training for run in past)
     priced = sum(run.calibration == calibration for run in past)
-    told = f"{len(past)} finished run(s) on this host, {same} of this training, {priced} by this calibration"
+    text = f"{len(past)} finished run(s) on this host, {same} of this training, {priced} by this calibration"
     judged = [run.within_p90 for run in past if run.within_p90 is not None]
-    return f"{told}; {sum(judged)} of {len(judged)} ended by their P90" if judged else told
+    return f"{text}; {sum(judged)} of {len(judged)} ended by their P90" if judged else text
 
 
 def _predict(past: Sequence[PastRun], training: str, calibration: str) -> tuple[float, float, float]:
@@ -128,8 +128,9 @@ def _predict(past: Sequence[PastRun], training: str, calibration: str) -> tuple[
     shares /= shares.sum()
     centre = float(shares @ mean)
     sigma = math.sqrt(float(shares @ (variance + of_run + mean**2)) - centre**2)
-    known = any(run.calibration == calibration for run in past)
-    return centre, sigma, math.sqrt(float(shares @ variance) / float(shares @ lasting)) if known else 1.0
+    if all(run.calibration != calibration for run in past):
+        return centre, sigma, 1.0
+    return centre, sigma, math.sqrt(float(shares @ variance) / float(shares @ lasting))
 
 
 def _same(some: Sequence[str], others: Sequence[str]) -> FloatArray:

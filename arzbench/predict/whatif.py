@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from arzbench.predict.costmodel import models_for
-from arzbench.predict.plan import Planner, fit_all, whole_estimate
+from arzbench.predict.plan import Planner, fit_all, planner_for, whole_estimate
 from arzbench.records import Calibration, Phase, Plan, WhatIf
 from arzbench.study import Study
 from arzbench.study_changes import change_study
@@ -46,8 +45,8 @@ def what_ifs(question: Question) -> tuple[WhatIf, ...]:
     judged = [_judge(question, change) for change in _changes(question)]
     saving = [w for w in [*judged, *_fewer_steps(question)] if w.saved_s is not None and w.saved_s > 0]
     ranked = sorted(saving, key=lambda w: -(w.saved_s or 0.0))
-    known = {change.split("=")[0] for w in judged for change in w.changes}
-    return (*ranked, *_not_measured(plan.study, known, question))
+    judged_fields = {change.split("=")[0] for w in judged for change in w.changes}
+    return (*ranked, *_not_measured(plan.study, judged_fields, question))
 
 
 def _changes(question: Question) -> Iterator[_Change]:
@@ -93,13 +92,13 @@ def _logging(study: Study, prices: Calibration) -> Iterator[_Change]:
 
 
 def _measured_mode(study: Study, prices: Calibration, mode: str) -> bool:
-    wanted = {t.workload_digest() for t in study.trainings}
-    found = {
+    needed = {t.workload_digest() for t in study.trainings}
+    measured = {
         w.workload
         for w in prices.workloads
         if any(p.phase is Phase.ENV_STEP and p.variant == mode and not p.warmup for p in w.phases)
     }
-    return wanted <= found
+    return needed <= measured
 
 
 def _elsewhere(question: Question, field: str) -> Iterator[_Change]:
@@ -127,16 +126,7 @@ def _judge(question: Question, change: _Change) -> WhatIf:
 
 
 def _planner(question: Question, study: Study, prices: Calibration) -> Planner:
-    plan = question.plan
-    return Planner(
-        study,
-        models_for(study, fit_all(study, prices)),
-        plan.spread,
-        plan.quota_s,
-        plan.confidence,
-        cold=plan.platform.fresh_machine,
-        partial=bool(prices.imported),
-    )
+    return planner_for(question.plan, study, fit_all(study, prices), partial=bool(prices.imported))
 
 
 def _weigh(
@@ -169,17 +159,17 @@ def _fewer_steps(question: Question) -> list[WhatIf]:
     return [_weigh(question, asked, options[0].budgets, change, options[0].command)]
 
 
-def _not_measured(study: Study, known: set[str], question: Question) -> Iterator[WhatIf]:
+def _not_measured(study: Study, judged_fields: set[str], question: Question) -> Iterator[WhatIf]:
     """Changes no calibration here holds the prices of: nothing is said of their time."""
     first = study.trainings[0]
     on_cpu = first.device == "cpu" or (first.device == "auto" and question.calibration.host.device == "cpu")
     device = "cuda" if on_cpu else "cpu"
-    wanted = {"n_envs": f"n_envs={max(t.n_envs for t in study.trainings) * 4}", "device": f"device={device}"}
+    changes = {"n_envs": f"n_envs={max(t.n_envs for t in study.trainings) * 4}", "device": f"device={device}"}
     periods = [t.logging.log_period for t in study.trainings if t.logging.mode == "periodic"]
     if periods:
-        wanted["logging.log_period"] = f"logging.log_period={RARER * max(periods)}"
-    for field, change in wanted.items():
-        if field not in known:
+        changes["logging.log_period"] = f"logging.log_period={RARER * max(periods)}"
+    for field, change in changes.items():
+        if field not in judged_fields:
             yield WhatIf(
                 title=change.replace("=", " "),
                 changes=(change,),

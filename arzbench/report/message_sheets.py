@@ -10,8 +10,8 @@ import numpy as np
 
 from arzbench.errors import UsageError
 from arzbench.logs.periodic import AUTO_SHARE, smallest_period
-from arzbench.predict.costmodel import fit, models_for, seconds_per_step
-from arzbench.predict.plan import STEPS, Planner
+from arzbench.predict.costmodel import fit, seconds_per_step
+from arzbench.predict.plan import STEPS, planner_for
 from arzbench.records import Calibration, CostModel, Phase, Plan, WorkloadSamples
 from arzbench.report.sheets import Sheet
 from arzbench.study import Study
@@ -116,21 +116,13 @@ class _Times:
     """Median wall times of the study under one logging mode."""
 
     def __init__(self, plan: Plan, calibration: Calibration, mode: str) -> None:
-        self._plan = plan
-        self._study = _logged(plan.study, mode)
         fitted = {w.workload: _fit(w, mode) for w in calibration.workloads}
-        self._models = models_for(self._study, fitted)
+        self._planner = planner_for(plan, _logged(plan.study, mode), fitted)
 
     def __call__(self, steps: int | None) -> float:
         """Seconds for `steps` of the first training, None: for the whole study."""
-        study, models = self._study, self._models
-        if steps is not None:
-            study = msgspec.structs.replace(study, trainings=study.trainings[:1])
-            models = models[:1]
-        plan = self._plan
-        cold = plan.platform.fresh_machine
-        planner = Planner(study, models, plan.spread, None, plan.confidence, cold=cold)
-        return planner.job((steps,) if steps is not None else planner.full).estimate().p50_s
+        planner = self._planner if steps is None else self._planner.for_first()
+        return planner.job(planner.full if steps is None else (steps,)).estimate().p50_s
 
 
 def _fit(samples: WorkloadSamples, mode: str) -> CostModel:

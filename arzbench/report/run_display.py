@@ -18,7 +18,6 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from arzbench.predict.plan import MARGIN_S
 from arzbench.predict.remaining import probability_within
 from arzbench.report.console import say
 from arzbench.run.progress import Progress
@@ -99,7 +98,7 @@ def _end(progress: Progress) -> str:
     told = f"in {format_duration(end.p50_s)} (P90 {format_duration(end.p90_s)})"
     if progress.left_s is None:
         return told
-    return f"{told}, P(fits) {probability_within(end, progress.left_s - MARGIN_S):.0%}"
+    return f"{told}, P(fits) {probability_within(end, progress.left_s - progress.kept_free_s):.0%}"
 
 
 def _deadline(progress: Progress) -> str:

@@ -13,7 +13,7 @@ from arzbench.run.context import Forecast, RunContext, RunProgress
 from arzbench.run.progress import Progress, Speed
 from arzbench.saves.checkpoints import CheckpointStore, Header
 from arzbench.study import TrainConfig
-from arzbench.workload import AbstractTraining, Evaluation
+from arzbench.workload import AbstractTraining, Control, Evaluation
 
 #: seconds between two looks of the display, two entries of phases
 TICK_S, FLUSH_S = 0.2, 5.0
@@ -30,7 +30,7 @@ class _Saving:
     held_up_s: float  # what the training paid so far
 
 
-class TrainingControl:
+class TrainingControl(Control):
     """Implements `Control` for the training `index` of a session."""
 
     def __init__(
@@ -281,6 +281,7 @@ class TrainingControl:
             elapsed_s=self._context.ledger.elapsed_s,
             session_s=now - self._context.start,
             left_s=None if self._context.quota_s is None else self._guard.deadline - now,
+            kept_free_s=self._guard.kept_free_s,
             predicted_end=self._forecast.left,
             mean_return=self._progress.mean_return,
             checkpoint_age_s=None if self._progress.saved_at is None else now - self._progress.saved_at,

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from arzbench.clock import Clock
+from arzbench.predict.landing import kept_free_s
 from arzbench.records import Coefficient, CostModel, Phase, StopReason
 from arzbench.run.signals import Signals
 from arzbench.study import TrainConfig
@@ -25,8 +26,6 @@ from arzbench.workload import LIGHT, StopTraining
 SURPRISE = 3.0
 #: share of the quota that a delay seen only once may hold back
 STALL_SHARE = 0.02
-#: the margin: a share of the quota within bounds, in seconds
-MARGIN_SHARE, MARGIN_LEAST_S, MARGIN_MOST_S = 0.005, 0.1, 10.0
 #: held back for a save as long as neither a model nor a save tells what it takes; and at most this
 #: share of the quota
 UNKNOWN_SAVE_S, UNKNOWN_SAVE_SHARE = 3.0, 0.1
@@ -77,12 +76,20 @@ class Guard:
     """Decides before each unit whether it fits; learns what units cost as they go by."""
 
     def __init__(
-        self, clock: Clock, signals: Signals, *, session_start: float, quota_s: float | None, leave_s: float
+        self,
+        clock: Clock,
+        signals: Signals,
+        *,
+        session_start: float,
+        quota_s: float | None,
+        leave_s: float,
+        uploads: bool = False,
     ) -> None:
-        """`leave_s` is what the process needs from the last save to its end."""
+        """`leave_s` is what the process needs from the last save to its end; `uploads`: it copies saves."""
         self.deadline = math.inf if quota_s is None else session_start + quota_s
         quota = quota_s or 0.0
-        self._tail_s = leave_s + min(max(MARGIN_SHARE * quota, MARGIN_LEAST_S), MARGIN_MOST_S)
+        #: before the deadline, beside the last save
+        self.kept_free_s = kept_free_s(quota, uploads=uploads, leave_s=leave_s)
         self._cap_s = STALL_SHARE * quota
         self._now = clock.now
         self._signals = signals
@@ -164,7 +171,7 @@ class Guard:
         raise StopTraining(
             StopReason.DEADLINE,
             f"{format_duration(left)} left; {what} {takes}, "
-            f"saving and leaving up to {format_duration(self.save_s + self._tail_s)}",
+            f"saving and leaving up to {format_duration(self.save_s + self.kept_free_s)}",
         )
 
     def waiting(self) -> tuple[float, float | None]:
@@ -188,7 +195,7 @@ class Guard:
         self._hold_back()
 
     def _hold_back(self) -> None:
-        self._stop_by = self.deadline - self._tail_s - self.save_s * (1 + self._saving)
+        self._stop_by = self.deadline - self.kept_free_s - self.save_s * (1 + self._saving)
 
     def saved(self, seconds: float, size: int) -> None:
         """A save of `size` bytes took `seconds`."""

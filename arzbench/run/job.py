@@ -14,6 +14,7 @@ from arzbench import store
 from arzbench.clock import Clock
 from arzbench.errors import ArzbenchError, ExitCode, SessionsUsedError, StateError, UsageError
 from arzbench.measure.host import host_of
+from arzbench.predict.landing import LEAVE_S, UPLOAD_MOST_S
 from arzbench.predict.remaining import Predict, RunState
 from arzbench.records import CostModel, Phase, Plan, StopReason
 from arzbench.run import ledger as ledgers
@@ -28,7 +29,7 @@ from arzbench.run.stall import StallWatcher
 from arzbench.saves.checkpoints import Checkpoint, CheckpointStore
 from arzbench.saves.lock import only_run
 from arzbench.saves.saver import Saver
-from arzbench.saves.uploads import UNLIMITED_FLUSH_S, UPLOAD_MOST_S, UPLOAD_SHARE, Uploads
+from arzbench.saves.uploads import UNLIMITED_FLUSH_S, Uploads
 from arzbench.study import Study, TrainConfig
 from arzbench.workload import TIERS, AbstractTraining, AbstractWorkload, StopTraining
 
@@ -58,7 +59,7 @@ class RunRequest:
     max_sessions: int | None = None  # of the run in all
     sessions: int = 0  # known to have begun, elsewhere too
     stall_s: float | None = None  # without a step until it is reported; None: never
-    leave_s: float = 0.3  # from the return of `run_job` to the end of the process
+    leave_s: float = LEAVE_S  # from the return of `run_job` to the end of the process
     predict: Predict | None = None
     uploads: Uploads | None = None  # where checkpoints are copied to
     save_beside: bool = True  # in a thread or process of its own; not where time is not the machine's
@@ -135,10 +136,15 @@ def _open_session(
     clock: Clock,
     display: Display,
 ) -> RunContext:
-    start, leave_s = request.session_start, request.leave_s
-    if request.uploads is not None and request.quota_s is not None:
-        leave_s += min(UPLOAD_SHARE * request.quota_s, UPLOAD_MOST_S)
-    guard = Guard(clock, signals, session_start=start, quota_s=request.quota_s, leave_s=leave_s)
+    start = request.session_start
+    guard = Guard(
+        clock,
+        signals,
+        session_start=start,
+        quota_s=request.quota_s,
+        leave_s=request.leave_s,
+        uploads=request.uploads is not None,
+    )
     newest = resume.newest
     manifest = None if newest is None else newest.manifest
     ledger = LedgerWriter(request.run_folder / ledgers.FILE, manifest, start, clock, request.sessions)

@@ -15,18 +15,12 @@ FACTS = ("session", "checkpoint", "stop", "stall")
 
 
 @dataclass(slots=True)
-class PhaseTotal:
-    """Seconds and units of a phase over all sessions; `lost_*` is the part done again later."""
+class TimeSpent:
+    """Seconds and units of a phase over all sessions; `lost_seconds` were done again later."""
 
     seconds: float = 0.0
     units: int = 0
     lost_seconds: float = 0.0
-    lost_units: int = 0
-
-    @property
-    def kept_units(self) -> int:
-        """Units that count as progress."""
-        return self.units - self.lost_units
 
     @property
     def mean_s(self) -> float:
@@ -40,7 +34,7 @@ class Summary:
 
     entries: list[LedgerEntry] = field(default_factory=list)
     kept: list[LedgerEntry] = field(default_factory=list)
-    phases: dict[Phase, PhaseTotal] = field(default_factory=dict)
+    phases: dict[Phase, TimeSpent] = field(default_factory=dict)
 
     def of_kind(self, kind: str, training: int | None = None) -> list[LedgerEntry]:
         """The kept entries of a kind, of one training or of all."""
@@ -109,16 +103,15 @@ def _lost(entries: Sequence[LedgerEntry], rewound_to: int | None) -> list[bool]:
     return lost
 
 
-def _add_up(entries: Iterable[tuple[LedgerEntry, bool]]) -> dict[Phase, PhaseTotal]:
-    totals: dict[Phase, PhaseTotal] = {}
+def _add_up(entries: Iterable[tuple[LedgerEntry, bool]]) -> dict[Phase, TimeSpent]:
+    totals: dict[Phase, TimeSpent] = {}
     for entry, gone in entries:
         for name, (seconds, units) in entry.phases.items():
-            total = totals.setdefault(Phase(name), PhaseTotal())
+            total = totals.setdefault(Phase(name), TimeSpent())
             total.seconds += seconds
             total.units += units
             if gone:
                 total.lost_seconds += seconds
-                total.lost_units += units
     return totals
 
 

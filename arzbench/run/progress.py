@@ -22,6 +22,7 @@ class Progress:
     elapsed_s: float  # of the job, over all its sessions
     session_s: float
     left_s: float | None  # to the deadline; None without a quota
+    kept_free_s: float  # of that, at its end
     predicted_end: Estimate | None  # what is left of the job
     mean_return: float | None  # of the last evaluation
     checkpoint_age_s: float | None

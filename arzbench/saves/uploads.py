@@ -15,8 +15,6 @@ from arzbench.errors import ArzbenchError
 from arzbench.saves.filesystem import why
 from arzbench.saves.remote import Remote, RemoteSession, TakenError
 
-#: of the quota, and at most, in seconds: held back at the end for what is not uploaded yet
-UPLOAD_SHARE, UPLOAD_MOST_S = 0.05, 10.0
 #: seconds a session without a quota waits at its end
 UNLIMITED_FLUSH_S = 60.0
 #: seconds to the next attempt after a failure: doubled each time

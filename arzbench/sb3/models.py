@@ -184,7 +184,7 @@ class _OnPolicy(_Hooked, OnPolicyAlgorithm):
     def train(self) -> None:
         before = self._minibatches
         count = (lambda: self._minibatches - before) if self._ends_early else None
-        self.hooks.update(super().train, self.hooks.state.rule.updates, count)
+        self.hooks.update(super().train, self.hooks.state.loop.gradient_steps, count)
 
 
 class _DQN(_OffPolicy, sb3.DQN):

@@ -17,7 +17,7 @@ from arzbench.clock import Clock, SystemClock
 from arzbench.sb3.models import MODELS
 from arzbench.sb3.plugins import register_plugins
 from arzbench.sb3.workload import make_env
-from arzbench.study import AnyConfig, OnPolicyConfig, TrainConfig
+from arzbench.study import AnyConfig, TrainConfig
 
 #: the rule of thumb: time 100 steps, multiply
 FIRST_STEPS = 100
@@ -63,7 +63,7 @@ def measure(config: TrainConfig, clock: Clock) -> Speeds:
     began = clock.ticks()
     model.learn(FIRST_STEPS)
     took = clock.ticks() - began
-    steps = max(TRIAL_STEPS, 2 * config.rollout_steps if isinstance(config, OnPolicyConfig) else 0)
+    steps = max(TRIAL_STEPS, 2 * config.rollout_steps)
     model, fps = _library_model(config)
     model.learn(steps, log_interval=1)
     return Speeds(first_100_s=took, own_fps=fps.last, trial_steps=steps)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from arzbench.sb3 import env_state, model_state
 from arzbench.sb3.episodes import Episodes
 from arzbench.sb3.open_episodes import OpenEpisodes
-from arzbench.study import PPO, OffPolicyConfig, OnPolicyConfig, TrainConfig
-from arzbench.workload import LIGHT
+from arzbench.study import TrainConfig
 
 #: episode lengths remembered
 MAX_LENGTHS = 1000
@@ -37,55 +34,6 @@ class Rollout:
         self.first_episode = episodes
 
 
-class UpdateRule(NamedTuple):
-    """When a vectorised step is followed by updates, and by how many."""
-
-    steps: int  # not before this many steps of the rollout
-    first: int  # nor from fewer env steps than these
-    updates: int  # below 0: as many as the rollout has env steps
-    episodes: bool = False  # rollouts are episodes: any step may be their last
-    n_envs: int = 1
-
-    def after(self, number: int, timesteps: int) -> int:
-        """Gradient steps that may follow step `number` of a rollout at once, after `timesteps` env steps."""
-        if number < self.steps or timesteps < self.first:
-            return 0
-        return self.updates if self.updates >= 0 else number * self.n_envs
-
-    def light_steps(self, number: int, timesteps: int) -> int:
-        """Steps after that one that at most `LIGHT` gradient steps follow; more where episodes end."""
-        early = max(0, (self.first - timesteps - 1) // self.n_envs)
-        heavy = self.steps  # the first step of a rollout that more may follow
-        if self.updates < 0:
-            heavy = max(heavy, LIGHT // self.n_envs + 1)
-        elif self.updates <= LIGHT:
-            return sys.maxsize
-        if self.episodes:
-            return max(early, heavy - number - 1)
-        if heavy > self.steps:
-            return sys.maxsize
-        light = (-number - 1) % heavy
-        return light if light >= early else light - (light - early) // heavy * heavy
-
-    def fits(self, steps: int) -> bool:
-        """Whether a rollout can have `steps` steps; with all of them its update is still to come."""
-        return steps >= 0 and (self.episodes or steps <= self.steps)
-
-    @classmethod
-    def of(cls, config: TrainConfig) -> UpdateRule:
-        """The rule of the library's `learn`."""
-        if isinstance(config, OffPolicyConfig):
-            frequency, unit = config.frequency
-            first = config.learning_starts - config.n_envs + 1
-            episodes = unit == "episode"
-            return cls(1 if episodes else frequency, first, config.gradient_steps, episodes, config.n_envs)
-        assert isinstance(config, OnPolicyConfig)
-        updates = 1
-        if isinstance(config, PPO):
-            updates = config.n_epochs * math.ceil(config.rollout_steps / config.batch_size)
-        return cls(config.n_steps, 0, updates, n_envs=config.n_envs)
-
-
 class LiveState:
     """The parts of one training that change as it goes.
 
@@ -107,7 +55,7 @@ class LiveState:
         self.model = model
         self.envs = envs
         self.episodes = episodes
-        self.rule = UpdateRule.of(config)
+        self.loop = config.loop
         self.rollout = Rollout()
         self.stage = STAGES[0]
         self.horizon = config.total_timesteps

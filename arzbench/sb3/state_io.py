@@ -149,7 +149,7 @@ def _restore_progress(live: LiveState, counters: dict[str, Any]) -> None:
     opened, steps, first_episode = counters["rollout"]
     if counters["stage"] not in STAGES or type(opened) is not bool:
         raise StateError("the saved state has an unknown stage or rollout")
-    if opened and not live.rule.fits(steps):
+    if opened and not live.loop.fits(steps):
         raise StateError(f"the saved rollout has {steps} steps already: rollouts here are shorter")
     live.stage = counters["stage"]
     live.updates = int(counters["updates"])

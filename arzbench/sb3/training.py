@@ -19,8 +19,7 @@ from arzbench.sb3.phase_timer import PhaseTimer
 from arzbench.sb3.skipped_work import distributions_unchecked
 from arzbench.sb3.state import MAX_LENGTHS, LiveState
 from arzbench.sb3.step_hooks import StepHooks
-from arzbench.study import OffPolicyConfig
-from arzbench.workload import AbstractTraining, Control, TrainingState
+from arzbench.workload import LIGHT, AbstractTraining, Control, TrainingState
 
 
 class SB3Training(AbstractTraining):
@@ -57,10 +56,6 @@ class SB3Training(AbstractTraining):
     @property
     def num_timesteps(self) -> int:
         return int(self.model.num_timesteps)
-
-    @property
-    def num_updates(self) -> int:
-        return self.state.updates
 
     @property
     def stage(self) -> str:
@@ -186,11 +181,9 @@ class SB3Training(AbstractTraining):
 
     def _awaits_update(self) -> bool:
         """All steps of the open rollout are stored: its update was undone."""
-        state = self.state
-        if not state.rollout.open or not state.rule.episodes:
-            return state.rollout.open and state.rollout_steps >= state.rule.steps
-        assert isinstance(self.config, OffPolicyConfig)
-        return bool(state.model._episode_num - state.rollout.first_episode >= self.config.frequency[0])
+        state, model = self.state, self.model
+        episodes = model._episode_num - state.rollout.first_episode
+        return state.rollout.open and state.loop.complete(state.rollout_steps, episodes)
 
     def _between_steps(self) -> None:
         """Tell of ended episodes, and evaluate when it is time."""
@@ -214,11 +207,11 @@ class SB3Training(AbstractTraining):
         if state.ended or timesteps >= self._evaluate_at:
             self._between_steps()
         number = state.rollout_steps + 1  # of the next step in its rollout
-        unasked = self._control.before_step(self, state.rule.after(number, timesteps))
+        unasked = self._control.before_step(self, state.loop.updates_after(number, timesteps))
         if not unasked:
             return 0
-        limits = [unasked, state.rule.light_steps(number, timesteps)]
+        limits = [unasked, state.loop.light_steps(number, timesteps, LIGHT)]
         # the first step with updates is another kind of unit
-        due = [at for at in (state.rule.first, self._evaluate_at) if timesteps < at < math.inf]
+        due = [at for at in (state.loop.first_update, self._evaluate_at) if timesteps < at < math.inf]
         limits += [(int(at) - timesteps - 1) // self.config.n_envs for at in due]
         return max(0, min(limits))

@@ -1,15 +1,16 @@
 """A workload of declared costs, a store that takes time, and controls that only let run."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from arzbench.clock import VirtualClock
-from arzbench.records import Phase
-from arzbench.run.simulated import SyntheticTraining, SyntheticWorkload
-from arzbench.study import OffPolicyConfig, TrainConfig
-from arzbench.workload import AbstractTraining, Evaluation, Recorder, TrainingState
+from arzbench.measure.burst import BurstJob, BurstResult
+from arzbench.predict.costmodel import fit
+from arzbench.records import CostModel, Phase, WorkloadSamples
+from arzbench.run.simulated import SyntheticWorkload
+from arzbench.study import TrainConfig
+from arzbench.workload import AbstractTraining, Control, Recorder, TrainingState
 
 COSTS = {
     Phase.IMPORT: 2.0,
@@ -29,50 +30,18 @@ SAVE_S, SAVE_PER_BYTE = 0.02, 1e-9
 BASE_BYTES, OPTIMIZER_BYTES, ROW_BYTES = 50_000, 100_000, 64
 
 
-class Training(SyntheticTraining):
-    """The synthetic training, its replay buffer counted and its messages switched."""
-
-    rows = 0
-    modes: list[tuple[int, str]]
-
-    def prefill(self, transitions: int) -> None:
-        if isinstance(self.config, OffPolicyConfig):
-            self.rows = max(self.rows, min(transitions, self.config.buffer_size))
-
-    def replay_size(self) -> int:
-        own = self.num_timesteps if isinstance(self.config, OffPolicyConfig) else 0
-        return max(own, self.rows)
-
-    def set_logging(self, mode: str) -> None:
-        self.modes.append((self.num_timesteps, mode))
-
-    def capture(self) -> TrainingState:
-        state = super().capture()
-        return msgspec.structs.replace(state, values={**state.values, "rows": self.replay_size()})
-
-
 class Workload(SyntheticWorkload):
-    """Makes the above and remembers them."""
+    """Remembers the trainings it made, and in their `modes` when their messages were switched."""
 
     def __init__(self, clock: VirtualClock, costs: Mapping[Phase, float], **how: Any) -> None:
         super().__init__(clock, costs, **how)
-        self.made: list[Training] = []
+        self.made: list[Any] = []
 
-    def create(
-        self,
-        config: TrainConfig,
-        recorder: Recorder,
-        *,
-        budget: int | None = None,
-        state: TrainingState | None = None,
-    ) -> AbstractTraining:
-        training = Training(self, config, recorder, budget or config.total_timesteps)
+    def create(self, config: TrainConfig, recorder: Recorder, **how: Any) -> AbstractTraining:
+        training: Any = super().create(config, recorder, **how)
         training.modes = []
+        training.set_logging = lambda mode: training.modes.append((training.num_timesteps, mode))
         self.made.append(training)
-        recorder.add(Phase.BUILD, self.spend(self.costs[Phase.BUILD]))
-        if state is not None:
-            self.spend(self.costs[Phase.RESTORE])
-            training.restore(state)
         return training
 
 
@@ -95,11 +64,10 @@ class Store:
         return self.size(state)
 
     def load(self) -> tuple[TrainingState, int]:
-        assert self.kept is not None
         return self.kept, self.size(self.kept)
 
 
-class Free:
+class Free(Control):
     """Lets a training run; saves as often as its schedule says."""
 
     def __init__(self, store: Store, training: TrainConfig) -> None:
@@ -112,27 +80,32 @@ class Free:
             self.due += self.freq
             self.store.save(training.capture())
 
-    def before_episode(self, training: AbstractTraining, kind: str) -> None:
-        return
 
-    def during_episode(self, training: AbstractTraining) -> None:
-        return
+def burst_job(training: TrainConfig, **changes: Any) -> BurstJob:
+    """What one process is to measure of `training`."""
+    plain: dict[str, Any] = {
+        "config": training,
+        "repetition": 0,
+        "cold": True,
+        "spawned": 0.0,
+        "steps": 200,
+        "rollout": None,
+        "eval_episodes": 2,
+        "max_eval_s": math.inf,
+        "folder": "",
+        "cpu_threads": 1,
+    }
+    return BurstJob(**{**plain, **changes})
 
-    def during_update(self, training: AbstractTraining) -> None:
-        return
 
-    def evaluated(self, training: AbstractTraining, result: Evaluation) -> None:
-        return
-
-    def episode_ended(self, training: AbstractTraining, episode_return: float, length: int) -> None:
-        return
-
-
-class Nowhere:
-    """Records nothing."""
-
-    def add(self, phase: Phase, seconds: float, units: int = 1) -> None:
-        return
-
-    def series(self, phase: Phase, units: int) -> Callable[[float], object]:
-        return lambda seconds: self.add(phase, seconds, units)
+def model_of(training: TrainConfig, *results: BurstResult) -> CostModel:
+    """The prices that short measurements found."""
+    return fit(
+        WorkloadSamples(
+            workload=training.workload_digest(),
+            config=training,  # type: ignore[arg-type]
+            facts=results[0].facts,
+            state_bytes=results[0].state_bytes,
+            phases=tuple(p for r in results for p in r.phases),
+        )
+    )

@@ -10,58 +10,36 @@ from arzbench.clock import VirtualClock
 from arzbench.measure.burst import (
     MAX_PROBE_BYTES,
     MODES,
-    BurstJob,
     BurstResult,
     measure_once,
     short_config,
 )
-from arzbench.predict.costmodel import Job, fit, missing_phases, startup_seconds
+from arzbench.measure.phase_times import PhaseTotals
+from arzbench.predict.costmodel import Job, missing_phases, startup_seconds
 from arzbench.predict.schedule import count_training
 from arzbench.records import (
     BEFORE_LEARNING,
-    CostModel,
     Phase,
     PhaseSamples,
-    Spread,
     StopReason,
-    WorkloadSamples,
 )
-from arzbench.study import DQN, OffPolicyConfig, OnPolicyConfig, TrainConfig
-from arzbench.workload import (
-    StopTraining,
-)
+from arzbench.study import TrainConfig
+from arzbench.workload import StopTraining
 from tests import worlds
 from tests.measure.doubles import (
     BASE_BYTES,
     COSTS,
     OPTIMIZER_BYTES,
     ROW_BYTES,
-    SAVE_PER_BYTE,
-    SAVE_S,
     Free,
-    Nowhere,
     Store,
     Workload,
+    burst_job,
+    model_of,
 )
+from tests.worlds import EXACT
 
 FULL = worlds.config(**{**worlds.EVERYTHING, "evaluation": {"eval_freq": 500, "n_eval_episodes": 2}})
-EXACT = Spread(source="none", log_sigma=0.0)
-
-
-def job(training: TrainConfig, **changes: Any) -> BurstJob:
-    plain: dict[str, Any] = {
-        "config": training,
-        "repetition": 0,
-        "cold": True,
-        "spawned": 0.0,
-        "steps": 200,
-        "rollout": None,
-        "eval_episodes": 2,
-        "max_eval_s": 1e9,
-        "folder": "",
-        "cpu_threads": 1,
-    }
-    return BurstJob(**{**plain, **changes})
 
 
 def measured(
@@ -72,19 +50,7 @@ def measured(
 ) -> tuple[BurstResult, Workload, Store]:
     clock = VirtualClock()
     work, store = Workload(clock, COSTS, **(workload or {})), Store(clock)
-    return measure_once(job(training, **changes), work, store, clock, say), work, store
-
-
-def model_of(training: TrainConfig, *results: BurstResult) -> CostModel:
-    return fit(
-        WorkloadSamples(
-            workload=training.workload_digest(),
-            config=training,  # type: ignore[arg-type]
-            facts=results[0].facts,
-            state_bytes=results[0].state_bytes,
-            phases=tuple(p for r in results for p in r.phases),
-        )
-    )
+    return measure_once(burst_job(training, **changes), work, store, clock, say), work, store
 
 
 def of(result: BurstResult, phase: Phase) -> list[PhaseSamples]:
@@ -107,27 +73,6 @@ def by_algo(training: TrainConfig) -> str:
 
 
 @pytest.mark.parametrize("training", kinds(), ids=by_algo)
-def test_every_price_of_the_schedule_is_found(training: TrainConfig) -> None:
-    result, _, _ = measured(training)
-    model = model_of(training, result)
-    schedule = count_training(training, result.facts, state_bytes=result.state_bytes)
-    assert missing_phases(model, schedule) == []
-    for phase, price in COSTS.items():
-        found = model.get(phase)
-        if phase is Phase.LOG and training.logging.mode == "off":
-            continue
-        assert found is not None, phase
-        if phase is Phase.RESTORE:
-            assert found.fixed_s == pytest.approx(price + COSTS[Phase.BUILD], rel=0.01)
-        else:
-            assert found.fixed_s == pytest.approx(price, rel=0.01), phase
-    saved = model.get(Phase.CHECKPOINT)
-    assert saved is not None
-    size = result.state_bytes[0] + 10_000 * result.state_bytes[1]
-    assert saved.mean_s(size) == pytest.approx(SAVE_S + SAVE_PER_BYTE * size, rel=0.01)
-
-
-@pytest.mark.parametrize("training", kinds(), ids=by_algo)
 def test_a_short_measurement_predicts_the_whole_training(training: TrainConfig) -> None:
     """Hundreds of steps are measured; tens of thousands with evaluations and saves take what was said."""
     result, _, _ = measured(training)
@@ -136,10 +81,11 @@ def test_a_short_measurement_predicts_the_whole_training(training: TrainConfig) 
     work, store = Workload(clock, COSTS), Store(clock)
     work.load()
     work.first_step(training)
-    whole = work.create(training, Nowhere())
+    whole = work.create(training, PhaseTotals())
     whole.run(Free(store, training))
     store.save(whole.capture())
     schedule = count_training(training, result.facts, state_bytes=result.state_bytes)
+    assert missing_phases(model, schedule) == []
     predicted = Job([(model, schedule)], EXACT).quantile(0.5)
     assert store.saves == schedule.checkpoints
     assert predicted == pytest.approx(clock.now(), rel=0.01)
@@ -152,10 +98,10 @@ def test_a_short_measurement_predicts_the_whole_training(training: TrainConfig) 
 @pytest.mark.parametrize("training", kinds(), ids=by_algo)
 @pytest.mark.parametrize("steps", [1, 50, 1000])
 def test_whole_cycles_after_learning_has_started(training: TrainConfig, steps: int) -> None:
-    short = short_config(job(training, steps=steps))
+    short = short_config(burst_job(training, steps=steps))
     assert short.total_timesteps % short.rollout_steps == 0
     assert short.total_timesteps >= 2 * short.rollout_steps
-    start = short.learning_starts if isinstance(short, OffPolicyConfig) else 0
+    start = short.loop.learning_starts
     assert short.total_timesteps - start >= steps
     assert start < short.total_timesteps
     result, _, _ = measured(training, steps=steps)
@@ -163,28 +109,25 @@ def test_whole_cycles_after_learning_has_started(training: TrainConfig, steps: i
 
 
 def test_what_a_unit_costs_stays_as_it_is() -> None:
-    short = short_config(job(FULL))
+    short = short_config(burst_job(FULL))
     changed = {"learning_starts", "exploration_initial_eps", "exploration_final_eps", "total_timesteps",
                "evaluation", "checkpoint"}  # fmt: skip
     for name in FULL.__struct_fields__:
         if name not in changed:
             assert getattr(short, name) == getattr(FULL, name), name
-    assert isinstance(short, DQN)
-    assert short.exploration_initial_eps == short.exploration_final_eps
+    assert short.loop.exploration_initial_eps == short.loop.exploration_final_eps
 
 
 def test_a_shortened_rollout_is_of_on_policy_algorithms_only() -> None:
     ppo = worlds.config(algo="ppo")
-    short = short_config(job(ppo, rollout=64, steps=100))
-    assert isinstance(short, OnPolicyConfig)
-    assert (short.n_steps, short.total_timesteps) == (64, 128)
-    assert short_config(job(FULL, rollout=64)) == short_config(job(FULL))
+    short = short_config(burst_job(ppo, rollout=64, steps=100))
+    assert (short.loop.frequency, short.total_timesteps) == (64, 128)
+    assert short_config(burst_job(FULL, rollout=64)) == short_config(burst_job(FULL))
 
 
 def test_a_study_that_learns_at_once_is_not_delayed() -> None:
-    short = short_config(job(worlds.config(hyperparameters={"learning_starts": 0})))
-    assert isinstance(short, OffPolicyConfig)
-    assert short.learning_starts == 0
+    short = short_config(burst_job(worlds.config(hyperparameters={"learning_starts": 0})))
+    assert short.loop.learning_starts == 0
 
 
 # ---------------------------------------------------------------- what is measured on the way
@@ -267,7 +210,7 @@ def test_a_buffer_too_large_to_try_is_extrapolated_and_said(learning_starts: int
 
 def test_updates_are_measured_on_a_half_filled_buffer() -> None:
     _, work, _ = measured(FULL)
-    assert work.made[0].rows >= 12_000
+    assert work.made[0].replay_size() >= 12_000
 
 
 def test_a_study_shorter_than_its_measurement_has_one_size_and_a_slope() -> None:
@@ -293,7 +236,9 @@ def test_progress_rises_and_says_what_is_measured() -> None:
 
 def test_the_end_is_marked_for_who_waits() -> None:
     clock = VirtualClock()
-    result = measure_once(job(FULL), Workload(clock, COSTS), Store(clock), clock, lambda what, share: None)
+    result = measure_once(
+        burst_job(FULL), Workload(clock, COSTS), Store(clock), clock, lambda what, share: None
+    )
     assert result.done == clock.now()
     assert result.versions["synthetic"] == "1"
     assert msgspec.json.decode(msgspec.json.encode(result), type=BurstResult) == result

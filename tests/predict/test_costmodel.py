@@ -21,23 +21,12 @@ from arzbench.predict.costmodel import (
     startup_price,
     startup_seconds,
 )
-from arzbench.predict.schedule import count_training
 from arzbench.predict.spread import PastRun, spread_from
-from arzbench.records import BEFORE_LEARNING, CostModel, EnvFacts, Phase, Spread, TrainSchedule
+from arzbench.records import BEFORE_LEARNING, Phase, TrainSchedule
 from arzbench.report.sheets import calibration_sheets
 from arzbench.study import Checkpoints, Evaluation, TrainConfig
 from tests import worlds
-
-EXACT = Spread(source="none", log_sigma=0.0)
-FULL = worlds.config(**worlds.EVERYTHING)
-
-
-def model_of(training: TrainConfig, **how: Any) -> CostModel:
-    return fit(worlds.samples(training, **how))
-
-
-def schedule_of(training: TrainConfig, env: EnvFacts | None = None, **how: Any) -> TrainSchedule:
-    return count_training(training, env or worlds.facts(), state_bytes=worlds.STATE_BYTES, **how)
+from tests.worlds import EXACT, FULL, model_of, schedule_of
 
 
 def true_seconds(
@@ -46,11 +35,8 @@ def true_seconds(
     """The wall time by the declared prices: the formula, written again."""
     total = prices[Phase.IMPORT] + prices[Phase.TEARDOWN] + worlds.JIT["warm"] + worlds.FIRST_UPDATE_S
     for item in schedule.counts:
-        if item.phase in worlds.SIZED:
-            fixed, per_byte = worlds.SIZED[item.phase]
-            total += item.count * (fixed + per_byte * item.size)
-        else:
-            total += item.count * prices[item.phase]
+        sized = item.phase in worlds.SIZED
+        total += item.count * (worlds.declared(item.phase, item.size) if sized else prices[item.phase])
     return total
 
 
@@ -61,17 +47,14 @@ def test_every_price_is_recovered(mode: str, repetitions: int) -> None:
     model = model_of(worlds.config(logging={"mode": mode}), repetitions=repetitions)
     for phase, price in worlds.PRICES.items():
         found = model.get(phase)
-        assert found is not None
         assert found.fixed_s == pytest.approx(price, rel=0.01), phase
         assert found.per_size_s == 0
         assert found.p95_s == pytest.approx(price, rel=0.01)
     for phase, (fixed, per_byte) in worlds.SIZED.items():
         found = model.get(phase)
-        assert found is not None
         assert found.fixed_s == pytest.approx(fixed, rel=0.01)
         assert found.per_size_s == pytest.approx(per_byte, rel=0.01)
     first = model.get(Phase.FIRST)
-    assert first is not None
     assert first.fixed_s == pytest.approx(worlds.FIRST_UPDATE_S, rel=0.01)
 
 
@@ -80,7 +63,6 @@ def test_a_phase_that_no_block_of_a_mode_met_keeps_its_price() -> None:
     samples = worlds.samples(worlds.config(logging={"mode": "periodic"}))
     kept = tuple(p for p in samples.phases if p.phase is not Phase.RESET or p.variant == "periodic")
     price = fit(msgspec.structs.replace(samples, phases=kept), "off").get(Phase.RESET)
-    assert price is not None
     assert price.fixed_s == pytest.approx(worlds.PRICES[Phase.RESET], rel=0.01)
 
 
@@ -100,10 +82,9 @@ def test_the_calibration_shows_each_phase_that_has_a_price() -> None:
 
 
 def test_compiled_code_has_two_prices() -> None:
-    model = model_of(FULL)
+    model = model_of()
     for state, cold in (("cold", True), ("warm", False)):
         price = startup_price(model, Phase.JIT, cold=cold)
-        assert price is not None
         assert price.fixed_s == pytest.approx(worlds.JIT[state])
     assert startup_seconds(model, cold=True) - startup_seconds(model) == pytest.approx(
         worlds.JIT["cold"] - worlds.JIT["warm"]
@@ -111,30 +92,27 @@ def test_compiled_code_has_two_prices() -> None:
 
 
 def test_with_one_state_of_the_cache_measured_that_price_serves_both() -> None:
-    model = model_of(FULL, repetitions=1)  # cold only
+    model = model_of(repetitions=1)  # cold only
     price = startup_price(model, Phase.JIT, cold=False)
-    assert price is not None
     assert price.variant == "cold"
 
 
 def test_prices_from_noisy_processes_are_close_and_know_it() -> None:
-    model = model_of(FULL, spread=0.03, repetitions=8, seed=3)
+    model = model_of(spread=0.03, repetitions=8, seed=3)
     for phase in (Phase.ENV_STEP, Phase.UPDATE, Phase.EVAL_STEP):
         found = model.get(phase)
-        assert found is not None
         assert found.fixed_s == pytest.approx(worlds.PRICES[phase], rel=0.06)
         assert 0.003 < found.relative_error < 0.1
 
 
 def test_one_measurement_says_nothing_of_its_spread() -> None:
-    found = model_of(FULL, repetitions=1).get(Phase.IMPORT)
-    assert found is not None
+    found = model_of(repetitions=1).get(Phase.IMPORT)
     assert found.relative_error == 0.5
 
 
 def test_a_job_without_uncertainty_takes_what_the_prices_say() -> None:
-    schedule = schedule_of(FULL)
-    job = Job([(model_of(FULL), schedule)], EXACT)
+    schedule = schedule_of()
+    job = Job([(model_of(), schedule)], EXACT)
     assert job.quantile(0.5) == pytest.approx(true_seconds(FULL, schedule), rel=0.002)
 
 
@@ -143,8 +121,6 @@ def test_seconds_per_step_counts_the_logging_mode_and_the_updates() -> None:
     plain = [worlds.PRICES[p] for p in worlds.LOGGED]
     stored = seconds_per_step(samples, "periodic")
     every = seconds_per_step(samples, "every")
-    assert stored is not None
-    assert every is not None
     # all phases were measured equally often, and updates once a step
     units = [sum(s.count for s in samples.phases if s.phase is p) for p in (Phase.UPDATE, Phase.ENV_STEP)]
     update = worlds.PRICES[Phase.UPDATE] * units[0] / units[1]
@@ -173,21 +149,17 @@ def test_more_steps_never_take_less() -> None:
     assert rising([seconds(training, budget=n) for n in steps])
 
 
-def test_rarer_evaluations_never_take_longer() -> None:
-    def changed(freq: int) -> TrainConfig:
-        return msgspec.structs.replace(FULL, evaluation=Evaluation(eval_freq=freq, n_eval_episodes=5))
-
-    assert rising([seconds(changed(freq)) for freq in (0, 24_000, 10_000, 5_000, 1_000, 100)])
-
-
-def test_more_evaluation_episodes_and_checkpoints_never_take_less() -> None:
-    replace = msgspec.structs.replace
-    assert rising(
-        [seconds(replace(FULL, evaluation=Evaluation(eval_freq=1000, n_eval_episodes=n))) for n in (1, 2, 9)]
-    )
-    assert rising(
-        [seconds(replace(FULL, checkpoint=Checkpoints(checkpoint_freq=f))) for f in (0, 5000, 1000, 100)]
-    )
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [{"evaluation": Evaluation(eval_freq=f)} for f in (0, 24_000, 10_000, 5_000, 1_000, 100)],
+        [{"evaluation": Evaluation(eval_freq=1000, n_eval_episodes=n)} for n in (1, 2, 9)],
+        [{"checkpoint": Checkpoints(checkpoint_freq=f)} for f in (0, 5000, 1000, 100)],
+    ],
+    ids=["evaluations", "episodes", "checkpoints"],
+)
+def test_more_of_them_never_take_less(changes: list[dict[str, Any]]) -> None:
+    assert rising([seconds(msgspec.structs.replace(FULL, **change)) for change in changes])
 
 
 def test_more_sessions_never_take_less() -> None:
@@ -195,11 +167,11 @@ def test_more_sessions_never_take_less() -> None:
 
 
 def test_a_session_more_costs_a_start_a_save_and_a_load() -> None:
-    schedule = schedule_of(FULL)
-    one, two, three = (Job([(model_of(FULL), schedule)], EXACT, sessions=n).quantile(0.5) for n in (1, 2, 3))
+    schedule = schedule_of()
+    one, two, three = (Job([(model_of(), schedule)], EXACT, sessions=n).quantile(0.5) for n in (1, 2, 3))
     size = schedule.get(Phase.CHECKPOINT).size
     change = sum(fixed + per_byte * size for fixed, per_byte in worlds.SIZED.values())
-    start = startup_seconds(model_of(FULL)) - worlds.PRICES[Phase.BUILD]
+    start = startup_seconds(model_of()) - worlds.PRICES[Phase.BUILD]
     assert two - one == pytest.approx(start + change, rel=0.01)
     assert three - two == pytest.approx(two - one, rel=0.001)
 
@@ -208,7 +180,7 @@ def test_a_session_more_costs_a_start_a_save_and_a_load() -> None:
 
 
 def test_quantiles_are_ordered_and_probability_is_their_inverse() -> None:
-    job = Job([(model_of(FULL, spread=0.05), schedule_of(FULL))], spread_from([]))
+    job = Job([(model_of(spread=0.05), schedule_of())], spread_from([]))
     estimate = job.estimate(["a note"])
     assert estimate.notes == ("a note",)
     assert estimate.p50_s < estimate.p90_s < estimate.p99_s
@@ -221,13 +193,13 @@ def test_quantiles_are_ordered_and_probability_is_their_inverse() -> None:
 
 def test_the_same_question_has_the_same_answer() -> None:
     def ask() -> float:
-        return Job([(model_of(FULL, spread=0.05), schedule_of(FULL))], spread_from([])).quantile(0.95)
+        return Job([(model_of(spread=0.05), schedule_of())], spread_from([])).quantile(0.95)
 
     assert ask() == ask()
 
 
 def test_the_prior_gives_its_own_quantiles() -> None:
-    job = Job([(model_of(FULL), schedule_of(FULL))], spread_from([]))
+    job = Job([(model_of(), schedule_of())], spread_from([]))
     middle = job.quantile(0.5)
     assert job.quantile(0.9) / middle == pytest.approx(math.exp(1.2816 * spread_from([]).log_sigma), rel=0.02)
 
@@ -235,7 +207,7 @@ def test_the_prior_gives_its_own_quantiles() -> None:
 def test_episodes_of_unknown_length_widen_the_estimate_up_to_the_limit() -> None:
     known = schedule_of(FULL, worlds.facts(10, 10))
     open_ = schedule_of(FULL, worlds.facts(10, 500))
-    model = model_of(FULL)
+    model = model_of()
     narrow, wide = Job([(model, known)], EXACT), Job([(model, open_)], EXACT)
     assert wide.quantile(0.001) >= narrow.quantile(0.5)
     extra = (open_.get(Phase.EVAL_STEP).high - open_.get(Phase.EVAL_STEP).count) * worlds.PRICES[
@@ -248,8 +220,8 @@ def test_episodes_of_unknown_length_widen_the_estimate_up_to_the_limit() -> None
     "phase", [Phase.UPDATE, Phase.EVAL_STEP, Phase.CHECKPOINT, Phase.BASELINE, Phase.LOG]
 )
 def test_a_phase_without_samples_is_refused_by_name(phase: Phase) -> None:
-    model = model_of(FULL, leave_out=[phase])
-    schedule = schedule_of(FULL)
+    model = model_of(leave_out=[phase])
+    schedule = schedule_of()
     assert missing_phases(model, schedule) == [phase]
     with pytest.raises(UsageError, match=f"no samples of: {phase}$") as caught:
         Job([(model, schedule)], EXACT)
@@ -264,7 +236,7 @@ def test_a_phase_that_does_not_occur_needs_no_samples() -> None:
 
 def test_a_workload_that_was_not_measured_is_named() -> None:
     other = worlds.config(name="second", n_envs=4)
-    models = {FULL.workload_digest(): model_of(FULL)}
+    models = {FULL.workload_digest(): model_of()}
     with pytest.raises(UsageError, match="does not cover: second"):
         models_for(worlds.study(FULL, other), models)
     assert models_for(worlds.study(FULL), models) == [models[FULL.workload_digest()]]
@@ -304,7 +276,7 @@ def test_nine_of_ten_worlds_stay_under_p90(source: str) -> None:
 
 
 def test_startup_phases_are_those_no_training_counts() -> None:
-    counted = {item.phase for item in schedule_of(FULL).counts}
+    counted = {item.phase for item in schedule_of().counts}
     assert not counted & set(STARTUP)
     assert counted | set(STARTUP) | {Phase.RESTORE} == set(Phase)
 
@@ -320,7 +292,6 @@ def test_means_not_medians() -> None:
         for s in samples.phases
     )
     found = fit(msgspec.structs.replace(samples, phases=phases)).get(Phase.ENV_STEP)
-    assert found is not None
     assert found.fixed_s == pytest.approx(statistics.fmean(heavy))
     assert found.p95_s > np.median(heavy)
 
@@ -355,8 +326,6 @@ def test_updates_under_other_messages_are_another_price() -> None:
     rest = [i for i in plain.phases if i.phase is not Phase.UPDATE]
     both = msgspec.structs.replace(plain, phases=(*rest, *own, *others))
     price = fit(both).get(Phase.UPDATE)
-    assert price is not None
     assert price.fixed_s == pytest.approx(worlds.PRICES[Phase.UPDATE])
     only = fit(msgspec.structs.replace(plain, phases=(*rest, *others))).get(Phase.UPDATE)
-    assert only is not None
     assert only.fixed_s == pytest.approx(3 * worlds.PRICES[Phase.UPDATE])

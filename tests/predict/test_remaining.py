@@ -7,24 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from arzbench.predict.costmodel import fit
 from arzbench.predict.remaining import remaining
-from arzbench.predict.schedule import count_training
 from arzbench.predict.spread import spread_from
-from arzbench.records import CostModel, EnvFacts, Phase, Spread, TrainSchedule
+from arzbench.records import CostModel, Phase, Spread, TrainSchedule
 from tests import worlds
-
-EXACT = Spread(source="none", log_sigma=0.0)
-FULL = worlds.config(**worlds.EVERYTHING)
-
-
-def model_of(leave_out: tuple[Phase, ...] = ()) -> CostModel:
-    return fit(worlds.samples(FULL, leave_out=leave_out))
-
-
-def schedule_of(env: EnvFacts | None = None) -> TrainSchedule:
-    return count_training(FULL, env or worlds.facts(), state_bytes=worlds.STATE_BYTES)
-
+from tests.worlds import EXACT, declared, model_of, schedule_of
 
 Observed = dict[Phase, tuple[float, int]]
 
@@ -36,13 +23,6 @@ def observe(schedule: TrainSchedule, share: float, price: Callable[[Phase, float
         for item in schedule.counts
         if int(item.count * share)
     }
-
-
-def declared(phase: Phase, size: float = 0.0) -> float:
-    if phase in worlds.SIZED:
-        fixed, per_byte = worlds.SIZED[phase]
-        return fixed + per_byte * size
-    return worlds.PRICES[phase]
 
 
 def job_seconds(schedule: TrainSchedule) -> float:
@@ -88,7 +68,7 @@ def test_a_moment_of_a_phase_moves_its_price_a_little() -> None:
 
 def test_a_phase_the_calibration_lacks_is_priced_once_it_is_seen() -> None:
     schedule = schedule_of()
-    model = model_of((Phase.UPDATE,))
+    model = model_of(leave_out=(Phase.UPDATE,))
     updates = int(schedule.get(Phase.UPDATE).count)
     seen = {Phase.UPDATE: (updates / 2 * worlds.PRICES[Phase.UPDATE], updates // 2)}
     without, with_ = (remaining([(model, schedule, o)], EXACT).p50_s for o in ({}, seen))
@@ -97,7 +77,7 @@ def test_a_phase_the_calibration_lacks_is_priced_once_it_is_seen() -> None:
 
 def test_short_episodes_leave_nothing_to_do_at_the_end() -> None:
     """Lengths between 10 and 500 were possible; they stayed short."""
-    model, schedule = model_of(), schedule_of(worlds.facts(10, 500))
+    model, schedule = model_of(), schedule_of(env=worlds.facts(10, 500))
     done = remaining([(model, schedule, observe(schedule, 1.0, declared))], EXACT).p50_s
     assert done == pytest.approx(0, abs=0.1)
 
@@ -138,8 +118,7 @@ LOOP = (Phase.ENV_STEP, Phase.POLICY, Phase.UPDATE, Phase.ROLLOUT, Phase.RESET, 
 
 def short() -> tuple[CostModel, TrainSchedule]:
     prices = {phase: price / 10 for phase, price in worlds.PRICES.items()}
-    schedule = count_training(SHORT, worlds.facts(), state_bytes=worlds.STATE_BYTES)
-    return fit(worlds.samples(SHORT, prices=prices)), schedule
+    return model_of(SHORT, prices=prices), schedule_of(SHORT)
 
 
 def a_second_of(model: CostModel, schedule: TrainSchedule, factor: Callable[[Phase], float]) -> Observed:

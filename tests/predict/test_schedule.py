@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from arzbench.predict.schedule import count_training
 from arzbench.records import Phase
-from arzbench.study import ALGORITHMS, OffPolicyConfig, OnPolicyConfig, TrainConfig
+from arzbench.study import ALGORITHMS, TrainConfig
 from tests.sb3.controls import Free, config, start, tidy  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("ignore:You have specified a mini-batch:UserWarning")
@@ -141,13 +141,13 @@ class Foretold(Free):
     def before_step(self, training: Any, updates: int) -> None:
         super().before_step(training, updates)
         self.foretold.append(updates)
-        self.done.append(training.num_updates)
+        self.done.append(training.state.updates)
 
 
 def check_foretold(study: TrainConfig, control: Foretold) -> None:
     """Exact where rollouts are steps; never too few where they are episodes."""
     real = [after - before for before, after in itertools.pairwise(control.done)]
-    if isinstance(study, OffPolicyConfig) and study.frequency[1] == "episode":
+    if study.loop.unit == "episode":
         assert all(told >= was for told, was in zip(control.foretold, real, strict=True))
         assert sum(real) > 0
     else:
@@ -161,13 +161,13 @@ def test_counts_equal_those_of_the_library(case: str, tmp_path: Any) -> None:
     training, log = start(study)
     control = Foretold()
     training.run(control)
-    control.done.append(training.num_updates)
+    control.done.append(training.state.updates)
     counted = count_training(study, training.facts())
 
     check_foretold(study, control)
     assert seen.steps == log.units(Phase.ENV_STEP) == counted.total_timesteps
     assert seen.calls == log.units(Phase.ROLLOUT) == counted.get(Phase.ROLLOUT).count == control.steps
-    assert seen.updates == log.units(Phase.UPDATE) == training.num_updates == counted.updates
+    assert seen.updates == log.units(Phase.UPDATE) == training.state.updates == counted.updates
     assert seen.updates == counted.get(Phase.UPDATE).count
     assert seen.rollouts == counted.rollouts
     assert seen.evaluated_steps == log.units(Phase.EVAL_STEP) == counted.get(Phase.EVAL_STEP).count
@@ -209,7 +209,7 @@ def test_a_training_cut_by_its_budget_is_counted_the_same() -> None:
         training.run(Free())
         counted = count_training(study, training.facts(), budget=budget)
         assert training.num_timesteps == log.units(Phase.ENV_STEP) == counted.total_timesteps
-        assert training.num_updates == counted.updates
+        assert training.state.updates == counted.updates
         assert log.units(Phase.EVAL_STEP) == counted.get(Phase.EVAL_STEP).count
 
 
@@ -229,7 +229,7 @@ def test_what_a_hundred_steps_are_at_the_defaults(algo: str, steps: int, updates
     training, _ = start(study)
     training.run(Free())
     counted = count_training(study, training.facts())
-    assert (training.num_timesteps, training.num_updates) == (steps, updates)
+    assert (training.num_timesteps, training.state.updates) == (steps, updates)
     assert (counted.total_timesteps, counted.updates) == (steps, updates)
 
 
@@ -247,4 +247,3 @@ def test_studies_know_the_library_s_arguments(algo: str) -> None:
     config_ = kind(env="x", total_timesteps=1)  # type: ignore[call-arg]
     for name in kind.schedule_fields():
         assert getattr(config_, name) == signature[name].default
-    assert isinstance(config_, OffPolicyConfig | OnPolicyConfig)

@@ -18,7 +18,7 @@ from arzbench.predict.spread import (
     training_key,
 )
 from tests import worlds
-from tests.predict.test_costmodel import EXACT, FULL, model_of
+from tests.worlds import EXACT, FULL, model_of
 
 PRIOR = spread_from([])
 

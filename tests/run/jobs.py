@@ -134,7 +134,6 @@ def plan(job: Study, costs: Mapping[Phase, float] = COSTS, save_s: float = 0.25)
         study_digest="d",
         calibration_id="c1",
         calibration_path="c1.json",
-        calibration_digest="d",
         host=host,
         platform=Platform(name="local", title="here", source="none", checked="2026-01-01"),
         quota_s=None,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from arzbench.clock import VirtualClock
+from arzbench.predict import landing
 from arzbench.records import Phase, StopReason
 from arzbench.run import guard
 from arzbench.run.job import RunOutcome
@@ -113,8 +114,8 @@ def test_without_its_care_the_guard_would_be_late(tmp_path: Path, monkeypatch: p
     """The same sessions, each unit believed to cost its mean: the injected slow-downs are real."""
     monkeypatch.setattr(guard, "SURPRISE", 1.0)
     monkeypatch.setattr(guard, "STALL_SHARE", 0.0)
-    monkeypatch.setattr(guard, "MARGIN_LEAST_S", 0.0)
-    monkeypatch.setattr(guard, "MARGIN_SHARE", 0.0)
+    monkeypatch.setattr(landing, "MARGIN_LEAST_S", 0.0)
+    monkeypatch.setattr(landing, "MARGIN_SHARE", 0.0)
     late = 0
     for number in range(80):
         outcome, _ = session(number, tmp_path / str(number))

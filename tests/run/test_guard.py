@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from arzbench.clock import VirtualClock
+from arzbench.predict.landing import MARGIN_LEAST_S
 from arzbench.records import Phase, StopReason
 from arzbench.run import guard as guards
 from arzbench.run.guard import Guard
@@ -14,7 +15,7 @@ from arzbench.run.signals import Signals
 from arzbench.workload import StopTraining
 from tests.run.jobs import COSTS, dqn, model, ppo
 
-UNTOLD = 0.5 + guards.MARGIN_LEAST_S  # leaving, and the margin of a short quota
+UNTOLD = 0.5 + MARGIN_LEAST_S  # leaving, and the margin of a short quota
 
 
 def make(clock: VirtualClock, quota_s: float | None = 20.0, signals: Signals | None = None) -> Guard:

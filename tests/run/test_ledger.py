@@ -30,7 +30,7 @@ def test_totals_run_over_all_sessions(tmp_path: Path) -> None:
     write(path, entry("session", rewound_to=0), entry("phases", steps=3), entry("stop"))
     write(path, entry("session", rewound_to=3), entry("phases", 9.0, steps=4, training=1))
     total = ledger.read(path).phases[Phase.ENV_STEP]
-    assert (total.seconds, total.units, total.lost_units, total.mean_s) == (14.0, 7, 0, 2.0)
+    assert (total.seconds, total.units, total.lost_seconds, total.mean_s) == (14.0, 7, 0.0, 2.0)
     told = ledger.read(path)
     assert told.training_phases(0) == {Phase.ENV_STEP: (6.0, 3)}
     assert told.elapsed_s == 9.0
@@ -45,7 +45,7 @@ def test_work_behind_a_resume_is_time_but_not_progress(tmp_path: Path) -> None:
     write(path, entry("session", rewound_to=2), entry("phases", steps=5), entry("episodes", returns=[2.0]))
     told = ledger.read(path)
     total = told.phases[Phase.ENV_STEP]
-    assert (total.units, total.kept_units, total.lost_seconds) == (13, 8, 10.0)
+    assert (total.units, total.lost_seconds) == (13, 10.0)
     assert told.lost_s == 10.0
     assert [e.data["returns"] for e in told.of_kind("episodes")] == [[2.0]]
     assert [e.data["name"] for e in told.of_kind("checkpoint")] == ["a"]

@@ -14,7 +14,8 @@ from arzbench.clock import VirtualClock
 from arzbench.measure.phase_times import PhaseTotals
 from arzbench.records import Phase, StopReason
 from arzbench.sb3.workload import SB3Workload
-from arzbench.study import TrainConfig, make_config
+from arzbench.study import TrainConfig
+from arzbench.study_file import make_config
 from arzbench.workload import Ring, StopTraining, TrainingState
 
 SMALL = {"policy_kwargs": {"net_arch": [8]}}

@@ -108,10 +108,10 @@ def test_a_training_tells_of_itself() -> None:
     study = config("a2c", total_timesteps=40, n_envs=2, env_kwargs={"length": 8, "max_episode_steps": 6},
                    evaluation={"final_episodes": 3}, baseline={"episodes": 2})  # fmt: skip
     training, log = start(study)
-    assert (training.stage, training.num_timesteps, training.num_updates) == ("baseline", 0, 0)
+    assert (training.stage, training.num_timesteps, training.state.updates) == ("baseline", 0, 0)
     control = Free()
     training.run(control)
-    assert (training.stage, training.num_timesteps, training.num_updates) == ("done", 40, 4)
+    assert (training.stage, training.num_timesteps, training.state.updates) == ("done", 40, 4)
     facts = training.facts()
     assert (facts.n_envs, facts.max_episode_steps) == (2, 6)
     assert (facts.episode_steps, facts.eval_episode_steps) == ((6,) * 6, (6,) * 3)
@@ -209,7 +209,7 @@ def test_an_env_that_hides_its_state_begins_anew_and_says_so(
     resumed.run(Free())
     whole, _ = start(study)
     whole.run(Free())
-    assert (resumed.num_timesteps, resumed.num_updates) == (whole.num_timesteps, whole.num_updates)
+    assert (resumed.num_timesteps, resumed.state.updates) == (whole.num_timesteps, whole.state.updates)
 
 
 def test_only_what_is_known_is_captured_exactly() -> None:

@@ -85,7 +85,7 @@ def test_stopped_within_an_update(name: str) -> None:
         last.run(Free())
         assert last.fingerprint() == expected, at
         assert last.state.episodes.results == reference.state.episodes.results
-        assert last.num_updates == reference.num_updates
+        assert last.state.updates == reference.state.updates
 
 
 def test_a_training_stopped_in_an_update_may_go_on_in_the_same_process() -> None:

@@ -1,6 +1,5 @@
 """Steps that the control need not be asked about: nothing is to be done at them, and nothing is missed."""
 
-import itertools
 import random
 from typing import Any
 
@@ -8,7 +7,6 @@ import pytest
 
 from arzbench.errors import DivergedError
 from arzbench.records import Phase
-from arzbench.sb3.state import UpdateRule
 from arzbench.study import TrainConfig
 from arzbench.workload import LIGHT, StopTraining
 from tests.sb3.controls import Seldom, StopAt, config, start, through_bytes, tidy  # noqa: F401
@@ -129,23 +127,4 @@ def test_a_loss_that_is_not_finite_is_found_with_the_window(algo: str, loss: str
         training.run(control)
     assert control.asked == [0, 20, 61]
     assert log.units(Phase.ENV_STEP) == training.num_timesteps <= 102
-    assert log.units(Phase.UPDATE) == training.num_updates
-
-
-@pytest.mark.parametrize("rule", [
-    UpdateRule(steps, first, updates, episodes, n_envs)
-    for steps, first, updates, (episodes, n_envs) in itertools.product(
-        (1, 4, 7), (-3, 0, 30), (-1, 0, LIGHT, LIGHT + 1), ((False, 1), (False, 3), (True, 1))
-    )
-    if steps == 1 or not episodes
-])  # fmt: skip
-def test_steps_that_little_follows_are_counted_exactly(rule: UpdateRule) -> None:
-    """Beside what happens, step by step; -1: as many gradient steps as the rollout has env steps."""
-    for number, timesteps in itertools.product(range(1, 13 if rule.episodes else rule.steps + 1), range(60)):
-        at, count = number, 0
-        while count < 100:
-            at = at + 1 if rule.episodes or at < rule.steps else 1
-            if rule.after(at, timesteps + (count + 1) * rule.n_envs) > LIGHT:
-                break
-            count += 1
-        assert min(100, rule.light_steps(number, timesteps)) == count, (number, timesteps)
+    assert log.units(Phase.UPDATE) == training.state.updates

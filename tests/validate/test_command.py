@@ -21,7 +21,7 @@ from arzbench.commands.validating import Bench
 from arzbench.errors import StateError, UsageError
 from arzbench.measure.host import host_info
 from arzbench.options import parse_share
-from arzbench.predict.plan import MARGIN_S
+from arzbench.predict.landing import quota_for
 from arzbench.validate.design import PAIRS, make_design, study_of
 from arzbench.validate.result import Cell, Outcome, Pair, Validation
 from tests import worlds
@@ -193,7 +193,7 @@ def test_a_run_is_predicted_carried_out_and_booked(tmp_path: Path) -> None:
     run = bench(tmp_path).run(CARTPOLE, False, 1, cell(calibration_id="measured", timesteps=4096))
     assert run.finished
     assert run.timesteps == 4096
-    assert run.quota_s == pytest.approx(run.quantiles["0.95"] + MARGIN_S, abs=0.1)
+    assert run.quota_s == pytest.approx(quota_for(run.quantiles["0.95"], uploads=False), abs=0.1)
     assert 0 < run.wall_s < run.quota_s  # declared prices are far too high
     assert [m.share for m in run.marks] == sorted({m.share for m in run.marks}) != []
     assert all(0 <= m.done <= 1 and 0 < m.elapsed_s < run.wall_s for m in run.marks)
