@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Run the command line."""
     if sys.argv[1:3] == ["watch", "--"] and len(sys.argv) > 3:
-        from arzbench.commands.watch import start_at_once
+        from arzbench.wiring.watching import start_at_once
 
         start_at_once(sys.argv[3:])
     from arzbench import cli

@@ -2,90 +2,32 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from arzbench.errors import UsageError
 
-StudyOption = Annotated[
-    str | None, typer.Option("--study", metavar="NAME|FILE", help="A study file or its name.")
-]
-EnvOption = Annotated[str | None, typer.Option("--env", metavar="ID", help="A registered Gymnasium env.")]
-AlgoOption = Annotated[
-    str | None, typer.Option("--algo", metavar="NAME", help="dqn, ppo, a2c, sac, td3 or ddpg.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change a hyper-parameter or a study's key (n_steps=512)."
-    ),
-]
-DeviceOption = Annotated[str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda or auto.")]
-DirOption = Annotated[
-    Path, typer.Option("--dir", metavar="FOLDER", help="Working folder: profiles/, reports/, checkpoints/.")
-]
-QuotaOption = Annotated[
-    str | None,
-    typer.Option("--quota", metavar="TIME", help="Wall time there is: 12h, 90m, 1-06:00:00; auto finds it."),
-]
-PlatformOption = Annotated[
-    str | None,
-    typer.Option(
-        "--platform",
-        metavar="NAME",
-        help="Whose limits count (kaggle-p100, local, ...); plan compares a,b,c.",
-    ),
-]
-ConfidenceOption = Annotated[
-    str, typer.Option("--confidence", metavar="P", help="How sure the budget must be to end in time.")
-]
-ForeignOption = Annotated[
-    bool, typer.Option("--allow-foreign", help="Use another machine's calibration, widened and marked.")
-]
-FromOption = Annotated[
-    str | None,
-    typer.Option("--from", metavar="NAME|FILE", help="Use this calibration, widened if of another machine."),
-]
-ExpiredOption = Annotated[
-    bool, typer.Option("--allow-expired", help="Use a calibration of more than 30 days ago.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+_Flags = TypeVar("_Flags")
+_Result = TypeVar("_Result")
 
-AutoBudgetOption = Annotated[
-    bool, typer.Option("--auto-budget", help="Plan now, and train what fits the quota.")
-]
-PlanFileOption = Annotated[
-    Path | None, typer.Option("--plan", metavar="FILE", help="Carry out this plan file.")
-]
-PlanOutputOption = Annotated[
-    Path | None, typer.Option("--output", metavar="FILE", help="Where to write the plan file.")
-]
-TimestepsOption = Annotated[
-    str | None, typer.Option("--timesteps", metavar="N", help="Train this many steps, planned or not.")
-]
-LogPeriodOption = Annotated[
-    str | None,
-    typer.Option("--log-period", metavar="N|every|off|auto", help="How often messages are written."),
-]
-ExtendOption = Annotated[
-    bool, typer.Option("--extend", help="Let --timesteps be more than before; schedules keep their horizon.")
-]
-CheckpointsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--checkpoints", metavar="URL", help="A run copies its checkpoints there, and goes on from them."
-    ),
-]
-SessionsOption = Annotated[
-    str | None, typer.Option("--max-sessions", metavar="N", help="Sessions this run may have in all.")
-]
 
-QuickOption = Annotated[bool, typer.Option("--quick", help="Fewer and shorter rounds, one batch size.")]
-RecordOption = Annotated[
-    Path | None, typer.Option("--output", metavar="FILE", help="Keep the raw record here as JSON.")
-]
+def takes(flags: type[_Flags]) -> Callable[[Callable[[_Flags], _Result]], Callable[..., _Result]]:
+    """A command whose options are the fields of the dataclass `flags`; its body gets an instance."""
+
+    def decorate(body: Callable[[_Flags], _Result]) -> Callable[..., _Result]:
+        @functools.wraps(body)
+        def command(**values: Any) -> _Result:
+            return body(flags(**values))
+
+        command.__signature__ = inspect.signature(flags, eval_str=True)  # type: ignore[attr-defined]
+        return command
+
+    return decorate
 
 
 def parse_count(flag: str, text: str, least: int = 1) -> int:
@@ -99,35 +41,86 @@ def parse_count(flag: str, text: str, least: int = 1) -> int:
     return value
 
 
-def optional_count(flag: str, text: str | None) -> int | None:
-    """`parse_count`, None where the flag was not given."""
-    return None if text is None else parse_count(flag, text)
-
-
-def parse_probability(flag: str, text: str) -> float:
-    """A number in [0.5, 1); "95%" is 0.95."""
+def parse_share(flag: str, text: str, least: float = 0.0, *, one: bool = True) -> float:
+    """A number from `least` to 1 (below 1 unless `one`); "95%" is 0.95."""
+    example = f"for example {flag} {0.5 if one else 0.95}"
     try:
         value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
     except ValueError:
-        raise UsageError(f"{flag} {text!r} is not a number", f"for example {flag} 0.95") from None
-    if not 0.5 <= value < 1:
-        raise UsageError(f"{flag} {text} is outside [0.5, 1)", f"for example {flag} 0.95")
+        raise UsageError(f"{flag} {text!r} is not a number", example) from None
+    if not (least <= value < 1 or (one and value == 1)):
+        outside = f"{least:g}..1" if one else f"[{least}, 1)"
+        raise UsageError(f"{flag} {text} is outside {outside}", example)
     return value
 
 
-def parse_share(flag: str, text: str) -> float:
-    """A number in [0, 1]; "50%" is 0.5."""
-    try:
-        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        raise UsageError(f"{flag} {text!r} is not a number", f"for example {flag} 0.5") from None
-    if not 0 <= value <= 1:
-        raise UsageError(f"{flag} {text} is outside 0..1", f"for example {flag} 0.5")
-    return value
-
-
-def parse_folder(folder: Path) -> Path:
+def parse_folder(text: str) -> Path:
     """The working folder; it need not exist yet."""
+    folder = Path(text)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--dir {folder} is not a folder", "name a folder, or leave --dir out")
     return folder
+
+
+def count(flag: str, text: str, least: int = 1) -> Any:
+    """A typer option that is a whole number from `least` up."""
+    return typer.Option(
+        flag, metavar="N", help=text, parser=lambda value: parse_count(flag, str(value), least)
+    )
+
+
+def value(flag: str, metavar: str, text: str) -> Any:
+    """A typer option with one value."""
+    return typer.Option(flag, metavar=metavar, help=text)
+
+
+def switch(flag: str, text: str) -> Any:
+    """A typer option that is given or not."""
+    return typer.Option(flag, help=text)
+
+
+StudyOption = Annotated[str | None, value("--study", "NAME|FILE", "A study file or its name.")]
+EnvOption = Annotated[str | None, value("--env", "ID", "A registered Gymnasium env.")]
+AlgoOption = Annotated[str | None, value("--algo", "NAME", "dqn, ppo, a2c, sac, td3 or ddpg.")]
+SetOption = Annotated[
+    list[str] | None,
+    value("--set", "KEY=VALUE", "Change a hyper-parameter or a study's key (n_steps=512)."),
+]
+DeviceOption = Annotated[str | None, value("--device", "NAME", "cpu, cuda or auto.")]
+DirOption = Annotated[
+    Path,
+    typer.Option(
+        "--dir",
+        metavar="FOLDER",
+        parser=parse_folder,
+        help="Working folder: profiles/, reports/, checkpoints/.",
+    ),
+]
+QuotaOption = Annotated[
+    str | None, value("--quota", "TIME", "Wall time there is: 12h, 90m, 1-06:00:00; auto finds it.")
+]
+PlatformOption = Annotated[
+    str | None,
+    value("--platform", "NAME", "Whose limits count (kaggle-p100, local, ...); plan compares a,b,c."),
+]
+ConfidenceOption = Annotated[
+    float,
+    typer.Option(
+        "--confidence",
+        metavar="P",
+        parser=lambda text: parse_share("--confidence", str(text), 0.5, one=False),
+        help="How sure the budget must be to end in time.",
+    ),
+]
+ForeignOption = Annotated[
+    bool, switch("--allow-foreign", "Use another machine's calibration, widened and marked.")
+]
+FromOption = Annotated[
+    str | None, value("--from", "NAME|FILE", "Use this calibration, widened if of another machine.")
+]
+ExpiredOption = Annotated[bool, switch("--allow-expired", "Use a calibration of more than 30 days ago.")]
+CheckpointsOption = Annotated[
+    str | None, value("--checkpoints", "URL", "A run copies its checkpoints there, and goes on from them.")
+]
+RunOption = Annotated[str | None, value("--run", "ID", "Which run; else the newest.")]
+JsonOption = Annotated[bool, switch("--json", "Print JSON instead of tables.")]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from arzbench import store
 from arzbench.errors import ArzbenchError, UsageError, unknown
-from arzbench.records import RunRecord
+from arzbench.records import Plan, RunRecord
 from arzbench.run import ledger
 
 _ENDED = ("finished", "budget")
@@ -31,6 +30,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     def summary(self) -> ledger.Summary:
         """What its ledger tells; empty before its first session."""
         return ledger.read(self.ledger_path) if self.ledger_path.exists() else ledger.summarise([])
+
+    def plan(self) -> Plan | None:
+        """The plan it goes by; None without one."""
+        path = self.folder / "plan.json"
+        return store.load(path, "arzbench/plan", Plan, "plan") if path.exists() else None
 
     @property
     def ended(self) -> bool:
@@ -56,13 +60,13 @@ def begin(working: Path, record: RunRecord) -> Run:
     return Run(folder=folder, record=record)
 
 
-def newest_first(working: Path) -> Iterator[Run]:
-    """All runs whose record can be read."""
-    found = []
-    for path in reports_folder(working).glob("*/run.json"):
-        record = store.load(path, "arzbench/run", RunRecord, "run record")
-        found.append(Run(folder=path.parent, record=record))
-    yield from sorted(found, key=lambda r: (r.record.created, r.record.id), reverse=True)
+def newest_first(working: Path) -> list[Run]:
+    """All runs."""
+    runs = [
+        Run(folder=path.parent, record=store.load(path, "arzbench/run", RunRecord, "run record"))
+        for path in reports_folder(working).glob("*/run.json")
+    ]
+    return sorted(runs, key=lambda r: (r.record.created, r.record.id), reverse=True)
 
 
 def find(working: Path, run_id: str | None) -> Run:
@@ -71,7 +75,7 @@ def find(working: Path, run_id: str | None) -> Run:
     Raises:
         UsageError: there is none.
     """
-    runs = list(newest_first(working))
+    runs = newest_first(working)
     if not runs:
         raise UsageError(
             f"no run in {reports_folder(working)}", "start one: arzbench run --auto-budget --quota 1h"
@@ -84,14 +88,18 @@ def find(working: Path, run_id: str | None) -> Run:
     raise unknown("run", run_id, [r.record.id for r in runs])
 
 
+def of_study(working: Path, study_digest: str) -> list[Run]:
+    """The runs of a study, the newest first."""
+    return [run for run in newest_first(working) if run.record.study_digest == study_digest]
+
+
 def unfinished(working: Path, study_digest: str) -> Run | None:
     """The newest run of a study, if it still has something to do."""
-    for run in newest_first(working):
-        if run.record.study_digest == study_digest:
-            try:
-                return None if run.ended else run
-            except ArzbenchError:
-                return run  # its ledger is broken: the run itself will tell
+    for run in of_study(working, study_digest)[:1]:
+        try:
+            return None if run.ended else run
+        except ArzbenchError:
+            return run  # its ledger is broken: carrying it out reports that
     return None
 
 

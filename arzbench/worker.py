@@ -8,18 +8,18 @@ import sys
 from pathlib import Path
 
 import msgspec
-import typer
 
 from arzbench.clock import Clock, SystemClock
-from arzbench.commands import run
 from arzbench.errors import ArzbenchError, ExitCode, StateError
 from arzbench.measure.burst import COLD, UNUSED, WARM, BurstJob, measure_once
 from arzbench.measure.logcost import measure_sinks
 from arzbench.saves.checkpoints import CheckpointStore, Header
+from arzbench.study import TrainConfig
+from arzbench.wiring import remote, session
 from arzbench.workload import TrainingState
 
-#: loaded to be measured: what `arzbench run` loads before it trains
-LOADED = (typer, run)
+#: loaded to be measured, beside the command line: what `arzbench run` loads before it trains
+LOADED = (remote, session)
 
 
 class TrialCheckpoints:
@@ -65,6 +65,17 @@ def numba_cache() -> str:
     return WARM if any(s.cache_hits for s in stats) else UNUSED
 
 
+def _has_messages(config: TrainConfig) -> bool:
+    """Whether the env has messages of its own: only then, or where the study logs, do they cost anything."""
+    from arzbench.sb3.workload import make_env
+
+    env = make_env(config)
+    try:
+        return hasattr(env.unwrapped, "message_log")
+    finally:
+        env.close()
+
+
 def run_worker(task: Path, answer: Path) -> int:
     """Measure the job in `task`, write the result to `answer`; the exit code.
 
@@ -81,14 +92,15 @@ def run_worker(task: Path, answer: Path) -> int:
     try:
         trial = TrialCheckpoints(Path(job.folder) / f"trial-{job.repetition}", clock)
         result = measure_once(job, SB3Workload(clock), trial, clock, say, numba_cache)
-        say("messages", 0.97)
-        sinks = measure_sinks(
-            job.config, lambda path: SB3Workload(clock, path), Path(job.folder), clock, job.repetition
-        )
-        result = msgspec.structs.replace(result, phases=(*result.phases, *sinks), done=clock.now())
+        if job.config.logging.mode != "off" or _has_messages(job.config):
+            say("messages", 0.97)
+            sinks = measure_sinks(
+                job.config, lambda path: SB3Workload(clock, path), Path(job.folder), clock, job.repetition
+            )
+            result = msgspec.structs.replace(result, phases=(*result.phases, *sinks), done=clock.now())
     except ArzbenchError as error:
-        told = {"message": error.message, "hint": error.hint, "exit_code": int(error.exit_code)}
-        answer.with_suffix(".error").write_text(json.dumps(told))
+        problem = {"message": error.message, "hint": error.hint, "exit_code": int(error.exit_code)}
+        answer.with_suffix(".error").write_text(json.dumps(problem))
         return int(error.exit_code)
     answer.write_bytes(msgspec.json.encode(result))
     return int(ExitCode.OK)

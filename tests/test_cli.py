@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from arzbench import store
-from arzbench.commands import common
 from arzbench.measure.host import host_info
+from arzbench.wiring import checks
 from tests.calls import CARTPOLE, calibrated, call, listing
 
 LONG = "x" * 5000
@@ -158,7 +158,7 @@ def test_bad_input_is_told_in_one_message(arguments: str, told: list[str], place
 
 
 def test_cuda_without_a_gpu(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(common, "gpu_name", lambda: None)
+    monkeypatch.setattr(checks, "gpu_name", lambda: None)
     before = listing(place)
     for command in ("calibrate", f"run {CARTPOLE} --timesteps 512"):
         ended = call(f"{command} --device cuda", place)

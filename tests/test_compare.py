@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from arzbench import runs
-from arzbench.commands.common import Prices
-from arzbench.commands.run import RunOptions, run_run
+from arzbench.commands.run import run
 from arzbench.report.comparison import PolicyResult, compare, comparison_sheets, relative_difference
 from tests.calls import call, listing
 
@@ -34,13 +33,7 @@ def train(folder: Path, name: str, env: str, kwargs: str = "{}", normalize: str 
     file = folder / "profiles" / "studies" / f"{name}.toml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(STUDY.format(name=name, env=env, kwargs=kwargs, normalize=normalize))
-    prices = Prices(named=None, allow_foreign=False, allow_expired=False)
-    options = RunOptions(
-        working=folder, study=name, env=None, algo=None, changes=(), auto_budget=False, plan_file=None,
-        timesteps=32, option="B", quota=None, platform=None, confidence=0.95, prices=prices, device=None,
-        run_id=None, fresh=False,
-    )  # fmt: skip
-    assert run_run(options) == 0
+    assert run(study=name, timesteps=32, folder=folder) == 0
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +71,9 @@ def test_the_crossing_is_compared_with_its_baselines(place: Path) -> None:
 
 
 def test_a_model_by_its_file_is_the_run_s(place: Path) -> None:
-    (run,) = [r for r in runs.newest_first(place) if r.record.study.name == "light"]
-    file = runs.checkpoints_folder(place, run.record.id) / "light.zip"
-    by_run = as_json(f"--run {run.record.id} --seeds 2", place)
+    (one,) = [r for r in runs.newest_first(place) if r.record.study.name == "light"]
+    file = runs.checkpoints_folder(place, one.record.id) / "light.zip"
+    by_run = as_json(f"--run {one.record.id} --seeds 2", place)
     by_file = as_json(f"--model {file} --study light --seeds 2", place)
     assert by_file["policies"][-1]["values"] == by_run["policies"][-1]["values"]
     elsewhere = as_json('--study light --set env_kwargs.demand="quiet" --seeds 2', place)
@@ -107,8 +100,8 @@ def test_a_held_out_episode_is_that_of_the_single_env(place: Path) -> None:
 def test_a_normalising_model_comes_with_its_statistics(place: Path) -> None:
     found = as_json("--study normal --seeds 2", place)
     assert found["policies"][0]["name"] == "no_control"
-    (run,) = [r for r in runs.newest_first(place) if r.record.study.name == "normal"]
-    file = runs.checkpoints_folder(place, run.record.id) / "normal.zip"
+    (one,) = [r for r in runs.newest_first(place) if r.record.study.name == "normal"]
+    file = runs.checkpoints_folder(place, one.record.id) / "normal.zip"
     told = call(f"compare --model {file} --study normal", place)
     assert (told.code, "--run ID" in told.err) == (2, True)
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from arzbench.commands import common
 from arzbench.errors import UsageError
 from arzbench.measure import host
 from arzbench.study import Study
 from arzbench.study_changes import change_study
+from arzbench.wiring import checks
 from tests import worlds
 from tests.calls import call, listing
 
@@ -57,7 +57,7 @@ def test_the_record_says_which_device_auto_is(monkeypatch: pytest.MonkeyPatch, g
 def test_without_a_gpu_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, options: str
 ) -> None:
-    monkeypatch.setattr(common, "gpu_name", lambda: None)
+    monkeypatch.setattr(checks, "gpu_name", lambda: None)
     ended = call(f"{command} --env {OWN} --algo dqn {options}", tmp_path)
     assert ended.code == 2
     assert "device 'cuda': no NVIDIA GPU was found on this machine" in ended.err
@@ -68,19 +68,19 @@ def test_without_a_gpu_nothing_is_written(
 def test_the_traffic_model_needs_numba_cuda_there_and_the_net_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(common, "gpu_name", lambda: "Tesla T4")
-    monkeypatch.setattr(common.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(checks, "gpu_name", lambda: "Tesla T4")
+    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)
     for asked in (study(OWN, "device=cuda"), study(OWN, "env_kwargs.device=cuda")):
         with pytest.raises(UsageError, match="needs numba-cuda there") as caught:
-            common.on_device(asked, None)
+            checks.on_device(asked, None)
         assert 'pip install "arzbench[cuda]"' in caught.value.hint
-    common.on_device(study(OWN, "device=cuda", "env_kwargs.device=cpu"), None)
-    common.on_device(study("CartPole-v1", "device=cuda"), None)
+    checks.on_device(study(OWN, "device=cuda", "env_kwargs.device=cpu"), None)
+    checks.on_device(study("CartPole-v1", "device=cuda"), None)
 
 
 def test_an_unknown_device_of_the_roads_is_told() -> None:
     with pytest.raises(UsageError, match="unknown device 'gpu'") as caught:
-        common.on_device(study(OWN, "env_kwargs.device=gpu"), None)
+        checks.on_device(study(OWN, "env_kwargs.device=gpu"), None)
     assert "auto, cpu, cuda" in caught.value.hint
 
 

@@ -12,9 +12,11 @@ import pytest
 
 from arzbench import profiles, quota
 from arzbench.clock import VirtualClock
-from arzbench.commands import common, doctor
+from arzbench.commands import doctor
+from arzbench.measure import host
 from arzbench.measure.host import host_info
 from arzbench.quota import Surroundings
+from arzbench.wiring import planning
 from tests import worlds
 from tests.calls import call, listing
 from tests.processes import TRAINING_PACKAGES, loaded
@@ -28,8 +30,7 @@ def around(environ: dict[str, str]) -> Surroundings:
 @pytest.fixture(autouse=True)
 def _nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """No matter where the tests run, commands see a machine without a platform."""
-    for module in (common, doctor):
-        monkeypatch.setattr(module, "surroundings", lambda clock: around({}))
+    monkeypatch.setattr(planning, "surroundings", lambda clock: around({}))
 
 
 def findings(folder: Path, flags: str = "") -> dict[str, dict[str, Any]]:
@@ -91,7 +92,7 @@ def test_numba_cuda_is_missing_only_beside_a_gpu(
             raise importlib.metadata.PackageNotFoundError
         return version
 
-    monkeypatch.setattr(doctor, "host_info", lambda _: here)
+    monkeypatch.setattr(host, "host_info", lambda _: here)
     monkeypatch.setattr(importlib.metadata, "version", lookup)
     told = findings(tmp_path)
     assert told["GPU"]["found"] == (device if device != "cpu" else "none (by nvidia-smi)")
@@ -116,12 +117,12 @@ def test_a_file_where_a_folder_should_be_is_said(tmp_path: Path) -> None:
 def test_calibrations_are_shown_with_their_age(tmp_path: Path) -> None:
     clock = VirtualClock()  # it starts on 1 January 2026
     job = worlds.study(worlds.config())
-    for created, host in (
+    for created, machine in (
         ("20251230T000000Z", host_info()),
         ("20251110T000000Z", host_info()),
         ("20251231T000000Z", worlds.HOST),
     ):
-        profiles.save_calibration(tmp_path, worlds.calibration(job, created=created, host=host))
+        profiles.save_calibration(tmp_path, worlds.calibration(job, created=created, host=machine))
     (tmp_path / "profiles/calibrations/broken").mkdir()
     (tmp_path / "profiles/calibrations/broken/x.json").write_text("{")
     found = list(doctor.examine(tmp_path, clock, with_torch=False))
@@ -143,13 +144,11 @@ def test_the_platform_and_the_quota_are_those_of_quota_auto(
 ) -> None:
     assert findings(tmp_path)["platform"]["found"] == "local"
     assert "nothing tells of a limit" in findings(tmp_path)["quota"]["found"]
-    for module in (common, doctor):
-        monkeypatch.setattr(module, "surroundings", lambda clock: around({"COLAB_GPU": "0"}))
+    monkeypatch.setattr(planning, "surroundings", lambda clock: around({"COLAB_GPU": "0"}))
     found = findings(tmp_path)
     assert found["platform"]["found"] == "colab-free"
     assert found["quota"]["found"].startswith("11 h 50 min left: Colab by COLAB_GPU")
-    for module in (common, doctor):
-        monkeypatch.setattr(module, "surroundings", lambda clock: around({"SLURM_JOB_ID": "9"}))
+    monkeypatch.setattr(planning, "surroundings", lambda clock: around({"SLURM_JOB_ID": "9"}))
     assert "when job 9 ends" in findings(tmp_path)["quota"]["found"]
 
 

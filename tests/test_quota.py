@@ -10,10 +10,12 @@ import pytest
 
 from arzbench import quota
 from arzbench.clock import VirtualClock
-from arzbench.commands import common, run
+from arzbench.commands.run import run
 from arzbench.errors import UsageError
 from arzbench.profiles import find_platform
 from arzbench.quota import Detected, Surroundings
+from arzbench.sb3.workload import SB3Workload
+from arzbench.wiring import planning, session
 from tests.calls import CARTPOLE, calibrated, call
 
 NOW = datetime.datetime(2026, 3, 11, 12, tzinfo=datetime.UTC)
@@ -131,7 +133,7 @@ def test_a_command_that_is_not_there_tells_nothing() -> None:
 
 def in_notebook(monkeypatch: pytest.MonkeyPatch, **how: Any) -> None:
     around = here({"KAGGLE_KERNEL_RUN_TYPE": "Batch"}, gpu="Tesla P100-PCIE-16GB", **how)
-    monkeypatch.setattr(common, "surroundings", lambda clock: around)
+    monkeypatch.setattr(planning, "surroundings", lambda clock: around)
 
 
 def test_plan_says_how_it_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,29 +272,10 @@ def test_a_run_is_booked_where_the_week_has_a_limit(
         seen.append(path.read_text().splitlines() if path.exists() else [])
         raise RuntimeError("the session fails")
 
-    monkeypatch.setattr(run, "_carry_out", carry_out)
-    monkeypatch.setattr(run, "_check", lambda *_: None)
-    monkeypatch.setattr(run, "require_training_stack", lambda: None)
-    options = run.RunOptions(
-        working=tmp_path,
-        study=None,
-        env="CartPole-v1",
-        algo="ppo",
-        changes=(),
-        auto_budget=False,
-        plan_file=None,
-        timesteps=2048,
-        option="B",
-        quota="1h",
-        platform=platform,
-        confidence=0.95,
-        prices=common.Prices(),
-        device=None,
-        run_id=None,
-        fresh=False,
-    )
+    monkeypatch.setattr(session, "run_job", carry_out)
+    monkeypatch.setattr(SB3Workload, "check", lambda *_: None)
     with pytest.raises(RuntimeError, match="the session fails"):
-        run.run_run(options)
+        run(env="CartPole-v1", algo="ppo", timesteps=2048, quota="1h", platform=platform, folder=tmp_path)
     assert path.exists() is booked
     if booked:
         (begin,) = seen[0]  # a whole session of the platform is held, not the quota asked for

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from arzbench.clock import SystemClock
-from arzbench.commands.common import Prices, find_limits
-from arzbench.commands.resolve import RunOptions, decide
+from arzbench.commands.run import RunFlags, resolve
 from arzbench.saves.remote import Remote
+from arzbench.wiring.planning import find_limits
 from tests.calls import calibrated, call
 from tests.processes import arzbench, ledger
 
@@ -65,26 +65,9 @@ def test_what_cannot_be_meant_is_told_before_anything_is_written(
 
 def unpriced(folder: Path) -> str:
     """Why a run of the study of `calibrated` has no prices."""
-    asked = RunOptions(
-        working=folder,
-        study=None,
-        env="CartPole-v1",
-        algo="ppo",
-        changes=("n_steps=512",),
-        auto_budget=False,
-        plan_file=None,
-        timesteps=1024,
-        option="B",
-        quota=None,
-        platform=None,
-        confidence=0.95,
-        prices=Prices(),
-        device=None,
-        run_id=None,
-        fresh=False,
-    )
+    flags = RunFlags(folder=folder, env="CartPole-v1", algo="ppo", changes=["n_steps=512"], timesteps=1024)
     limits = find_limits(folder, None, None, SystemClock())
-    return decide(asked, SystemClock(), None, limits).unpriced
+    return resolve(flags, SystemClock(), None, limits).unpriced
 
 
 def test_why_there_is_no_prediction_is_told(tmp_path: Path) -> None:

@@ -2,67 +2,81 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from arzbench import store
-from arzbench.choose_study import DEFAULT_STUDY, choose_study
-from arzbench.clock import SystemClock
-from arzbench.commands.common import on_device, require_training_stack, undone
-from arzbench.measure.calibrate import Worker, calibrate
-from arzbench.profiles import calibrations_folder, save_calibration
-from arzbench.report.console import make_console, say, show
-from arzbench.report.message_sheets import sink_sheets
-from arzbench.report.run_display import CalibrationProgress
-from arzbench.report.sheets import calibration_sheets, host_line, study_line
-from arzbench.units import format_duration, parse_duration
+from arzbench.options import (
+    AlgoOption,
+    DeviceOption,
+    DirOption,
+    EnvOption,
+    JsonOption,
+    SetOption,
+    StudyOption,
+    count,
+    value,
+)
 
 
-def run_calibrate(
-    *,
-    working: Path,
-    study: str | None,
-    env: str | None,
-    algo: str | None,
-    changes: Sequence[str],
-    timesteps: int | None,
-    device: str | None,
-    steps: int,
-    repetitions: int,
-    max_time: str,
-    as_json: bool,
+def calibrate(
+    study: StudyOption = None,
+    env: EnvOption = None,
+    algo: AlgoOption = None,
+    changes: SetOption = None,
+    timesteps: Annotated[int | None, count("--timesteps", "total_timesteps with --env and --algo.")] = None,
+    device: DeviceOption = None,
+    steps: Annotated[int, count("--steps", "Measure at least this many training steps.")] = 100,
+    repetitions: Annotated[
+        int, count("--repetitions", "Fresh processes; the first has cold caches.", least=2)
+    ] = 4,
+    max_time: Annotated[str, value("--max-time", "TIME", "Measure no longer than about this.")] = "60s",
+    folder: DirOption = Path(),
+    as_json: JsonOption = False,
 ) -> None:
-    """Measure, save the raw record, show what it says."""
+    """Measure what each phase of a training costs here, with and without logging."""
+    import sys
+
+    from arzbench import store
+    from arzbench.choose_study import DEFAULT_STUDY, choose_study
+    from arzbench.clock import SystemClock
+    from arzbench.measure.calibrate import Worker
+    from arzbench.measure.calibrate import calibrate as measure
+    from arzbench.profiles import calibrations_folder, save_calibration
+    from arzbench.report.console import make_console, say, show
+    from arzbench.report.message_sheets import message_sheets
+    from arzbench.report.run_display import CalibrationProgress
+    from arzbench.report.sheets import calibration_sheets, host_line, study_line
+    from arzbench.units import format_duration, parse_duration
+    from arzbench.wiring.checks import on_device, require_training_stack, undone
+
     max_s = parse_duration(max_time)
     if env is None and algo is None and study is None:
         study = DEFAULT_STUDY
-    chosen = choose_study(working, study=study, env=env, algo=algo, changes=changes, timesteps=timesteps)
+    chosen = choose_study(folder, study=study, env=env, algo=algo, changes=changes or (), timesteps=timesteps)
     assert chosen is not None
     chosen = on_device(chosen, device)
-    require_training_stack()
-    folder = calibrations_folder(working)
+    require_training_stack(chosen)
+    records = calibrations_folder(folder)
     console = make_console(stderr=as_json)
-    with undone(folder):
-        store.ensure_writable(folder)
+    with undone(records):
+        store.ensure_writable(records)
         say(console, f"calibrating {study_line(chosen)}")
-        worker = Worker(command=(sys.executable, "-m", "arzbench", "_worker"))
         with CalibrationProgress(console) as progress:
-            calibration = calibrate(
+            calibration = measure(
                 chosen,
-                worker,
+                Worker(command=(sys.executable, "-m", "arzbench", "_worker")),
                 SystemClock(),
                 steps=steps,
                 repetitions=repetitions,
                 max_s=max_s,
-                folder=folder,
+                folder=records,
                 progress=progress.show,
             )
-        path = save_calibration(working, calibration)
+        path = save_calibration(folder, calibration)
     if as_json:
         sys.stdout.buffer.write(store.encode("arzbench/calibration", calibration))
         return
     say(console, f"host: {host_line(calibration.host)}")
-    show(console, [*calibration_sheets(calibration), *sink_sheets(calibration)])
+    show(console, [*calibration_sheets(calibration), *message_sheets(calibration)])
     say(console, f"took {format_duration(calibration.took_s)}; raw values: {path}")
     say(console, "next: arzbench plan --quota 12h")

@@ -2,48 +2,61 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-from arzbench import runs, store
-from arzbench.clock import SystemClock
-from arzbench.commands.common import ensure_file, require_training_stack
+import typer
+
 from arzbench.errors import ExitCode, StateError, UsageError, unknown
-from arzbench.measure.phase_times import PhaseTotals
-from arzbench.records import RunRecord
-from arzbench.report.console import make_console, say, show
-from arzbench.report.sheets import Sheet
-from arzbench.run.resume import model_file
-from arzbench.saves.checkpoints import Checkpoint, checkpoint_paths
-from arzbench.saves.read import Manifest, UnsoundError, read_manifest, verify
-from arzbench.saves.remote import Remote, all_manifests
-from arzbench.units import format_bytes
+from arzbench.options import DirOption, JsonOption, RunOption, switch, takes, value
+
+if TYPE_CHECKING:
+    from arzbench.records import RunRecord
+    from arzbench.saves.read import Manifest
+    from arzbench.saves.remote import Remote
 
 ACTIONS = ("ls", "verify", "export")
 _WHICH = "arzbench checkpoint verify tells which are; --name chooses one"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointOptions:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)  # made at every start
+class CheckpointFlags:
     """The command line of `arzbench checkpoint`."""
 
-    action: str
-    where: str | None
-    run_id: str | None
-    name: str | None
-    best: bool
-    output: Path | None
-    working: Path
-    as_json: bool
+    action: Annotated[str, typer.Argument(metavar="ls|verify|export", help="What to do.")] = "ls"
+    where: Annotated[
+        str | None, typer.Argument(metavar="WHERE", help="A folder of checkpoints or a URL; else the run's.")
+    ] = None
+    run_id: RunOption = None
+    name: Annotated[str | None, value("--name", "STEP-...", "Export this one; else the newest.")] = None
+    best: Annotated[bool, switch("--best", "Export the one of the best evaluation.")] = False
+    output: Annotated[Path | None, value("--output", "FILE.zip", "Where the model is exported to.")] = None
+    folder: DirOption = Path()
+    as_json: JsonOption = False
+
+    def remote(self) -> Remote | None:
+        """The URL that was named, if one was."""
+        from arzbench.saves.remote import Remote
+
+        return Remote(self.where) if self.where is not None and "://" in self.where else None
+
+    def states(self) -> Path:
+        """The folder that holds the checkpoints."""
+        from arzbench import runs
+
+        if self.where is not None and self.run_id is not None:
+            raise UsageError("a place and --run were given", "give one of them")
+        if self.where is None:
+            return runs.checkpoints_folder(self.folder, runs.find(self.folder, self.run_id).record.id)
+        if not Path(self.where).is_dir():
+            raise UsageError(f"no folder {self.where}", "name a folder of checkpoints, or a run with --run")
+        return Path(self.where)
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Listed(NamedTuple):
     """A checkpoint; `why` it is not sound, empty if it is."""
 
     name: str
@@ -51,81 +64,82 @@ class _Found:
     why: str
 
 
-def run_checkpoint(options: CheckpointOptions) -> int:
-    """Carry out the action; the exit code: 1 where something is unsound."""
-    if options.action not in ACTIONS:
-        raise unknown("action", options.action, ACTIONS, "of arzbench checkpoint")
-    if options.action == "export":
-        return _export(options)
-    if options.best or options.name is not None or options.output is not None:
+@takes(CheckpointFlags)
+def checkpoint(flags: CheckpointFlags) -> ExitCode:
+    """List the checkpoints of a run, prove every byte of them, or make a model file of one."""
+    if flags.action not in ACTIONS:
+        raise unknown("action", flags.action, ACTIONS, "of arzbench checkpoint")
+    if flags.action == "export":
+        _export(flags)
+        return ExitCode.OK
+    if flags.best or flags.name is not None or flags.output is not None:
         raise UsageError(
-            f"--name, --best and --output belong to export, not to {options.action}", "leave them out"
+            f"--name, --best and --output belong to export, not to {flags.action}", "leave them out"
         )
-    where, found = _look(options, whole=options.action == "verify")
-    _tell(options, where, found)
-    return int(ExitCode.FAILURE if any(one.why for one in found) else ExitCode.OK)
+    where, listed = _list(flags, whole=flags.action == "verify")
+    _show(flags, where, listed)
+    return ExitCode.FAILURE if any(one.why for one in listed) else ExitCode.OK
 
 
-def _look(options: CheckpointOptions, *, whole: bool) -> tuple[str, list[_Found]]:
+def _list(flags: CheckpointFlags, *, whole: bool) -> tuple[str, list[_Listed]]:
     """Every checkpoint there is; those at a URL are read as a whole only to verify them."""
-    if options.where is not None and "://" in options.where:
-        remote = Remote(options.where)
-        with remote.reading():
-            found = _remote_found(remote, whole)
-        where = remote.url
+    from arzbench.saves.checkpoints import checkpoint_paths
+
+    remote = flags.remote()
+    if remote is not None:
+        where, listed = remote.url, _list_remote(remote, whole)
     else:
-        folder = _folder(options)
+        folder = flags.states()
+        read = [(path, _read_local(path)) for path in checkpoint_paths(folder)]
         where = str(folder)
-        looked = [(path, _local_found(path)) for path in checkpoint_paths(folder)]
-        found = [one for path, one in looked if os.path.lexists(path)]  # a run that goes on removes old ones
-    if not found:
+        listed = [one for path, one in read if os.path.lexists(path)]  # a run that goes on removes old ones
+    if not listed:
         raise UsageError(
             f"no checkpoint in {where}",
             "name the run with --run, or a folder, or a URL (arzbench run writes them)",
         )
-    return where, found
+    return where, listed
 
 
-def _folder(options: CheckpointOptions) -> Path:
-    if options.where is not None and options.run_id is not None:
-        raise UsageError("a place and --run were given", "give one of them")
-    if options.where is not None:
-        folder = Path(options.where)
-        if not folder.is_dir():
-            raise UsageError(f"no folder {folder}", "name a folder of checkpoints, or a run with --run")
-        return folder
-    return runs.checkpoints_folder(options.working, runs.find(options.working, options.run_id).record.id)
+def _read_local(path: Path) -> _Listed:
+    from arzbench.saves.read import UnsoundError, read_manifest, verify
 
-
-def _local_found(path: Path) -> _Found:
     try:
         manifest = read_manifest(path)
     except (UnsoundError, UsageError) as error:
-        return _Found(path.name, None, str(error))
+        return _Listed(path.name, None, str(error))
     try:
         verify(path, manifest)
     except UnsoundError as error:
-        return _Found(path.name, manifest, str(error))
-    return _Found(path.name, manifest, "")
+        return _Listed(path.name, manifest, str(error))
+    return _Listed(path.name, manifest, "")
 
 
-def _remote_found(remote: Remote, whole: bool) -> list[_Found]:
-    found = [_Found(name, manifest, why) for name, manifest, why in all_manifests(remote)]
-    if not whole:
-        return found
-    with tempfile.TemporaryDirectory(prefix="arzbench-") as aside:
-        for index, one in enumerate(found):
+def _list_remote(remote: Remote, whole: bool) -> list[_Listed]:
+    import tempfile
+
+    from arzbench.saves.read import UnsoundError
+    from arzbench.saves.remote import all_manifests
+
+    with remote.reading(), tempfile.TemporaryDirectory(prefix="arzbench-") as aside:
+        listed = [_Listed(name, manifest, why) for name, manifest, why in all_manifests(remote)]
+        for index, one in enumerate(listed if whole else []):
             if not one.why:
                 try:
                     remote.download(one.name, Path(aside))
                 except UnsoundError as error:
-                    found[index] = dataclasses.replace(one, why=str(error))
-    return found
+                    listed[index] = one._replace(why=str(error))
+    return listed
 
 
-def _tell(options: CheckpointOptions, where: str, found: Sequence[_Found]) -> None:
-    best = _best(found)
-    if options.as_json:
+def _show(flags: CheckpointFlags, where: str, listed: Sequence[_Listed]) -> None:
+    import json
+
+    from arzbench.report.console import make_console, show
+    from arzbench.report.sheets import Sheet
+
+    best = _best(listed)
+    if flags.as_json:
         rows = [
             {
                 "name": one.name,
@@ -134,18 +148,18 @@ def _tell(options: CheckpointOptions, where: str, found: Sequence[_Found]) -> No
                 "is_best": one is best,
                 **({} if one.manifest is None else _facts(one.manifest)),
             }
-            for one in found
+            for one in listed
         ]
         print(json.dumps({"where": where, "checkpoints": rows}, indent=1))
         return
-    remote = "://" in where and options.action == "ls"
-    notes = [f"{one.name}: {one.why}" for one in found if one.why]
-    notes += ["sound here: every part is there with its size; verify reads every byte"] if remote else []
+    parts_only = "://" in where and flags.action == "ls"
+    notes = [f"{one.name}: {one.why}" for one in listed if one.why]
+    notes += ["sound here: every part is there with its size; verify reads every byte"] if parts_only else []
     sheet = Sheet(
         title=where,
         columns=("checkpoint", "training", "step", "stage", "tier", "size", "sound", "best"),
         align="lrrllrll",
-        rows=tuple(_row(one, one is best) for one in found),
+        rows=tuple(_row(one, one is best) for one in listed),
         notes=tuple(notes),
     )
     show(make_console(), [sheet])
@@ -163,38 +177,48 @@ def _facts(manifest: Manifest) -> dict[str, object]:
     }
 
 
-def _row(one: _Found, best: bool) -> tuple[str, ...]:
+def _row(one: _Listed, is_best: bool) -> tuple[str, ...]:
+    from arzbench.units import format_bytes
+
     m = one.manifest
     if m is None:
         return (one.name, "-", "-", "-", "-", "-", "no", "")
-    told = "" if m.best is None or not best else f"{m.best[0]:.6g} at step {m.best[1]:,}"
+    best = "" if m.best is None or not is_best else f"{m.best[0]:.6g} at step {m.best[1]:,}"
     cells = (str(m.training + 1), f"{m.num_timesteps:,}", _stage(m), m.tier, format_bytes(m.bytes))
-    return (one.name, *cells, "no" if one.why else "yes", told)
+    return (one.name, *cells, "no" if one.why else "yes", best)
 
 
 def _stage(manifest: Manifest) -> str:
     return "done" if manifest.done else manifest.stage or "-"
 
 
-def _best(found: Sequence[_Found]) -> _Found | None:
+def _best(listed: Sequence[_Listed]) -> _Listed | None:
     """The newest sound one that was the best when it was saved."""
     return next(
-        (o for o in reversed(found) if o.manifest is not None and o.manifest.is_best and not o.why), None
+        (o for o in reversed(listed) if o.manifest is not None and o.manifest.is_best and not o.why), None
     )
 
 
-def _export(options: CheckpointOptions) -> int:
+def _export(flags: CheckpointFlags) -> None:
+    import tempfile
+
+    from arzbench.report.console import make_console, say
+    from arzbench.run.resume import model_file
+    from arzbench.saves.read import UnsoundError
+    from arzbench.wiring.checks import ensure_file, require_training_stack
+
     require_training_stack()
-    if options.name is not None and options.best:
+    if flags.name is not None and flags.best:
         raise UsageError("--name and --best exclude each other", "give one of them")
-    if options.output is not None:
-        ensure_file(options.output, "--output")
+    if flags.output is not None:
+        ensure_file(flags.output, "--output")
     with tempfile.TemporaryDirectory(prefix="arzbench-") as aside:
-        _, found = _look(options, whole=False)
-        chosen = _chosen(options, found)
-        assert chosen.manifest is not None
-        if options.where is not None and "://" in options.where:
-            remote = Remote(options.where)
+        _, listed = _list(flags, whole=False)
+        chosen = _chosen(flags, listed)
+        manifest = chosen.manifest
+        assert manifest is not None
+        remote = flags.remote()
+        if remote is not None:
             record = remote.run_record()
             try:
                 with remote.reading():
@@ -202,54 +226,59 @@ def _export(options: CheckpointOptions) -> int:
             except UnsoundError as error:
                 raise StateError(f"{chosen.name} is not sound: {error}", _WHICH) from error
         else:
-            path = _folder(options) / chosen.name
-            record = _record(options, chosen.manifest)
-        if record is None or record.study_digest != chosen.manifest.study:
+            path = flags.states() / chosen.name
+            record = _record(flags, manifest)
+        if record is None or record.study_digest != manifest.study:
             raise UsageError(
                 f"the study of {chosen.name} is not known: no run record of it was found",
                 "export where the run is: arzbench checkpoint export --run ID --dir FOLDER",
             )
-        target = options.output or Path(model_file(record.study, chosen.manifest.training))
+        require_training_stack(record.study)
+        target = flags.output or Path(model_file(record.study, manifest.training))
         ensure_file(target, "--output")
-        _write_model(Checkpoint(path, read_manifest(path)), record, target)
+        _write_model(path, record, target)
     say(make_console(), f"{chosen.name} as {target}")
-    return int(ExitCode.OK)
 
 
-def _chosen(options: CheckpointOptions, found: Sequence[_Found]) -> _Found:
-    sound = [one for one in found if not one.why]
-    if options.best:
-        best = _best(found)
+def _chosen(flags: CheckpointFlags, listed: Sequence[_Listed]) -> _Listed:
+    sound = [one for one in listed if not one.why]
+    if flags.best:
+        best = _best(listed)
         if best is None:
             raise UsageError("no sound checkpoint here has a best evaluation", "leave out --best")
         return best
-    if options.name is not None:
-        named = next((one for one in found if one.name == options.name), None)
+    if flags.name is not None:
+        named = next((one for one in listed if one.name == flags.name), None)
         if named is None:
-            raise unknown("checkpoint", options.name, [one.name for one in found])
+            raise unknown("checkpoint", flags.name, [one.name for one in listed])
         if named.why:
             raise StateError(f"{named.name} is not sound: {named.why}", _WHICH)
         return named
     if not sound:
-        raise StateError(f"no sound checkpoint: {found[-1].name}: {found[-1].why}", "restore one")
+        raise StateError(f"no sound checkpoint: {listed[-1].name}: {listed[-1].why}", "restore one")
     return sound[-1]
 
 
-def _record(options: CheckpointOptions, manifest: Manifest) -> RunRecord | None:
+def _record(flags: CheckpointFlags, manifest: Manifest) -> RunRecord | None:
     """The run that a local checkpoint is of: its record holds the study."""
-    if options.where is None:
-        return runs.find(options.working, options.run_id).record
-    of_study = (
-        r.record for r in runs.newest_first(options.working) if r.record.study_digest == manifest.study
-    )
-    return next(of_study, None)
+    from arzbench import runs
+
+    if flags.where is None:
+        return runs.find(flags.folder, flags.run_id).record
+    return next((run.record for run in runs.of_study(flags.folder, manifest.study)), None)
 
 
-def _write_model(checkpoint: Checkpoint, record: RunRecord, target: Path) -> None:
+def _write_model(path: Path, record: RunRecord, target: Path) -> None:
+    from arzbench import store
+    from arzbench.clock import SystemClock
+    from arzbench.measure.phase_times import PhaseTotals
+    from arzbench.saves.checkpoints import Checkpoint
+    from arzbench.saves.read import read_manifest
     from arzbench.sb3.workload import SB3Workload
 
-    config = record.study.trainings[checkpoint.manifest.training]
-    training = SB3Workload(SystemClock()).create(config, PhaseTotals(), state=checkpoint.load())
+    saved = Checkpoint(path, read_manifest(path))
+    config = record.study.trainings[saved.manifest.training]
+    training = SB3Workload(SystemClock()).create(config, PhaseTotals(), state=saved.load())
     aside = target.with_name(f".{target.stem}.{os.getpid()}.zip")
     try:
         training.export(str(aside))

@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
-import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import msgspec
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from arzbench import __version__
-from arzbench.clock import Clock, SystemClock
-from arzbench.commands.common import AUTO, find_limits, surroundings
 from arzbench.errors import ArzbenchError, UsageError
-from arzbench.measure.host import host_info
-from arzbench.profiles import (
-    EXPIRES_DAYS,
-    age_days,
-    calibrations_folder,
-    expired,
-    imported_names,
-    load_calibration,
-)
-from arzbench.quota import detect
-from arzbench.records import HostInfo
-from arzbench.report.console import make_console, say, show
-from arzbench.report.sheets import Sheet, host_line
-from arzbench.units import format_bytes, format_duration
+from arzbench.options import DirOption, JsonOption, switch
+
+if TYPE_CHECKING:
+    from arzbench.clock import Clock
+    from arzbench.records import HostInfo
 
 #: distribution -> what needs it
 PACKAGES = {
@@ -43,8 +28,7 @@ PACKAGES = {
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing looked for; `fix` says what to do where it is missing."""
 
     what: str
@@ -53,11 +37,21 @@ class Finding:
     fix: str = ""
 
 
-def run_doctor(*, working: Path, with_torch: bool, as_json: bool) -> None:
-    """Look, and say what was found; nothing is written, and nothing missing is an error."""
-    findings = list(examine(working, SystemClock(), with_torch=with_torch))
+def doctor(
+    with_torch: Annotated[bool, switch("--torch", "Import torch, too, and ask it.")] = False,
+    folder: DirOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Show host, threads, GPU, packages, folders, platform and quota, calibrations and their age."""
+    import msgspec
+
+    from arzbench.clock import SystemClock
+    from arzbench.report.console import make_console, say, show
+    from arzbench.report.sheets import Sheet
+
+    findings = list(examine(folder, SystemClock(), with_torch=with_torch))
     if as_json:
-        sys.stdout.buffer.write(msgspec.json.encode([asdict(f) for f in findings]) + b"\n")
+        sys.stdout.buffer.write(msgspec.json.encode([f._asdict() for f in findings]) + b"\n")
         return
     console = make_console()
     rows = tuple((f.what, f.found, "missing" if f.missing else "") for f in findings)
@@ -71,6 +65,9 @@ def run_doctor(*, working: Path, with_torch: bool, as_json: bool) -> None:
 
 def examine(working: Path, clock: Clock, *, with_torch: bool) -> Iterator[Finding]:
     """Everything, in the order it is shown."""
+    from arzbench.measure.host import host_info
+    from arzbench.report.sheets import host_line
+
     host = host_info("auto")
     yield Finding(what="arzbench", found=f"{__version__}, Python {host.python}")
     yield Finding(what="host", found=host_line(host))
@@ -87,15 +84,17 @@ def examine(working: Path, clock: Clock, *, with_torch: bool) -> Iterator[Findin
 
 
 def _threads(host: HostInfo) -> Finding:
-    told = [f"{name}={os.environ[name]}" for name in THREADS if name in os.environ]
-    shown = ", ".join(told) or "no limit set"
+    limits = [f"{name}={os.environ[name]}" for name in THREADS if name in os.environ]
+    shown = ", ".join(limits) or "no limit set"
     return Finding(what="threads", found=f"{host.cores} usable cores; {shown}; trainings set their own")
 
 
 def _package(name: str, need: str) -> Finding:
+    from importlib import metadata
+
     try:
-        return Finding(what=name, found=importlib.metadata.version(name))
-    except importlib.metadata.PackageNotFoundError:
+        return Finding(what=name, found=metadata.version(name))
+    except metadata.PackageNotFoundError:
         fix = f'{need} need it: pip install "arzbench[train]"'
         return Finding(what=name, found="not installed", missing=True, fix=fix)
 
@@ -126,6 +125,10 @@ def _torch() -> Finding:
 
 def _folder(path: Path) -> Finding:
     """Whether files can be made there, and the space left; nothing is made to find out."""
+    import shutil
+
+    from arzbench.units import format_bytes
+
     above = next((p for p in (path, *path.absolute().parents) if p.exists()), Path("/"))
     if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
         return Finding(
@@ -136,24 +139,30 @@ def _folder(path: Path) -> Finding:
 
 
 def _platform_and_quota(working: Path, clock: Clock) -> Iterator[Finding]:
+    from arzbench.quota import detect
+    from arzbench.wiring import planning
+
     try:
-        found = detect(surroundings(clock))
+        place = detect(planning.surroundings(clock))
     except UsageError:
-        found = None  # a job without a known end: the quota tells
-    name = found.platform or "Slurm" if found is not None else "local"
+        place = None  # a job without a known end: the quota below says so
+    name = place.platform or "Slurm" if place is not None else "local"
     yield Finding(what="platform", found=name)
     try:
-        yield Finding(what="quota", found=find_limits(working, AUTO, None, clock).how)
+        yield Finding(what="quota", found=planning.find_limits(working, planning.AUTO, None, clock).how)
     except ArzbenchError as error:
         yield Finding(what="quota", found=error.message.removeprefix("--quota auto: "), fix=error.hint)
 
 
 def _calibrations(working: Path, host: HostInfo, clock: Clock) -> Iterator[Finding]:
     """Those of this machine with their age, the number of the others, and the imported ones."""
+    from arzbench import profiles
+    from arzbench.units import format_duration
+
     own, others = 0, 0
-    for path in sorted(calibrations_folder(working).glob("*/*.json")):
+    for path in sorted(profiles.calibrations_folder(working).glob("*/*.json")):
         try:
-            record = load_calibration(path)
+            record = profiles.load_calibration(path)
         except ArzbenchError as error:
             yield Finding(what="calibration", found=error.message, missing=True, fix="measure it again")
             continue
@@ -162,10 +171,10 @@ def _calibrations(working: Path, host: HostInfo, clock: Clock) -> Iterator[Findi
             continue
         own += 1
         now = clock.wall()
-        days = age_days(record, now)
+        days = profiles.age_days(record, now)
         age = format_duration(days * 86400) if 0 <= days < float("inf") else "of an unknown age"
-        old = bool(expired(record, now))
-        note = f", older than {EXPIRES_DAYS} days" if old else ""
+        old = bool(profiles.expired(record, now))
+        note = f", older than {profiles.EXPIRES_DAYS} days" if old else ""
         fix = f"{record.id} is too old: arzbench calibrate" if old else ""
         yield Finding(what="calibration", found=f"{record.id}, {age} old{note}", missing=old, fix=fix)
     if not own:
@@ -173,4 +182,4 @@ def _calibrations(working: Path, host: HostInfo, clock: Clock) -> Iterator[Findi
         yield Finding(what="calibration", found="none of this machine", missing=True, fix=fix)
     if others:
         yield Finding(what="of other machines", found=f"{others} (plan --from ID, or --allow-foreign)")
-    yield Finding(what="imported", found=", ".join(imported_names(working)) or "none")
+    yield Finding(what="imported", found=", ".join(profiles.imported_names(working)) or "none")

@@ -5,52 +5,63 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import msgspec
+import typer
 
-from arzbench import store
-from arzbench.choose_study import choose_study
-from arzbench.clock import SystemClock
 from arzbench.errors import UsageError
-from arzbench.logs.analyze import compare, forecast, read_log
-from arzbench.logs.findings import LogContext, LogReport, LogReports
-from arzbench.logs.follow import follow
-from arzbench.logs.formats import compile_pattern
-from arzbench.logs.plot import plot, require_matplotlib
-from arzbench.logs.source import open_source
-from arzbench.predict.schedule import count_training, total_env_steps
-from arzbench.profiles import find_platform
-from arzbench.records import EnvFacts
-from arzbench.report.console import make_console, say, show
-from arzbench.report.log_sheets import log_lines, log_sheets
-from arzbench.study import Study
-from arzbench.units import format_duration, parse_duration
+from arzbench.options import (
+    DirOption,
+    JsonOption,
+    PlatformOption,
+    QuotaOption,
+    StudyOption,
+    count,
+    switch,
+    value,
+)
+
+if TYPE_CHECKING:
+    from arzbench.logs.findings import LogContext, LogReport
+    from arzbench.study import Study
 
 
-def run_logs(
-    *,
-    working: Path,
-    files: Sequence[str],
-    pattern: str | None,
-    quota: str | None,
-    platform: str | None,
-    study: str | None,
-    total_steps: int | None,
-    episode_steps: int | None,
-    eval_freq: int | None,
-    eval_episodes: int | None,
-    follow_file: bool,
-    plot_file: Path | None,
-    as_json: bool,
+def logs(
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE...", help="Logs; - (or none) is standard input.")
+    ] = None,
+    pattern: Annotated[
+        str | None, value("--pattern", "REGEX", "Of a line; groups time, tag, message, step, t.")
+    ] = None,
+    quota: QuotaOption = None,
+    platform: PlatformOption = None,
+    study: StudyOption = None,
+    total_steps: Annotated[int | None, count("--total-steps", "Env steps of the whole study.")] = None,
+    episode_steps: Annotated[int | None, count("--episode-steps", "Env steps of an episode.")] = None,
+    eval_freq: Annotated[int | None, count("--eval-freq", "Training steps between evaluations.")] = None,
+    eval_episodes: Annotated[int | None, count("--eval-episodes", "Episodes of one evaluation.")] = None,
+    follow: Annotated[bool, switch("--follow", "Go on reading as the file grows.")] = False,
+    plot: Annotated[Path | None, value("--plot", "FILE.png", "Draw rates and phases.")] = None,
+    folder: DirOption = Path(),
+    as_json: JsonOption = False,
 ) -> None:
-    """Read logs, say what happened."""
+    """Say from logs what happened: step times, floods, phases, the schedule, how it ended."""
+    from arzbench.choose_study import choose_study
+    from arzbench.clock import SystemClock
+    from arzbench.logs import plot as figure
+    from arzbench.logs.analyze import read_log
+    from arzbench.logs.findings import LogContext
+    from arzbench.logs.follow import follow as follow_file
+    from arzbench.logs.formats import compile_pattern
+    from arzbench.logs.source import open_source
+
     if not files:
         if sys.stdin.isatty():
             raise UsageError("no log is named", "arzbench logs FILE, or: command | arzbench logs")
         files = ["-"]
-    chosen = choose_study(working, study=study, env=None, algo=None, changes=[])
-    quota_s, limits = _limits(working, quota, platform)
-    options = LogContext(
+    chosen = choose_study(folder, study=study, env=None, algo=None, changes=())
+    quota_s, limits = _limits(folder, quota, platform)
+    context = LogContext(
         pattern=pattern,
         limits=limits,
         quota_s=quota_s,
@@ -61,27 +72,30 @@ def run_logs(
     )
     if pattern is not None:
         compile_pattern(pattern)
-    if plot_file is not None:
-        require_matplotlib()
-    if follow_file:
+    if plot is not None:
+        figure.require_matplotlib()
+    if follow:
         if len(files) != 1 or files[0] == "-":
             raise UsageError(
                 "--follow takes one file", "a pipe is followed by itself: ... | arzbench watch -- cat"
             )
-        reports = [follow(files[0], options, SystemClock(), sys.stderr)]
+        reports = [follow_file(files[0], context, SystemClock(), sys.stderr)]
     else:
-        reports = [read_log(open_source(file), options) for file in files]
+        reports = [read_log(open_source(file), context) for file in files]
     if chosen is not None:
-        reports = [_with_study(report, chosen, options) for report in reports]
-    if plot_file is not None:
-        plot(reports, plot_file)
-    _tell(reports, as_json)
+        reports = [_with_study(report, chosen, context) for report in reports]
+    if plot is not None:
+        figure.plot(reports, plot)
+    _show(reports, as_json)
 
 
 def _limits(
     working: Path, quota: str | None, platform: str | None
 ) -> tuple[float | None, tuple[tuple[str, float], ...]]:
     """The quota in seconds, and the times at which a platform would have cut the log off."""
+    from arzbench.profiles import find_platform
+    from arzbench.units import format_duration, parse_duration
+
     session = find_platform(working, platform).session_s if platform is not None else None
     seconds = parse_duration(quota) if quota is not None else session
     limits = [(f"the quota of {format_duration(seconds)}", seconds)] if quota is not None and seconds else []
@@ -97,18 +111,30 @@ def _shared(study: Study | None, name: str) -> int | None:
     return int(value) if value else None
 
 
-def _with_study(report: LogReport, study: Study, options: LogContext) -> LogReport:
+def _with_study(report: LogReport, study: Study, context: LogContext) -> LogReport:
     """`report` with the forecast of the whole of `study`: its trainings, evaluations and baselines."""
-    length = options.episode_steps or (report.cycle.length if report.cycle is not None else None)
+    import msgspec
+
+    from arzbench.logs.analyze import forecast
+    from arzbench.predict.schedule import count_training, total_env_steps
+    from arzbench.records import EnvFacts
+
+    length = context.episode_steps or (report.cycle.length if report.cycle is not None else None)
     facts = EnvFacts(n_envs=1, max_episode_steps=length, episode_steps=(), eval_episode_steps=())
     total, _ = total_env_steps([count_training(t, facts) for t in study.trainings])
     how = f"study {study.name}, evaluations and baselines with "
     how += f"episodes of {length:,} steps" if length else "episodes of unknown length left out"
-    whole = forecast(report.steps, round(total), options.quota_s, how)
+    whole = forecast(report.steps, round(total), context.quota_s, how)
     return msgspec.structs.replace(report, forecast=whole)
 
 
-def _tell(reports: Sequence[LogReport], as_json: bool) -> None:
+def _show(reports: Sequence[LogReport], as_json: bool) -> None:
+    from arzbench import store
+    from arzbench.logs.analyze import compare
+    from arzbench.logs.findings import LogReports
+    from arzbench.report.console import make_console, say, show
+    from arzbench.report.log_sheets import log_lines, log_sheets
+
     compared = compare(reports)
     if as_json:
         record = LogReports(logs=tuple(reports), compared=tuple(compared))

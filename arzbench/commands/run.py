@@ -2,293 +2,288 @@
 
 from __future__ import annotations
 
-import math
-import operator
 import shlex
 import sys
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import msgspec
-from rich.console import Console
-
-from arzbench import profiles, runs, store
-from arzbench.clock import Clock, SystemClock, process_start
-from arzbench.commands.common import (
-    Limits,
-    find_limits,
-    on_device,
-    require_training_stack,
-    undone,
+from arzbench.errors import ExitCode, UsageError, WillNotFitError
+from arzbench.options import (
+    AlgoOption,
+    CheckpointsOption,
+    ConfidenceOption,
+    DeviceOption,
+    DirOption,
+    EnvOption,
+    ExpiredOption,
+    ForeignOption,
+    FromOption,
+    PlatformOption,
+    QuotaOption,
+    SetOption,
+    StudyOption,
+    count,
+    switch,
+    takes,
+    value,
 )
-from arzbench.commands.remote import fetch, open_remote, take_up
-from arzbench.commands.report import write_summary
-from arzbench.commands.resolve import Order, RunOptions, decide, last_budgets
-from arzbench.errors import ExitCode, StateError, UsageError, WillNotFitError
-from arzbench.measure.host import host_of
-from arzbench.predict.remaining import predictor
-from arzbench.predict.spread import training_key
-from arzbench.quota import ledger_path, reserved
-from arzbench.records import Platform, RunRecord, StopReason
-from arzbench.report.console import make_console, say
-from arzbench.report.run_display import RunDisplay
-from arzbench.report.sheets import study_line
-from arzbench.run.job import RunOutcome, RunRequest, run_job
-from arzbench.run.signals import starting
-from arzbench.saves.remote import Remote
-from arzbench.saves.uploads import Uploads
-from arzbench.study import Study
-from arzbench.units import format_duration
-from arzbench.workload import StopTraining
 
-#: where the env's own messages go, beside the ledger
-MESSAGES = "messages.log"
-#: seconds without a step that are reported, where steps are not known to take long
-STALL_S = 30.0
+if TYPE_CHECKING:
+    from arzbench.clock import Clock
+    from arzbench.run.job import RunOutcome
+    from arzbench.runs import Run
+    from arzbench.saves.remote import Remote
+    from arzbench.study import Study
+    from arzbench.wiring.planning import Limits, Pricing
+    from arzbench.wiring.run_spec import RunSpec
 
 
-def run_run(options: RunOptions) -> int:
-    """Decide what to run, begin or resume it, tell how it ended; the exit code."""
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)  # made at every start
+class RunFlags:
+    """The command line of `arzbench run`."""
+
+    study: StudyOption = None
+    env: EnvOption = None
+    algo: AlgoOption = None
+    changes: SetOption = None
+    auto_budget: Annotated[bool, switch("--auto-budget", "Plan now, and train what fits the quota.")] = False
+    plan_file: Annotated[Path | None, value("--plan", "FILE", "Carry out this plan file.")] = None
+    timesteps: Annotated[int | None, count("--timesteps", "Train this many steps, planned or not.")] = None
+    extend: Annotated[
+        bool, switch("--extend", "Let --timesteps be more than before; schedules keep their horizon.")
+    ] = False
+    max_sessions: Annotated[int | None, count("--max-sessions", "Sessions this run may have in all.")] = None
+    checkpoints: CheckpointsOption = None
+    option: Annotated[str, value("--option", "A|B|C", "Which option of the plan.")] = "B"
+    quota: QuotaOption = None
+    platform: PlatformOption = None
+    confidence: ConfidenceOption = 0.95
+    source: FromOption = None
+    allow_foreign: ForeignOption = False
+    allow_expired: ExpiredOption = False
+    device: DeviceOption = None
+    run_id: Annotated[str | None, value("--run", "ID", "Continue this run.")] = None
+    fresh: Annotated[bool, switch("--fresh", "Start anew even if a run can be resumed.")] = False
+    log_period: Annotated[
+        str | None, value("--log-period", "N|every|off|auto", "How often messages are written.")
+    ] = None
+    dry_run: Annotated[
+        bool, switch("--dry-run", "Only simulate it at the plan's prices; nothing is written.")
+    ] = False
+    folder: DirOption = Path()
+    as_json: Annotated[bool, switch("--json", "With --dry-run: print JSON instead of tables.")] = False
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether they say how much to train."""
+        return self.auto_budget or self.plan_file is not None or self.timesteps is not None
+
+    def check(self) -> None:
+        """Raise a `UsageError` where flags contradict each other or say too little."""
+        if self.auto_budget + (self.plan_file is not None) + (self.timesteps is not None) > 1:
+            raise UsageError("--auto-budget, --plan and --timesteps exclude each other", "give one of them")
+        if not self.budgeted and self.run_id is None and self.checkpoints is None:
+            raise UsageError(
+                "how much to train was not said",
+                "--auto-budget (what fits the quota), --plan FILE, --timesteps N, or --run ID to continue",
+            )
+        if self.checkpoints is not None and self.fresh:
+            raise UsageError(
+                "--checkpoints goes on from what is at its URL and --fresh starts anew",
+                "leave out --fresh: a URL without checkpoints begins a new run",
+            )
+        if self.run_id is not None and self.fresh:
+            raise UsageError("--run continues a run and --fresh starts anew", "give one of them")
+        if self.extend and (self.timesteps is None or self.fresh):
+            raise UsageError(
+                "--extend lets the budget of a run grow, and no new budget is given"
+                if self.timesteps is None
+                else "--extend lets the budget of a run grow and --fresh starts anew",
+                "for example: arzbench run --run ID --timesteps N --extend",
+            )
+        if self.dry_run and (self.run_id is not None or self.checkpoints is not None):
+            raise UsageError(
+                "--dry-run simulates a run from its beginning", "leave out --run and --checkpoints"
+            )
+        if self.as_json and not self.dry_run:
+            raise UsageError("--json belongs to --dry-run", "afterwards: arzbench report --json")
+        if self.device is not None and self.study is None and self.env is None:
+            raise UsageError(
+                "--device changes a study, and none is named", "add --study NAME, or --env and --algo"
+            )
+
+
+@takes(RunFlags)
+def run(flags: RunFlags) -> ExitCode:
+    """Train: checkpointed, resumed by itself when started again, landed before the deadline."""
+    from arzbench import runs
+    from arzbench.clock import SystemClock, process_start
+    from arzbench.predict.landing import LEAVE_S
+    from arzbench.records import StopReason
+    from arzbench.run.signals import starting
+    from arzbench.units import format_duration
+    from arzbench.wiring.checks import on_device, require_training_stack
+    from arzbench.wiring.planning import find_limits
+    from arzbench.wiring.remote import open_remote, take_up
+    from arzbench.workload import StopTraining
+
+    if flags.log_period is not None:
+        flags = replace(flags, changes=_with_log_period(flags, flags.log_period))
     clock = SystemClock()
     started = process_start(clock)
-    options.check()
+    flags.check()
+    if flags.dry_run:
+        return _dry_run(flags, clock)
     require_training_stack()
-    remote = open_remote(options)
-    earlier = runs.find(options.working, options.run_id) if options.run_id is not None else None
+    remote = None if flags.checkpoints is None else open_remote(flags.checkpoints)
+    earlier = runs.find(flags.folder, flags.run_id) if flags.run_id is not None else None
     if remote is not None:
-        earlier = take_up(options, remote, earlier)
-    limits = find_limits(options.working, options.quota, options.platform, clock)
-    order = decide(options, clock, earlier, limits)
-    on_device(order.study, None)
+        earlier = take_up(remote, flags.folder, earlier, _study(flags), budgeted=flags.budgeted)
+    limits = find_limits(flags.folder, flags.quota, flags.platform, clock)
+    spec = resolve(flags, clock, earlier, limits)
+    require_training_stack(spec.study)
+    on_device(spec.study, None)
     # a little before the deadline: an import is not interrupted at once
-    left_s = None if order.quota_s is None else started + 0.95 * order.quota_s - 0.3 - clock.now()
+    left_s = None if spec.quota_s is None else started + 0.95 * spec.quota_s - LEAVE_S - clock.now()
     try:
         with starting(left_s):
-            return _train(options, clock, started, order, earlier, limits, remote)
+            return _train(flags, clock, started, spec, earlier, remote)
     except StopTraining as stop:
         if stop.reason is not StopReason.DEADLINE:
             print("stopped by a signal, nothing was begun", file=sys.stderr)
-            return int(ExitCode.MORE_TO_DO)
-        said = (
-            f"the quota of {format_duration(order.quota_s or 0.0)} is over before anything could be trained"
-        )
-        raise WillNotFitError(f"{said}: {stop.detail}", "give it a longer one: --quota") from stop
+            return ExitCode.MORE_TO_DO
+        quota = format_duration(spec.quota_s or 0.0)
+        raise WillNotFitError(
+            f"the quota of {quota} is over before anything could be trained: {stop.detail}",
+            "give it a longer one: --quota",
+        ) from stop
 
 
 def _train(
-    options: RunOptions,
-    clock: Clock,
-    started: float,
-    order: Order,
-    earlier: runs.Run | None,
-    limits: Limits,
-    remote: Remote | None,
-) -> int:
-    run, order, resumed = _begin_or_resume(options, clock, order, earlier)
+    flags: RunFlags, clock: Clock, started: float, spec: RunSpec, earlier: Run | None, remote: Remote | None
+) -> ExitCode:
+    from arzbench.report.console import make_console
+    from arzbench.wiring import session
+
     console = make_console(lasting=True)
-    _announce(console, run, order, resumed=resumed)
-    if limits.how:
-        say(console, f"quota: {limits.how}")
-    uploads = None
-    if remote is not None:
-        for line in fetch(options, remote, run):
-            say(console, line)
-        uploads = Uploads(remote, run.folder / "run.json")
-    with _booked(options, clock, started, run, order, limits.platform):
-        outcome = _carry_out(options, clock, started, run, order, console, uploads)
-    _tell(options, clock, console, run, order, outcome)
-    return int(outcome.exit_code)
+    begun, spec = session.begin_or_resume(spec, clock, earlier, console)
+    outcome = session.carry_out(spec, clock, started, begun, console, remote)
+    session.show_end(spec, clock, begun, outcome, console, _again(flags, spec, begun, outcome))
+    return outcome.exit_code
 
 
-def _begin_or_resume(
-    options: RunOptions, clock: Clock, order: Order, earlier: runs.Run | None
-) -> tuple[runs.Run, Order, bool]:
-    """The unfinished run of this study with its own budget, or a new run."""
-    identity = store.digest(order.study)
-    found = earlier or (None if options.fresh else _to_resume(options, identity))
-    if found is None and options.extend:
-        raise UsageError(
-            "no run of this study can be extended", "name the run: --run ID --timesteps N --extend"
-        )
-    if found is None:
-        _check(clock, order.study)
-        return _begin(options, clock, order, identity), order, False
-    if found.record.study_digest != identity:
-        raise UsageError(f"run {found.record.id} is of another study", "leave out --run to begin a new one")
-    before = last_budgets(found)
-    if options.timesteps is None:
-        order = replace(order, budgets=before, why=found.record.why, predicted=found.record.predicted)
-    elif not options.extend and any(map(operator.gt, order.budgets, before)):
-        raise UsageError(
-            f"{order.why} is more than the {sum(before):,} steps of run {found.record.id}",
-            "--extend lets its budget grow, its schedules keep their horizon\n--fresh begins a new run",
-        )
-    if not (found.folder / "run.json").exists():  # it was known by its URL alone
-        found = msgspec.structs.replace(found, folder=runs.begin(options.working, found.record).folder)
-    return found, order, True
+def _dry_run(flags: RunFlags, clock: Clock) -> ExitCode:
+    from arzbench.wiring.dry_run import dry_run
+    from arzbench.wiring.planning import find_limits
+
+    limits = find_limits(flags.folder, flags.quota, flags.platform, clock)
+    dry_run(resolve(flags, clock, None, limits), as_json=flags.as_json)
+    return ExitCode.OK
 
 
-def _to_resume(options: RunOptions, identity: str) -> runs.Run | None:
-    """The newest run of the study: an unfinished one, or one to be extended."""
-    if not options.extend:
-        return runs.unfinished(options.working, identity)
-    of_study = (r for r in runs.newest_first(options.working) if r.record.study_digest == identity)
-    return next(of_study, None)
+def resolve(flags: RunFlags, clock: Clock, earlier: Run | None, limits: Limits) -> RunSpec:
+    """What `flags` amount to; `earlier` is the run they name.
 
+    Raises:
+        UsageError: they ask for what there is not, or for more than the study has.
+    """
+    from arzbench import store
+    from arzbench.records import Plan
+    from arzbench.wiring import run_spec
+    from arzbench.wiring.planning import Pricing
 
-def _check(clock: Clock, study: Study) -> None:
-    """Raise a `UsageError` if a training cannot be made here, before anything is written."""
-    from arzbench.sb3.workload import SB3Workload
-
-    workload = SB3Workload(clock)
-    for config in {t.workload_digest(): t for t in study.trainings}.values():
-        workload.check(config)
-
-
-def _begin(options: RunOptions, clock: Clock, order: Order, identity: str) -> runs.Run:
-    created = clock.wall()
-    first = order.study.trainings[0]
-    run_id = runs.free_id(options.working, f"{order.study.name}-{created:%Y%m%dT%H%M%SZ}")
-    reports, states = runs.reports_folder(options.working), runs.checkpoints_folder(options.working, run_id)
-    with undone(reports), undone(states):
-        store.ensure_writable(reports)
-        store.ensure_writable(states)
-    record = RunRecord(
-        id=run_id,
-        created=created.isoformat(timespec="milliseconds"),
-        study=order.study,
-        study_digest=identity,
-        budgets=order.budgets,
-        why=order.why,
-        quota_s=order.quota_s,
-        predicted=order.predicted,
-        host=host_of(first),
+    request = run_spec.Request(
+        working=flags.folder,
+        limits=limits,
+        fresh=flags.fresh,
+        extend=flags.extend,
+        new_budget=flags.timesteps is not None,
+        max_sessions=flags.max_sessions,
     )
-    return runs.begin(options.working, record)
-
-
-def _announce(console: Console, run: runs.Run, order: Order, *, resumed: bool) -> None:
-    quota = "no quota" if order.quota_s is None else f"quota {format_duration(order.quota_s)}"
-    lines = [
-        f"{'resuming' if resumed else 'run'} {run.record.id}: {study_line(order.study)}",
-        f"budget: {sum(order.budgets):,} steps ({order.why}), {quota}",
-    ]
-    if order.plan is None:
-        lines.append(f"no prediction until prices are learned: {order.unpriced}")
-    for line in lines:
-        say(console, line)
-
-
-def _booked(
-    options: RunOptions, clock: Clock, started: float, run: runs.Run, order: Order, place: Platform
-) -> AbstractContextManager[None]:
-    """The session in the weekly ledger of its platform, where there is such a limit."""
-    if options.plan_file is not None and options.platform is None and order.plan is not None:
-        place = order.plan.platform
-    if place.weekly_s is None:
-        return nullcontext()
-    session = f"{run.record.id} {clock.wall():%Y%m%dT%H%M%SZ}"
-    limit_s = place.session_s or order.quota_s or place.weekly_s
-    return reserved(ledger_path(options.working, place.name), session, clock, started, limit_s)
-
-
-def _carry_out(
-    options: RunOptions,
-    clock: Clock,
-    started: float,
-    run: runs.Run,
-    order: Order,
-    console: Console,
-    uploads: Uploads | None,
-) -> RunOutcome:
-    from arzbench.sb3.workload import SB3Workload
-
-    request = RunRequest(
-        study=order.study,
-        budgets=order.budgets,
-        quota_s=order.quota_s,
-        plan=order.plan,
-        run_id=run.record.id,
-        run_folder=run.folder,
-        checkpoint_folder=runs.checkpoints_folder(options.working, run.record.id),
-        session_start=started,
-        max_sessions=options.max_sessions,
-        stall_s=STALL_S,
-        predict=predictor(order.plan, order.study, order.budgets),
-        uploads=uploads,
-        sessions=run.sessions,
+    quota_s = limits.seconds
+    if flags.plan_file is not None:
+        plan = store.load(flags.plan_file, "arzbench/plan", Plan, "plan", "make one: arzbench plan")
+        if flags.platform is None:
+            request = replace(request, limits=replace(limits, platform=plan.platform))
+        spec = run_spec.of_plan(request, plan, flags.option, plan.quota_s if quota_s is None else quota_s)
+        if flags.checkpoints is not None and not plan.uploads:
+            return replace(spec, why=f"{spec.why}; planned without --checkpoints")
+        return spec
+    pricing = Pricing(
+        working=flags.folder,
+        named=flags.source,
+        allow_foreign=flags.allow_foreign,
+        allow_expired=flags.allow_expired,
+        confidence=flags.confidence,
+        changes=tuple(flags.changes or ()),
+        uploads=flags.checkpoints is not None,
     )
-    logged = any(t.logging.mode != "off" for t in order.study.trainings)
-    workload = SB3Workload(clock, run.folder / MESSAGES if logged else None)
-    return run_job(request, workload, clock, RunDisplay(console))
-
-
-def _tell(
-    options: RunOptions, clock: Clock, console: Console, run: runs.Run, order: Order, outcome: RunOutcome
-) -> None:
-    """How it ended, predicted against actual, and what to do next."""
-    said = f"{outcome.reason.value}{f': {outcome.detail}' if outcome.detail else ''}"
-    done = sum(outcome.num_timesteps)
-    left = "" if outcome.slack_s is None else f", {format_duration(outcome.slack_s)} before the deadline"
-    lines = [
-        said,
-        f"{done:,} of {sum(order.budgets):,} steps after {format_duration(outcome.elapsed_s)} "
-        f"in {outcome.session} session(s){left}",
-    ]
-    ended = outcome.reason in (StopReason.FINISHED, StopReason.BUDGET)
-    said_then = None
-    if ended and run.record.predicted is not None:
-        predicted = run.record.predicted.p50_s
-        lines.append(
-            f"predicted {format_duration(predicted)}, actual {format_duration(outcome.elapsed_s)}: "
-            f"{outcome.elapsed_s / predicted - 1:+.1%}"
+    study = earlier.record.study if earlier is not None else _study(flags)
+    if flags.auto_budget:
+        plan, _ = pricing.plan(study, clock, quota_s, limits.platform)
+        return run_spec.of_plan(request, plan, flags.option, quota_s)
+    study = study if study is not None else _newest_study(pricing)
+    if flags.timesteps is None:
+        assert earlier is not None
+        return run_spec.of_budgets(
+            request, study, run_spec.last_budgets(earlier), earlier.record.why, pricing, clock
         )
-        if outcome.session == 1:
-            said_then = profiles.Prediction(
-                run_id=run.record.id,
-                at=clock.wall().isoformat(timespec="seconds"),
-                predicted_p50_s=predicted,
-                actual_s=outcome.elapsed_s,
-                learned=1.0 if order.plan is None else math.exp(order.plan.spread.log_centre),
-                predicted_p90_s=run.record.predicted.p90_s,
-                training=training_key(order.study),
-                calibration="" if order.plan is None else order.plan.calibration_id,
-            )
-    lines += outcome.notes
-    try:
-        if said_then is not None:
-            profiles.record_prediction(options.working, run.record.host, said_then)
-        lines.append(f"report: {write_summary(run, run.summary())}")
-    except StateError as error:  # of a full disk: how the run ended stands
-        lines.append(f"no report: {error.message}")
-    if not ended and outcome.sessions_left == 0:
-        lines.append(f"all {outcome.session} sessions are used; {outcome.session + 1} let it go on:")
-    if not ended:
-        lines.append(f"next: {_again(options, run, order, outcome)}")
-    for line in lines:
-        say(console, line)
+    budgets = run_spec.share(study, flags.timesteps, beyond=flags.extend)
+    return run_spec.of_budgets(request, study, budgets, f"--timesteps {flags.timesteps:,}", pricing, clock)
 
 
-def _again(options: RunOptions, run: runs.Run, order: Order, outcome: RunOutcome) -> str:
+def _study(flags: RunFlags) -> Study | None:
+    """The study that `flags` name, with their changes; None where they name none."""
+    from arzbench.choose_study import choose_study
+    from arzbench.wiring.checks import on_device
+
+    study = choose_study(
+        flags.folder,
+        study=flags.study,
+        env=flags.env,
+        algo=flags.algo,
+        changes=flags.changes or (),
+        timesteps=flags.timesteps,
+    )
+    return study if study is None else on_device(study, flags.device)
+
+
+def _newest_study(pricing: Pricing) -> Study:
+    """The study of the newest calibration, as `plan` takes it."""
+    from arzbench.measure.host import host_info
+    from arzbench.profiles import newest_calibration
+    from arzbench.study_changes import change_study
+
+    calibration = newest_calibration(pricing.working, host_info(), None, allow_foreign=True)[1]
+    return change_study(calibration.study, pricing.changes)
+
+
+def _with_log_period(flags: RunFlags, log_period: str) -> list[str]:
+    from arzbench.wiring.log_period import logging_changes
+
+    changes = flags.changes or ()
+    return [*logging_changes(flags.folder, flags.study, flags.env, flags.algo, changes, log_period)]
+
+
+def _again(flags: RunFlags, spec: RunSpec, begun: Run, outcome: RunOutcome) -> str:
     """The command that continues this run."""
-    words = ["arzbench", "run", "--run", run.record.id]
-    quota = options.quota
-    if quota is None and options.platform is None and order.quota_s is not None:
-        quota = f"{order.quota_s:.0f}s"  # the plan file's
-    sessions = options.max_sessions
+    words = ["arzbench", "run", "--run", begun.record.id]
+    quota = flags.quota
+    if quota is None and flags.platform is None and spec.quota_s is not None:
+        quota = f"{spec.quota_s:.0f}s"  # the plan file's
+    sessions = flags.max_sessions
     if sessions is not None:
         sessions = max(sessions, outcome.session + 1)
-    prices = options.prices
-    for flag, value in (
+    for flag, given in (
         ("--quota", quota),
-        ("--from", prices.named),
-        ("--platform", options.platform),
+        ("--from", flags.source),
+        ("--platform", flags.platform),
         ("--max-sessions", sessions),
-        ("--checkpoints", options.checkpoints),
-        ("--dir", None if options.working == Path() else options.working),
+        ("--checkpoints", flags.checkpoints),
+        ("--dir", None if flags.folder == Path() else flags.folder),
     ):
-        if value is not None:
-            words += [flag, str(value)]
-    words += ["--allow-foreign"] * prices.allow_foreign + ["--allow-expired"] * prices.allow_expired
+        if given is not None:
+            words += [flag, str(given)]
+    words += ["--allow-foreign"] * flags.allow_foreign + ["--allow-expired"] * flags.allow_expired
     return shlex.join(words)

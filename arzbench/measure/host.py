@@ -34,9 +34,14 @@ def host_of(config: TrainConfig) -> HostInfo:
     return host_info(device, config.torch_threads)
 
 
+def is_own_env(config: TrainConfig) -> bool:
+    """Whether a training is on an env of this package."""
+    return config.env.rpartition(":")[2].startswith(_OWN_ENVS)
+
+
 def devices(config: TrainConfig) -> tuple[str, ...]:
     """Devices a training asks for: its net's, and in an env of this package that of the roads."""
-    if not config.env.rpartition(":")[2].startswith(_OWN_ENVS):
+    if not is_own_env(config):
         return (config.device,)
     return config.device, str(config.env_kwargs.get("device", config.device))
 

@@ -75,8 +75,8 @@ def compare(
 
 def _differences(policy: PolicyResult, baseline: PolicyResult) -> Iterator[Difference]:
     for measure, values in policy.values.items():
-        found = relative_difference(np.array(values), np.array(baseline.values[measure]))
-        relative, low, high = (x if math.isfinite(x) else None for x in found)
+        interval = relative_difference(np.array(values), np.array(baseline.values[measure]))
+        relative, low, high = (x if math.isfinite(x) else None for x in interval)
         yield Difference(
             policy=policy.name,
             baseline=baseline.name,
@@ -133,9 +133,9 @@ def comparison_sheets(comparison: Comparison) -> list[Sheet]:
 def _violations(policies: Sequence[PolicyResult]) -> Iterator[str]:
     """What should not happen and is never mended in silence, where there is an engine that counts it."""
     if any(p.counters for p in policies):
-        told = {n: sum(p.counters.get(n, 0) for p in policies) for n in VIOLATIONS}
+        counts = {n: sum(p.counters.get(n, 0) for p in policies) for n in VIOLATIONS}
         yield "violations in all episodes: " + ", ".join(
-            f"{n} {name.replace('_', ' ')}" for name, n in told.items()
+            f"{n} {name.replace('_', ' ')}" for name, n in counts.items()
         )
 
 

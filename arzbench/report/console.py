@@ -16,12 +16,12 @@ from arzbench.report.sheets import Sheet
 _COLORS = {"fits": "green", "at risk": "yellow", "times out": "red"}
 
 
-#: columns where nobody looks on: a file or a pipe
+#: columns in a file or a pipe
 UNSEEN_WIDTH = 200
 
 
 class LastingConsole(Console):
-    """Falls silent where the reader of a pipe is gone: what is told of must go on."""
+    """Falls silent where the reader of a pipe is gone: the run itself must go on."""
 
     def on_broken_pipe(self) -> None:
         with contextlib.suppress(SystemExit):

@@ -43,14 +43,14 @@ def _step_lines(report: LogReport) -> Iterator[str]:
     if steps is None:
         yield "no counter of steps was found (name one with --pattern)"
         return
-    said = [f"steps {steps.first:,} to {steps.last:,}, counted by {steps.counter!r}"]
+    parts = [f"steps {steps.first:,} to {steps.last:,}, counted by {steps.counter!r}"]
     if steps.step_s is not None:
-        said.append(f"{steps.step_s:.2g} s per env step")
+        parts.append(f"{steps.step_s:.2g} s per env step")
     if steps.lines is not None and steps.bytes is not None:
-        said.append(f"{steps.lines:,.0f} lines and {steps.bytes / 1e3:,.1f} kB per env step (median)")
+        parts.append(f"{steps.lines:,.0f} lines and {steps.bytes / 1e3:,.1f} kB per env step (median)")
     if steps.sim_s is not None:
-        said.append(f"{steps.sim_s:g} simulated s per step")
-    yield ", ".join(said)
+        parts.append(f"{steps.sim_s:g} simulated s per step")
+    yield ", ".join(parts)
     if steps.drift is not None and steps.drift_error is not None:
         sure = "" if abs(steps.drift) > steps.drift_error else ", within the noise"
         error = f"± {steps.drift_error:.1%}{sure}"

@@ -21,41 +21,72 @@ _SINKS = ("null", "file", "pipe", "terminal")
 _DRAWS = 2000
 
 
-def sink_sheets(calibration: Calibration) -> list[Sheet]:
-    """Per workload: the ratio of a training step with messages to one without, for each sink."""
-    return [sheet for samples in calibration.workloads if (sheet := _sink_sheet(samples)) is not None]
+def messages_measured(samples: WorkloadSamples) -> bool:
+    """Whether there is anything to say of messages: the env has its own, or the study logs."""
+    return samples.config.logging.mode != "off" or any(":" in item.variant for item in samples.phases)
 
 
-def _sink_sheet(samples: WorkloadSamples) -> Sheet | None:
+def message_sheets(calibration: Calibration) -> list[Sheet]:
+    """Per workload with messages: what they cost by mode, and by where they go."""
+    sheets: list[Sheet] = []
+    for samples in filter(messages_measured, calibration.workloads):
+        sheets += [_mode_sheet(samples), *_sink_sheet(samples)]
+    return sheets
+
+
+def _mode_sheet(samples: WorkloadSamples) -> Sheet:
+    base = seconds_per_step(samples, "off")
+    names = {
+        "off": "off",
+        "periodic": f"one call in {samples.config.logging.log_period:,}",
+        "every": "every call",
+    }
+    rows = []
+    for mode, name in names.items():
+        value = seconds_per_step(samples, mode)
+        shown = format_duration(value) if value is not None else "not measured"
+        rows.append((name, shown, f"x{value / base:.2f}" if value is not None and base else "not measured"))
+    return Sheet(
+        title="what the env's messages cost (written nowhere, but all put together)",
+        columns=("logging", "sec/step", "against off"),
+        align="lrr",
+        rows=tuple(rows),
+        notes=("measured in interleaved blocks of the same trainings, updates included",),
+    )
+
+
+def _sink_sheet(samples: WorkloadSamples) -> list[Sheet]:
+    """The ratio of a training step with messages to one without, for each sink measured."""
     base = seconds_per_step(samples, "off")
     if base is None:
-        return None
+        return []
     rows = []
     for sink in _SINKS:
         cells = [_ratio(base, added(samples, mode, sink)) for mode in ("periodic", "every")]
         if all(cells):
             rows.append((sink, format_duration(base), *(str(cell) for cell in cells)))
     if not rows:
-        return None
+        return []
     period = auto_period(samples)
-    found = f"one call in {period:,}" if period is not None else "none: counting the calls alone is more"
-    return Sheet(
-        title="what the env's messages cost by where they go (a training step against one without; 95 %)",
-        columns=("to", "off", f"one call in {samples.config.logging.log_period:,}", "every call"),
-        align="lrrr",
-        rows=tuple(rows),
-        notes=(f"smallest period that adds less than {AUTO_SHARE:.0%}, written to a file: {found}",),
-    )
+    smallest = f"one call in {period:,}" if period is not None else "none: counting the calls alone is more"
+    return [
+        Sheet(
+            title="what the env's messages cost by where they go (a training step against one without; 95 %)",
+            columns=("to", "off", f"one call in {samples.config.logging.log_period:,}", "every call"),
+            align="lrrr",
+            rows=tuple(rows),
+            notes=(f"smallest period that adds less than {AUTO_SHARE:.0%}, written to a file: {smallest}",),
+        )
+    ]
 
 
 def added(samples: WorkloadSamples, mode: str, sink: str) -> list[float]:
     """Seconds that messages add to an env step: one value a round, against the block without just before."""
-    found: list[float] = []
-    repetitions = sorted({i.repetition for i in samples.phases})
-    for repetition in repetitions:
+    differences: list[float] = []
+    for repetition in sorted({i.repetition for i in samples.phases}):
         off, on = (_blocks(samples, f"{m}:{sink}", repetition) for m in ("off", mode))
-        found += [b - a for a, b in zip(off, on, strict=False)]
-    return found
+        differences += [b - a for a, b in zip(off, on, strict=False)]
+    return differences
 
 
 def _blocks(samples: WorkloadSamples, variant: str, repetition: int) -> list[float]:
@@ -92,8 +123,10 @@ def auto_period(samples: WorkloadSamples, sink: str = "file") -> int | None:
     )
 
 
-def logging_columns(plan: Plan, calibration: Calibration) -> Sheet | None:
-    """Wall times (P50) without the env's messages and with every one of them; None where not measured."""
+def logging_columns(plan: Plan, calibration: Calibration) -> list[Sheet]:
+    """Wall times (P50) without the env's messages and with every one of them, where they were measured."""
+    if not any(map(messages_measured, calibration.workloads)):
+        return []
     try:
         without, with_ = (_Times(plan, calibration, mode) for mode in ("off", "every"))
         rows = []
@@ -102,14 +135,16 @@ def logging_columns(plan: Plan, calibration: Calibration) -> Sheet | None:
             label = f"{steps:,}" if steps is not None else f"study {plan.study.name}"
             rows.append((label, format_duration(quiet), format_duration(loud), f"x{loud / quiet:.2f}"))
     except (UsageError, KeyError, ZeroDivisionError):
-        return None
-    return Sheet(
-        title="wall time (P50) without and with the env's messages",
-        columns=("steps", "without logging", "every call logged", ""),
-        align="lrrr",
-        rows=tuple(rows),
-        notes=("messages go nowhere but are all put together, as measured; by sink: arzbench calibrate",),
-    )
+        return []
+    return [
+        Sheet(
+            title="wall time (P50) without and with the env's messages",
+            columns=("steps", "without logging", "every call logged", ""),
+            align="lrrr",
+            rows=tuple(rows),
+            notes=("messages go nowhere but are all put together, as measured; by sink: arzbench calibrate",),
+        )
+    ]
 
 
 class _Times:

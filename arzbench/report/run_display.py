@@ -73,7 +73,7 @@ class RunDisplay:
         self._live = (
             Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
         )
-        self._said_at = -math.inf
+        self._shown_at = -math.inf
         if self._live is not None:
             self._live.start()
 
@@ -81,8 +81,8 @@ class RunDisplay:
         """Draw `progress`."""
         if self._live is not None:
             self._live.update(_panel(progress))
-        elif progress.session_s - self._said_at >= self.QUIET_S:
-            self._said_at = progress.session_s
+        elif progress.session_s - self._shown_at >= self.QUIET_S:
+            self._shown_at = progress.session_s
             say(self._console, _line(progress))
 
     def close(self) -> None:
@@ -95,10 +95,10 @@ def _end(progress: Progress) -> str:
     end = progress.predicted_end
     if end is None:
         return "not known yet"
-    told = f"in {format_duration(end.p50_s)} (P90 {format_duration(end.p90_s)})"
+    when = f"in {format_duration(end.p50_s)} (P90 {format_duration(end.p90_s)})"
     if progress.left_s is None:
-        return told
-    return f"{told}, P(fits) {probability_within(end, progress.left_s - progress.kept_free_s):.0%}"
+        return when
+    return f"{when}, P(fits) {probability_within(end, progress.left_s - progress.kept_free_s):.0%}"
 
 
 def _deadline(progress: Progress) -> str:

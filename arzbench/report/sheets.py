@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from arzbench.predict.costmodel import fit, phase_seconds, priced, seconds_per_step
+from arzbench.predict.costmodel import fit, phase_seconds, priced
 from arzbench.predict.schedule import count_training, total_env_steps
 from arzbench.records import (
     Calibration,
@@ -22,8 +22,6 @@ from arzbench.records import (
 )
 from arzbench.study import Study
 from arzbench.units import format_bytes, format_duration
-
-MODES = ("off", "periodic", "every")
 
 
 class Sheet(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,14 +52,13 @@ def host_line(host: HostInfo) -> str:
 
 
 def calibration_sheets(calibration: Calibration) -> list[Sheet]:
-    """Per workload: what each phase costs and its share of the study; cost of logging."""
+    """Per workload: what each phase costs and its share of the study."""
     sheets = []
     for samples in calibration.workloads:
         model = fit(samples)
         same = [t for t in calibration.study.trainings if t.workload_digest() == samples.workload]
         schedules = [count_training(t, model.facts, state_bytes=model.state_bytes) for t in same]
         sheets.append(_phase_sheet(samples, model, schedules, calibration))
-        sheets.append(_logging_sheet(samples))
     return sheets
 
 
@@ -114,28 +111,6 @@ def _measured(samples: WorkloadSamples, phase: Phase, variant: str) -> tuple[lis
     own = [i for i in priced(samples, samples.config.logging.mode) if i.phase is phase]
     items = [i for i in own if not variant or i.variant == variant]
     return [v for i in items for v in i.per_unit()], sum(i.count for i in items)
-
-
-def _logging_sheet(samples: WorkloadSamples) -> Sheet:
-    base = seconds_per_step(samples, "off")
-    rows = []
-    for mode in MODES:
-        value = seconds_per_step(samples, mode)
-        said = {
-            "off": "off",
-            "periodic": f"one call in {samples.config.logging.log_period:,}",
-            "every": "every call",
-        }
-        ratio = f"x{value / base:.2f}" if value is not None and base else "not measured"
-        shown = format_duration(value) if value is not None else "not measured"
-        rows.append((said[mode], shown, ratio))
-    return Sheet(
-        title="what the env's messages cost (written nowhere, but all put together)",
-        columns=("logging", "sec/step", "against off"),
-        align="lrr",
-        rows=tuple(rows),
-        notes=("measured in interleaved blocks of the same trainings, updates included",),
-    )
 
 
 def plan_sheets(plan: Plan) -> list[Sheet]:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 
+import msgspec
+
+from arzbench import store
 from arzbench.records import CostModel, LedgerEntry, Phase, Plan, RunRecord
+from arzbench.report.console import to_markdown
 from arzbench.report.sheets import Sheet, host_line, study_line
 from arzbench.run.ledger import Summary
+from arzbench.runs import Run
 from arzbench.units import format_duration
 
 
@@ -25,6 +31,30 @@ def head_lines(record: RunRecord, summary: Summary) -> list[str]:
         f"budget: {sum(record.budgets):,} steps ({record.why})",
         f"host: {host_line(record.host)}",
     ]
+
+
+def write_summary(run: Run, summary: Summary, output: Path | None = None) -> Path:
+    """Write summary.md into the run's folder, and to `output` as well; the path last written."""
+    lines = [f"# {run.record.id}", "", *(f"- {line}" for line in head_lines(run.record, summary)), ""]
+    sheets = run_sheets(run.record, summary, run.plan())
+    text = "\n".join([*lines, *(to_markdown(sheet) for sheet in sheets)])
+    path = run.folder / "summary.md"
+    store.write_atomic(path, text.encode())
+    if output is not None:
+        store.write_atomic(output, text.encode())
+        return output
+    return path
+
+
+def run_record(record: RunRecord, summary: Summary) -> dict[str, object]:
+    """Everything the tables are made of, for JSON."""
+    return {
+        "run": msgspec.to_builtins(record),
+        "elapsed_s": summary.elapsed_s,
+        "lost_s": summary.lost_s,
+        "phases": {p.value: {"seconds": t.seconds, "units": t.units} for p, t in summary.phases.items()},
+        "entries": msgspec.to_builtins(summary.entries),
+    }
 
 
 def run_sheets(record: RunRecord, summary: Summary, plan: Plan | None) -> list[Sheet]:
@@ -147,16 +177,16 @@ def _session_sheet(summary: Summary) -> Sheet:
     rows = []
     began = 0.0
     for session in summary.sessions:
-        mine = [e for e in summary.entries if e.session == session.session]
-        stop = next((e for e in mine if e.kind == "stop"), None)
+        own = [e for e in summary.entries if e.session == session.session]
+        stop = next((e for e in own if e.kind == "stop"), None)
         reason = (
             stop.data.get("said", "") if stop is not None else "no end recorded (killed, or still running)"
         )
         slack = stop.data.get("slack_s") if stop is not None else None
         resumed = session.data.get("resumed_from") or "the beginning"
-        tiers = {str(e.data.get("tier")) for e in mine if e.kind == "resumed"}
+        tiers = {str(e.data.get("tier")) for e in own if e.kind == "resumed"}
         resumed = f"{resumed} ({', '.join(sorted(tiers))})" if tiers else resumed
-        took, began = mine[-1].elapsed_s - began, mine[-1].elapsed_s
+        took, began = own[-1].elapsed_s - began, own[-1].elapsed_s
         shown = "-" if slack is None else format_duration(float(slack))
         rows.append((str(session.session), str(resumed), format_duration(took), shown, str(reason)))
     return Sheet(

@@ -39,7 +39,7 @@ def validation_lines(validation: Validation) -> list[str]:
 
 
 def validation_sheets(validation: Validation) -> list[Sheet]:
-    """All tables."""
+    """The tables, from the verdict to every run."""
     return [
         _criteria_sheet(validation),
         _error_sheet(validation),
@@ -62,12 +62,12 @@ def _most(values: Iterable[float]) -> float | None:
 
 
 def _criteria_sheet(validation: Validation) -> Sheet:
-    found = scores.criteria(validation)
+    criteria = scores.criteria(validation)
     return Sheet(
         title="what was to be shown",
         columns=("criterion", "found", ""),
         align="lll",
-        rows=tuple((c.text, c.found, _WORDS[c.passed]) for c in found),
+        rows=tuple((c.text, c.found, _WORDS[c.passed]) for c in criteria),
     )
 
 
@@ -200,13 +200,13 @@ def _phase_sheet(validation: Validation) -> Sheet:
     names = dict.fromkeys(p for r in runs for p in (*r.predicted_phases, *r.actual_phases))
     rows = []
     for name in names:
-        said = sum(r.predicted_phases.get(name, 0.0) for r in runs)
+        predicted = sum(r.predicted_phases.get(name, 0.0) for r in runs)
         took = sum(r.actual_phases.get(name, 0.0) for r in runs)
         whole = sum(r.wall_s for r in runs)
-        if max(said, took) < 0.002 * whole:
+        if max(predicted, took) < 0.002 * whole:
             continue
-        off = f"{(said - took) / whole:+.1%}"
-        rows.append((name, f"{took / whole:.1%}", f"{said / took:.2f}" if took else "-", off))
+        off = f"{(predicted - took) / whole:+.1%}"
+        rows.append((name, f"{took / whole:.1%}", f"{predicted / took:.2f}" if took else "-", off))
     return Sheet(
         title="where the errors come from",
         columns=("phase", "share of the time", "predicted / actual", "of the whole"),

@@ -142,4 +142,6 @@ def restore_model(config: TrainConfig, state: TrainingState, clock: Clock) -> An
     Raises:
         StateError: `state` is of another training.
     """
-    return SB3Workload(clock).create(config, _NoRecorder(), state=state).model
+    training = SB3Workload(clock).create(config, _NoRecorder(), state=state)
+    training.close()  # what it needs beside its model
+    return training.model

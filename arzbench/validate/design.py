@@ -46,73 +46,63 @@ EVALUATIONS, SAVES = 6, 3
 
 def choose_pairs(names: str | None, *, quick: bool) -> tuple[Pair, ...]:
     """The pairs named, separated by commas; else all, or those of a quick validation."""
-    known = {pair.name: pair for pair in PAIRS}
-    chosen = list(known) if names is None and not quick else list(QUICK)
+    by_name = {pair.name: pair for pair in PAIRS}
+    chosen = list(by_name) if names is None and not quick else list(QUICK)
     if names is not None:
         chosen = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     if not chosen:
-        raise UsageError("--pairs names none", f"valid: {', '.join(known)}")
+        raise UsageError("--pairs names none", f"valid: {', '.join(by_name)}")
     for name in chosen:
-        if name not in known:
-            raise unknown("pair", name, known)
-    return tuple(known[name] for name in chosen)
+        if name not in by_name:
+            raise unknown("pair", name, by_name)
+    return tuple(by_name[name] for name in chosen)
 
 
 def make_design(
-    pairs: Sequence[Pair], *, neighbour: float, seed: int, quick: bool, planned_s: float | None
+    pairs: Sequence[Pair], *, busy_share: float, seed: int, quick: bool, planned_s: float | None
 ) -> Design:
     """As many runs of 20 to 120 seconds as fit `planned_s`; three of each kind without a limit.
 
     Raises:
         UsageError: not even two runs of each pair fit.
     """
-    if quick and planned_s is None:
-        beside = _share(4, neighbour)
-        return _design(pairs, 4 - beside, beside, 12.0, QUICK_CALIBRATE_S, None, seed)
-    if planned_s is None:
-        beside = _share(USUAL_RUNS, neighbour)
-        return _design(pairs, USUAL_RUNS - beside, beside, 40.0, None, None, seed)
     calibrate_s = QUICK_CALIBRATE_S if quick else None
-    for runs in (USUAL_RUNS, 5, 4, 2):
-        beside = _share(runs, neighbour)
-        target = _target(len(pairs), runs, beside, calibrate_s, planned_s)
-        if target >= LEAST_S:
-            break
+    if planned_s is None:
+        runs, target = (4, 12.0) if quick else (USUAL_RUNS, 40.0)
     else:
-        least = _needed(len(pairs), runs, beside, calibrate_s, LEAST_S)
-        raise UsageError(
-            f"--for {format_duration(planned_s)} is too short for {len(pairs)} pair(s)",
-            f"at least --for {math.ceil(least / 60)}m, or fewer --pairs",
-        )
-    while target > 1.5 * LEAST_S * 2:
-        runs += 2
-        beside = _share(runs, neighbour)
-        target = _target(len(pairs), runs, beside, calibrate_s, planned_s)
-    return _design(pairs, runs - beside, beside, min(target, MOST_S), calibrate_s, planned_s, seed)
-
-
-def _design(
-    pairs: Sequence[Pair],
-    alone: int,
-    beside: int,
-    target_s: float,
-    calibrate_s: float | None,
-    planned_s: float | None,
-    seed: int,
-) -> Design:
+        runs, target = _fitting(len(pairs), busy_share, calibrate_s, planned_s)
+    beside = _share(runs, busy_share)
     return Design(
         pairs=tuple(pairs),
-        alone=alone,
+        alone=runs - beside,
         beside=beside,
-        target_s=target_s,
+        target_s=target,
         calibrate_s=calibrate_s,
         planned_s=planned_s,
         seed=seed,
     )
 
 
-def _share(runs: int, neighbour: float) -> int:
-    return min(runs, max(0, round(runs * neighbour)))
+def _fitting(pairs: int, busy_share: float, calibrate_s: float | None, planned_s: float) -> tuple[int, float]:
+    """(runs of each pair, length of a run) that take `planned_s`."""
+
+    def target_of(runs: int) -> float:
+        return _target(pairs, runs, _share(runs, busy_share), calibrate_s, planned_s)
+
+    runs = next((n for n in (USUAL_RUNS, 5, 4, 2) if target_of(n) >= LEAST_S), None)
+    if runs is None:
+        least = _needed(pairs, 2, _share(2, busy_share), calibrate_s, LEAST_S)
+        raise UsageError(
+            f"--for {format_duration(planned_s)} is too short for {pairs} pair(s)",
+            f"at least --for {math.ceil(least / 60)}m, or fewer --pairs",
+        )
+    while target_of(runs) > 1.5 * LEAST_S * 2:
+        runs += 2
+    return runs, min(target_of(runs), MOST_S)
+
+
+def _share(runs: int, busy_share: float) -> int:
+    return min(runs, max(0, round(runs * busy_share)))
 
 
 def _before(pairs: int, runs: int, beside: int, calibrate_s: float | None) -> float:

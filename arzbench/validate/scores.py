@@ -141,7 +141,7 @@ def by_record(validation: Validation) -> dict[str, list[Outcome]]:
 
 
 def split(validation: Validation) -> dict[str, list[Outcome]]:
-    """Runs alone and beside the neighbour; conditions without runs are left out."""
+    """Runs alone and beside a busy process; conditions without runs are left out."""
     kinds = {"alone": False, "beside a busy process": True}
     found = {name: [r for r in unlimited(validation) if r.beside == b] for name, b in kinds.items()}
     return {name: runs for name, runs in found.items() if runs}
@@ -200,8 +200,8 @@ def _error_criteria(validation: Validation) -> list[Criterion]:
     text = "the median error is at most 1.25 times the machine's own floor"
     if size is None or own_floor is None:
         return [*found, Criterion(text=text, found="not measured", passed=None)]
-    told = f"{size:.1%} against 1.25 x {own_floor:.1%} = {FLOOR_FACTOR * own_floor:.1%}"
-    return [*found, Criterion(text=text, found=told, passed=size <= FLOOR_FACTOR * own_floor)]
+    comparison = f"{size:.1%} against 1.25 x {own_floor:.1%} = {FLOOR_FACTOR * own_floor:.1%}"
+    return [*found, Criterion(text=text, found=comparison, passed=size <= FLOOR_FACTOR * own_floor)]
 
 
 def _beats(validation: Validation) -> Criterion:

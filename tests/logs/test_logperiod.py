@@ -6,11 +6,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from arzbench.commands import logperiod
+from arzbench import store
 from arzbench.errors import UsageError
 from arzbench.profiles import load_calibration
-from arzbench.records import Calibration, Phase, PhaseSamples
-from arzbench.report.message_sheets import sink_sheets
+from arzbench.records import Calibration, Phase, PhaseSamples, Plan, WorkloadSamples
+from arzbench.report.message_sheets import logging_columns, message_sheets
+from arzbench.wiring import log_period
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "calibration-1.json"
 
@@ -38,9 +39,9 @@ def changes(text: str, monkeypatch: pytest.MonkeyPatch, found: Calibration) -> t
     def newest(*_: Any, **__: Any) -> tuple[Path, Calibration]:
         return GOLDEN, found
 
-    monkeypatch.setattr(logperiod, "newest_calibration", newest)
-    monkeypatch.setattr(logperiod, "choose_study", lambda *_, **__: found.study)
-    return logperiod.logging_changes(Path(), "x", None, None, ("seed=1",), text)
+    monkeypatch.setattr(log_period, "newest_calibration", newest)
+    monkeypatch.setattr(log_period, "choose_study", lambda *_, **__: found.study)
+    return log_period.logging_changes(Path(), "x", None, None, ("seed=1",), text)
 
 
 def test_periods_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +63,7 @@ def test_the_period_that_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_table_of_sinks() -> None:
-    (sheet,) = sink_sheets(calibration(1e-3, 1e-3, 2e-3))
+    _, sheet = message_sheets(calibration(1e-3, 1e-3, 2e-3))[-2:]
     assert [row[0] for row in sheet.rows] == ["file"]
     assert all("[" in cell for cell in sheet.rows[0][2:])
 
@@ -75,6 +76,24 @@ def test_what_is_no_period_of_a_run_is_told(text: str, monkeypatch: pytest.Monke
 
 def test_without_a_study_or_a_measurement_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="none is named"):
-        logperiod.logging_changes(Path(), None, None, None, (), "auto")
+        log_period.logging_changes(Path(), None, None, None, (), "auto")
     with pytest.raises(UsageError, match="did not measure"):
         changes("auto", monkeypatch, load_calibration(GOLDEN))
+
+
+def test_an_env_without_messages_has_no_table_of_their_cost() -> None:
+    whole = load_calibration(GOLDEN)
+    silent = msgspec.structs.replace(whole, workloads=tuple(map(silenced, whole.workloads)))
+    assert message_sheets(silent) == []
+    assert (
+        logging_columns(store.load(GOLDEN.with_name("plan-1.json"), "arzbench/plan", Plan, "plan"), silent)
+        == []
+    )
+    assert message_sheets(whole) != []  # its study logs
+
+
+def silenced(samples: WorkloadSamples) -> WorkloadSamples:
+    """`samples` of a study that does not log."""
+    logging = msgspec.structs.replace(samples.config.logging, mode="off")
+    config = msgspec.structs.replace(samples.config, logging=logging)
+    return msgspec.structs.replace(samples, config=config)

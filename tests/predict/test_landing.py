@@ -7,14 +7,14 @@ import pytest
 
 from arzbench import store
 from arzbench.clock import VirtualClock
-from arzbench.commands.common import Limits, Prices
-from arzbench.commands.resolve import RunOptions, decide
+from arzbench.commands.run import RunFlags, resolve
 from arzbench.predict.costmodel import fit
 from arzbench.predict.landing import LEAVE_S, kept_free_s, quota_for
 from arzbench.predict.plan import Planner
 from arzbench.predict.spread import spread_from
 from arzbench.run.guard import Guard
 from arzbench.run.signals import Signals
+from arzbench.wiring.planning import Limits
 from arzbench.workload import StopTraining
 from tests import worlds
 from tests.calls import CARTPOLE, calibrated, call
@@ -55,24 +55,12 @@ def test_a_plan_knows_of_the_uploads_of_its_run(tmp_path: Path) -> None:
     assert "--checkpoints memory://there" in with_them["options"][0]["command"]
 
 
-@pytest.mark.parametrize(("uploads", "said"), [(False, "; planned without --checkpoints"), (True, "")])
+@pytest.mark.parametrize(("uploads", "note"), [(False, "; planned without --checkpoints"), (True, "")])
 def test_a_plan_made_without_uploads_is_not_passed_off_as_one_with(
-    uploads: bool, said: str, tmp_path: Path
+    uploads: bool, note: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "plan.json"
     store.save(path, "arzbench/plan", worlds.plan(worlds.PAIR, 60.0, uploads=uploads))
-    nothing = dict.fromkeys(("study", "env", "algo", "timesteps", "quota", "platform", "device", "run_id"))
-    options = RunOptions(
-        working=tmp_path,
-        plan_file=path,
-        checkpoints="memory://there",
-        changes=(),
-        auto_budget=False,
-        fresh=False,
-        option="B",
-        confidence=0.95,
-        prices=Prices(),
-        **nothing,  # type: ignore[arg-type]
-    )
-    order = decide(options, VirtualClock(), None, Limits(seconds=None, platform=worlds.PLATFORM))
-    assert order.why == f"option B, recommended: 95% of such runs end in time{said}"
+    flags = RunFlags(folder=tmp_path, plan_file=path, checkpoints="memory://there")
+    spec = resolve(flags, VirtualClock(), None, Limits(seconds=None, platform=worlds.PLATFORM))
+    assert spec.why == f"option B, recommended: 95% of such runs end in time{note}"

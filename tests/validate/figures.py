@@ -71,7 +71,7 @@ def validation(*runs: Outcome, cells: tuple[Cell, ...] | None = None, **changes:
         "versions": {},
         "load": 0.1,
         "took_s": 2400.0,
-        "design": make_design(pairs, neighbour=0.5, seed=0, quick=False, planned_s=None),
+        "design": make_design(pairs, busy_share=0.5, seed=0, quick=False, planned_s=None),
         "cells": tuple(seen.values()) if cells is None else cells,
         "runs": runs,
     }

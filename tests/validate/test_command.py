@@ -1,6 +1,7 @@
 """`arzbench validate`: kept as it goes, resumed when killed, scored; one real run of its product path."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,16 +15,16 @@ import pytest
 
 from arzbench import profiles, store
 from arzbench.clock import SystemClock
-from arzbench.commands import validate as command
-from arzbench.commands import validating
-from arzbench.commands.validate import ValidateOptions, run_validate
-from arzbench.commands.validating import Bench
+from arzbench.commands.validate import validate
 from arzbench.errors import StateError, UsageError
 from arzbench.measure.host import host_info
 from arzbench.options import parse_share
 from arzbench.predict.landing import quota_for
+from arzbench.validate import scores
 from arzbench.validate.design import PAIRS, make_design, study_of
 from arzbench.validate.result import Cell, Outcome, Pair, Validation
+from arzbench.wiring import validation
+from arzbench.wiring.validation import PairRunner
 from tests import worlds
 from tests.validate.figures import cell, outcome
 
@@ -31,7 +32,7 @@ CARTPOLE = PAIRS[0]
 
 
 class Pretended:
-    """A bench whose runs take what is declared; fails at the run numbered `fails_at`."""
+    """A runner whose runs take what is declared; fails at the run numbered `fails_at`."""
 
     wall_s = 31.0
     fails_at: int | None = None
@@ -41,7 +42,7 @@ class Pretended:
         work.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
-    def neighbour(self, wanted: bool) -> Iterator[None]:
+    def busy_process(self, wanted: bool) -> Iterator[None]:
         yield
 
     def calibrate(self, pair: Pair, beside: bool) -> Cell:
@@ -62,22 +63,17 @@ class Pretended:
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> type[Pretended]:
     kind = type("Fresh", (Pretended,), {"made": []})
-    monkeypatch.setattr(command, "Bench", kind)
+    monkeypatch.setattr(validation, "PairRunner", kind)
     return kind
 
 
-def options(folder: Path, **changes: Any) -> ValidateOptions:
-    given: dict[str, Any] = {
-        "working": folder,
-        "quick": False,
-        "duration": None,
-        "neighbour": 0.5,
-        "pairs": "cartpole-ppo,pendulum-sac",
-        "seed": 0,
-        "fresh": False,
-        "as_json": False,
-    }
-    return ValidateOptions(**{**given, **changes})
+def begin(folder: Path, **changes: Any) -> int:
+    """The exit code of the command, called in this process."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        return validate(**{"folder": folder, "pairs": "cartpole-ppo,pendulum-sac", **changes})
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def raw(folder: Path) -> Validation:
@@ -88,7 +84,7 @@ def raw(folder: Path) -> Validation:
 def test_every_run_is_kept_and_scored(
     tmp_path: Path, pretended: type[Pretended], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_validate(options(tmp_path)) == 1  # nothing was said while the runs went on... and no floor
+    assert begin(tmp_path) == 1  # nothing was said while the runs went on... and no floor
     validation = raw(tmp_path)
     assert len(validation.runs) == 12
     assert len(validation.cells) == 4
@@ -103,8 +99,8 @@ def test_every_run_is_kept_and_scored(
 def test_a_failed_criterion_is_an_exit_code_of_one(
     tmp_path: Path, pretended: type[Pretended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "criteria", lambda validation: [])
-    assert run_validate(options(tmp_path)) == 0
+    monkeypatch.setattr(scores, "criteria", lambda validation: [])
+    assert begin(tmp_path) == 0
 
 
 def test_killed_it_goes_on_where_it_was(
@@ -112,11 +108,11 @@ def test_killed_it_goes_on_where_it_was(
 ) -> None:
     pretended.fails_at = 5
     with pytest.raises(StateError, match="went away"):
-        run_validate(options(tmp_path))
+        begin(tmp_path)
     (lines,) = (tmp_path / "reports").glob("validate-*/figures.jsonl")
     with lines.open("ab") as file:
         file.write(b'{"kind":"run","pair":"cart')  # cut off by the kill
-    run_validate(options(tmp_path))
+    begin(tmp_path)
     assert "going on: 5 run(s) are done" in capsys.readouterr().out
     assert len(pretended.made) == len(set(pretended.made)) == len(raw(tmp_path).runs) == 12
 
@@ -124,9 +120,9 @@ def test_killed_it_goes_on_where_it_was(
 def test_another_design_or_fresh_begins_anew(tmp_path: Path, pretended: type[Pretended]) -> None:
     pretended.fails_at = 2
     with pytest.raises(StateError):
-        run_validate(options(tmp_path))
-    run_validate(options(tmp_path, seed=1))
-    run_validate(options(tmp_path, fresh=True))
+        begin(tmp_path)
+    begin(tmp_path, seed=1)
+    begin(tmp_path, fresh=True)
     assert len(pretended.made) == 2 + 12 + 12
     assert len(list((tmp_path / "reports").iterdir())) == 3
 
@@ -135,7 +131,7 @@ def test_runs_without_time_left_are_left_out(
     tmp_path: Path, pretended: type[Pretended], capsys: pytest.CaptureFixture[str]
 ) -> None:
     pretended.wall_s = 2000.0
-    run_validate(options(tmp_path, duration="20m"))
+    begin(tmp_path, duration="20m")
     assert len(pretended.made) == 1
     assert "left out: there was no time" in capsys.readouterr().out
 
@@ -143,7 +139,7 @@ def test_runs_without_time_left_are_left_out(
 def test_wrong_requests_are_told_before_anything_is_written(tmp_path: Path) -> None:
     for wrong in ({"duration": "1m"}, {"pairs": "cartpole"}, {"duration": "soon"}):
         with pytest.raises(UsageError):
-            run_validate(options(tmp_path, **wrong))
+            begin(tmp_path, **wrong)
     assert list(tmp_path.iterdir()) == []
     for text in ("a lot", "1.5", "-1"):
         with pytest.raises(UsageError, match="--neighbour"):
@@ -154,29 +150,29 @@ def test_wrong_requests_are_told_before_anything_is_written(tmp_path: Path) -> N
 def test_json_alone_goes_to_standard_output(
     tmp_path: Path, pretended: type[Pretended], capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    run_validate(options(tmp_path, as_json=True))
+    begin(tmp_path, as_json=True)
     assert json.loads(capfdbinary.readouterr().out)["schema"] == "arzbench/validation"
 
 
-def bench(folder: Path) -> Bench:
-    design = make_design((CARTPOLE,), neighbour=0.5, seed=0, quick=True, planned_s=None)
-    return Bench(folder, folder / "work", host_info(), design, SystemClock())
+def runner(folder: Path) -> PairRunner:
+    design = make_design((CARTPOLE,), busy_share=0.5, seed=0, quick=True, planned_s=None)
+    return PairRunner(folder, folder / "work", host_info(), design, SystemClock())
 
 
-def test_the_neighbour_is_busy_and_ends(tmp_path: Path) -> None:
-    with bench(tmp_path).neighbour(True):
-        (child,) = [c for c in psutil.Process().children() if "neighbour" in " ".join(c.cmdline())]
+def test_the_busy_process_is_busy_and_ends(tmp_path: Path) -> None:
+    with runner(tmp_path).busy_process(True):
+        (child,) = [c for c in psutil.Process().children() if "busy_process" in " ".join(c.cmdline())]
         before = sum(child.cpu_times()[:2])
         while sum(child.cpu_times()[:2]) < before + 0.3:
             assert child.is_running()
     assert not child.is_running()
 
 
-def test_a_neighbour_that_ends_by_itself_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validating, "NEIGHBOUR", (sys.executable, "-c", "raise SystemExit(3)"))
+def test_a_busy_process_that_ends_by_itself_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "BUSY_PROCESS", (sys.executable, "-c", "raise SystemExit(3)"))
 
     def run_beside_it() -> None:
-        with bench(tmp_path).neighbour(True):
+        with runner(tmp_path).busy_process(True):
             (child,) = psutil.Process().children()
             while child.status() != psutil.STATUS_ZOMBIE:
                 pass
@@ -190,7 +186,7 @@ def test_a_run_is_predicted_carried_out_and_booked(tmp_path: Path) -> None:
     study = study_of(CARTPOLE, 20_000, 0)
     measured = worlds.calibration(study, host=host_info())
     profiles.save_calibration(tmp_path / "work", msgspec.structs.replace(measured, id="measured"))
-    run = bench(tmp_path).run(CARTPOLE, False, 1, cell(calibration_id="measured", timesteps=4096))
+    run = runner(tmp_path).run(CARTPOLE, False, 1, cell(calibration_id="measured", timesteps=4096))
     assert run.finished
     assert run.timesteps == 4096
     assert run.quota_s == pytest.approx(quota_for(run.quantiles["0.95"], uploads=False), abs=0.1)
@@ -209,7 +205,7 @@ def test_ended_from_outside_it_takes_its_processes_with_it(tmp_path: Path) -> No
     words = ["validate", "--quick", "--pairs", "cartpole-ppo", "--neighbour", "1", "--dir", str(tmp_path)]
     process = subprocess.Popen([sys.executable, "-m", "arzbench", *words], stdout=subprocess.DEVNULL)
     parent = psutil.Process(process.pid)
-    while len(parent.children()) < 2:  # the neighbour, and the calibration
+    while len(parent.children()) < 2:  # the busy process, and the calibration
         assert process.poll() is None
     children = parent.children(recursive=True)
     process.terminate()

@@ -26,14 +26,14 @@ MINUTE = 60.0
 def test_the_default_has_every_algorithm_and_forty_runs_of_eight_pairs() -> None:
     assert {p.algo for p in PAIRS} == set(ALGORITHMS)
     assert {p.env.rpartition("/")[0] for p in PAIRS} == {"", "arzbench"}
-    design = make_design(PAIRS, neighbour=0.5, seed=0, quick=False, planned_s=None)
+    design = make_design(PAIRS, busy_share=0.5, seed=0, quick=False, planned_s=None)
     assert len(PAIRS) >= 8
     assert sum(map(len, design.rounds())) >= 40
 
 
 @pytest.mark.parametrize("minutes", [35, 40, 60, 120, 600])
 def test_what_is_planned_fits_the_time_given(minutes: int) -> None:
-    design = make_design(PAIRS, neighbour=0.5, seed=0, quick=False, planned_s=minutes * MINUTE)
+    design = make_design(PAIRS, busy_share=0.5, seed=0, quick=False, planned_s=minutes * MINUTE)
     assert expected_s(design) <= minutes * MINUTE
     assert expected_s(design) > 0.8 * minutes * MINUTE
     for pair in design.pairs:
@@ -44,21 +44,21 @@ def test_what_is_planned_fits_the_time_given(minutes: int) -> None:
 
 def test_too_short_a_time_is_told_with_one_that_does() -> None:
     with pytest.raises(UsageError, match="too short for 8 pair") as caught:
-        make_design(PAIRS, neighbour=0.5, seed=0, quick=False, planned_s=MINUTE)
+        make_design(PAIRS, busy_share=0.5, seed=0, quick=False, planned_s=MINUTE)
     minutes = int(caught.value.hint.split("--for ")[1].split("m")[0])
-    make_design(PAIRS, neighbour=0.5, seed=0, quick=False, planned_s=(minutes + 1) * MINUTE)
+    make_design(PAIRS, busy_share=0.5, seed=0, quick=False, planned_s=(minutes + 1) * MINUTE)
 
 
 def test_pairs_are_interleaved_and_conditions_share_the_runs() -> None:
-    design = make_design(PAIRS[:2], neighbour=0.5, seed=0, quick=False, planned_s=None)
+    design = make_design(PAIRS[:2], busy_share=0.5, seed=0, quick=False, planned_s=None)
     first, *_, last = design.rounds()
     assert [(p.name, b) for p, b, _ in first] == [
         ("cartpole-ppo", False), ("cartpole-ppo", True), ("pendulum-sac", False), ("pendulum-sac", True),
     ]  # fmt: skip
     assert {n for _, _, n in last} == {2}
-    alone = make_design(PAIRS[:2], neighbour=0.0, seed=0, quick=False, planned_s=None)
+    alone = make_design(PAIRS[:2], busy_share=0.0, seed=0, quick=False, planned_s=None)
     assert not any(b for turn in alone.rounds() for _, b, _ in turn)
-    uneven = make_design(PAIRS[:1], neighbour=0.3, seed=0, quick=False, planned_s=None)
+    uneven = make_design(PAIRS[:1], busy_share=0.3, seed=0, quick=False, planned_s=None)
     assert [len(turn) for turn in uneven.rounds()] == [2, 2, 1, 1]
 
 

@@ -140,7 +140,7 @@ def test_the_command_prints_json_alone(tmp_path: Path) -> None:
 def test_bad_requests_are_refused_before_anything_is_measured(
     arguments: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("arzbench.commands.common.gpu_name", lambda: None)
+    monkeypatch.setattr("arzbench.wiring.checks.gpu_name", lambda: None)
     ended = call(arguments, tmp_path)
     assert ended.code == 2
     for part in expected:

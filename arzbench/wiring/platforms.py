@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from arzbench import store
 from arzbench.clock import Clock
-from arzbench.commands.common import AUTO, Prices, plan_now
 from arzbench.errors import UsageError, WillNotFitError
 from arzbench.predict.plan import whole_estimate
 from arzbench.profiles import find_platform
@@ -18,31 +15,28 @@ from arzbench.report.console import make_console, say, show
 from arzbench.report.sheets import Sheet
 from arzbench.study import Study
 from arzbench.units import format_duration, parse_duration
+from arzbench.wiring.planning import AUTO, Pricing
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlatformsAsked:
-    """What is asked of every platform."""
-
-    working: Path
-    study: Study | None
-    changes: Sequence[str]
-    quota: str | None
-    platforms: Sequence[str]
-    confidence: float
-    prices: Prices
-    uploads: bool
-
-
-def compare_platforms(asked: PlatformsAsked, clock: Clock, *, as_json: bool) -> None:
+def compare_platforms(
+    pricing: Pricing,
+    study: Study | None,
+    quota: str | None,
+    names: Sequence[str],
+    clock: Clock,
+    *,
+    as_json: bool,
+) -> None:
     """Show one line a platform; with `as_json`, all plans as a JSON array.
 
     Raises:
         UsageError: an unknown platform, or nothing that prices can come from.
     """
-    if asked.quota == AUTO:
+    if quota == AUTO:
         raise UsageError("--quota auto is of one platform, the one here", "leave it out: each has its limit")
-    plans = [(place, _plan(asked, place, clock)) for place in _platforms(asked)]
+    places = [find_platform(pricing.working, name) for name in dict.fromkeys(n.strip() for n in names)]
+    quota_s = None if not quota else parse_duration(quota)
+    plans = [(place, _plan(pricing, study, quota_s, place, clock)) for place in places]
     made = [plan for _, plan in plans if plan is not None]
     if as_json:
         texts = [store.encode("arzbench/plan", plan).strip() for plan in made]
@@ -58,26 +52,13 @@ def compare_platforms(asked: PlatformsAsked, clock: Clock, *, as_json: bool) -> 
     show(console, [_sheet(plans)])
 
 
-def _platforms(asked: PlatformsAsked) -> list[Platform]:
-    return [find_platform(asked.working, name) for name in dict.fromkeys(asked.platforms)]
-
-
-def _plan(asked: PlatformsAsked, place: Platform, clock: Clock) -> Plan | None:
+def _plan(
+    pricing: Pricing, study: Study | None, quota_s: float | None, place: Platform, clock: Clock
+) -> Plan | None:
     """None where not one rollout fits. A quota longer than a session counts as one session."""
-    limits = [s for s in (place.session_s, asked.quota and parse_duration(asked.quota)) if s]
+    limits = [s for s in (place.session_s, quota_s) if s]
     try:
-        return plan_now(
-            asked.working,
-            asked.study,
-            clock,
-            quota_s=min(limits, default=None),
-            platform=place,
-            confidence=asked.confidence,
-            prices=asked.prices,
-            flags="",
-            changes=asked.changes,
-            uploads=asked.uploads,
-        )[0]
+        return pricing.plan(study, clock, min(limits, default=None), place)[0]
     except WillNotFitError:
         return None
 

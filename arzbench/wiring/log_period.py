@@ -58,6 +58,6 @@ def _measured(
     if not any(":" in item.variant for item in samples.phases):
         raise UsageError(
             f"the calibration {calibration.id} did not measure what messages cost by where they go",
-            f"measure it ({AUTO_SHARE:.0%} is the limit): arzbench calibrate",
+            f"measure it ({AUTO_SHARE:.0%} is the limit): arzbench calibrate --set logging.mode=periodic",
         )
     return auto_period(samples)

@@ -1,4 +1,4 @@
-"""A busy neighbour: arithmetic and memory traffic without end, as another user of the machine makes.
+"""A busy process: arithmetic and memory traffic without end, as another user of the machine makes.
 
 Run as a process of its own; it ends with the process that started it.
 """

@@ -1,10 +1,11 @@
-"""How a validation calibrates and runs: by the commands a user types, each a process of its own."""
+"""How a validation is carried out: by the commands a user types, each a process of its own."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -13,31 +14,147 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from rich.console import Console
 
 from arzbench import profiles, runs, store
 from arzbench.clock import Clock
 from arzbench.errors import ExitCode, StateError
+from arzbench.measure.host import host_info
 from arzbench.predict.costmodel import Job, phase_seconds
 from arzbench.predict.landing import quota_for
 from arzbench.predict.plan import LOCAL, make_plan
-from arzbench.records import Calibration, HostInfo, Phase, Plan
+from arzbench.records import Calibration, HostInfo, Phase, Plan, Record
+from arzbench.report.console import say
 from arzbench.run.ledger import Summary
 from arzbench.study import TrainConfig
-from arzbench.validate.design import UNSIZED, pair_target_s, sized, study_of
-from arzbench.validate.result import Cell, Design, Mark, Outcome, Pair
-from arzbench.validate.scores import QUANTILES
+from arzbench.units import format_duration
+from arzbench.validate.design import UNSIZED, expected_s, pair_target_s, sized, study_of
+from arzbench.validate.result import Cell, Design, Mark, Outcome, Pair, Validation
+from arzbench.validate.scores import QUANTILES, own_error
+from arzbench.wiring.checks import undone
 
 ARZBENCH = (sys.executable, "-m", "arzbench")
-NEIGHBOUR = (sys.executable, "-m", "arzbench.validate.neighbour")
+BUSY_PROCESS = (sys.executable, "-m", "arzbench.validate.busy_process")
 TRIAL = (sys.executable, "-m", "arzbench.sb3.naive")
-#: what tells libraries how many threads to use: the neighbour has one
+#: the environment's numbers of threads: the busy process has one
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 #: phases before the first step of learning
 BEFORE = (Phase.IMPORT, Phase.JIT, Phase.BUILD, Phase.RESTORE, Phase.BASELINE)
 
+#: what a folder of reports/ holds of a validation that goes on
+DESIGN, LINES, WORK = "design.json", "figures.jsonl", "work"
 
-class Bench:
-    """The machine of a validation, with a working folder of its own below its reports."""
+
+class Begun(Record, frozen=True, kw_only=True):
+    """design.json: written first, so that a validation that was killed can go on."""
+
+    created: str
+    host: HostInfo
+    load: float
+    design: Design
+
+
+def open_folder(working: Path, clock: Clock, design: Design, *, fresh: bool) -> tuple[Path, Begun]:
+    """The folder of the same validation, where one was left unfinished; else a new one."""
+    reports = runs.reports_folder(working)
+    host = host_info()
+    if not fresh:
+        for path in sorted(reports.glob(f"validate-{host.key}-*/{DESIGN}"), reverse=True):
+            begun = store.load(path, "arzbench/design", Begun, "design of a validation")
+            if begun.design == design and not begun.host.differs_from(host):
+                return path.parent, begun
+    created = clock.wall()
+    folder = reports / runs.free_id(working, f"validate-{host.key}-{created:%Y-%m-%d}")
+    begun = Begun(
+        created=created.isoformat(timespec="seconds"), host=host, load=os.getloadavg()[0], design=design
+    )
+    with undone(folder):
+        store.ensure_writable(folder)
+    store.save(folder / DESIGN, "arzbench/design", begun)
+    return folder, begun
+
+
+def carry_out(working: Path, clock: Clock, console: Console, folder: Path, begun: Begun) -> Validation:
+    """Calibrate and run everything that is not done yet; each figure is kept as soon as it is there."""
+    began, design, lines = clock.now(), begun.design, folder / LINES
+    figures: list[Cell | Outcome] = []
+    if lines.exists():
+        figures = list(store.read_lines(lines, Cell | Outcome))  # type: ignore[arg-type]
+    cells = {(c.pair, c.beside): c for c in figures if isinstance(c, Cell)}
+    done = {(r.pair, r.beside, r.repetition): r for r in figures if isinstance(r, Outcome)}
+    _announce(console, design, begun.load, folder, len(done))
+    runner = PairRunner(working, folder / WORK, begun.host, design, clock)
+    left_out = 0
+    for pair, beside, repetition in (run for turn in design.rounds() for run in turn):
+        if (pair.name, beside, repetition) in done:
+            continue
+        usual = statistics.fmean(r.wall_s for r in done.values()) if done else design.target_s
+        if design.planned_s is not None and clock.now() - began + usual > design.planned_s:
+            left_out += 1
+            continue
+        with runner.busy_process(beside):
+            if (pair.name, beside) not in cells:
+                cell = cells[pair.name, beside] = runner.calibrate(pair, beside)
+                store.append_line(lines, cell)
+                say(console, _cell_line(cell))
+            run = runner.run(pair, beside, repetition, cells[pair.name, beside])
+        done[pair.name, beside, repetition] = run
+        store.append_line(lines, run)
+        say(console, _run_line(run))
+    if left_out:
+        say(console, f"{left_out} run(s) left out: there was no time for them")
+    return Validation(
+        id=folder.name,
+        created=begun.created,
+        host=begun.host,
+        versions=runner.versions(cells.values()),
+        load=begun.load,
+        took_s=clock.now() - began,
+        design=design,
+        cells=tuple(cells.values()),
+        runs=tuple(done.values()),
+    )
+
+
+def _announce(console: Console, design: Design, load: float, folder: Path, done: int) -> None:
+    runs = design.alone + design.beside
+    lines = [
+        f"validating {len(design.pairs)} pair(s), {runs} runs each ({design.alone} alone, {design.beside} "
+        f"beside a busy process) of about {format_duration(design.target_s)}: "
+        f"about {format_duration(expected_s(design))} in all",
+        f"figures: {folder}",
+    ]
+    if done:
+        lines.append(f"going on: {done} run(s) are done")
+    if load > 0.5:
+        lines.append(f"warning: {load:.1f} other processes were busy in the last minute: not an idle machine")
+    for line in lines:
+        say(console, line)
+
+
+def _where(pair: str, beside: bool) -> str:
+    return f"{pair}{', beside a busy process' if beside else ''}"
+
+
+def _cell_line(cell: Cell) -> str:
+    return (
+        f"  {_where(cell.pair, cell.beside)}: calibrated in {format_duration(cell.calibration_s)}, "
+        f"{cell.timesteps:,} steps a run"
+    )
+
+
+def _run_line(run: Outcome) -> str:
+    quota = "" if run.quota_s is None else f", quota {format_duration(run.quota_s)}"
+    stopped = "" if run.finished else " (stopped before its end)"
+    return (
+        f"  {_where(run.pair, run.beside)}, run {run.repetition + 1}: predicted "
+        f"{format_duration(run.quantiles['0.5'])} (P95 {format_duration(run.quantiles['0.95'])}), took "
+        f"{format_duration(run.wall_s)}: {own_error(run):+.1%}{quota}{stopped}"
+    )
+
+
+class PairRunner:
+    """Calibrates and runs the pairs of a validation, in a working folder of its own below its reports."""
 
     def __init__(self, working: Path, work: Path, host: HostInfo, design: Design, clock: Clock) -> None:
         """`work` begins with the record of `working`'s finished runs, as a user's next run would."""
@@ -52,18 +169,13 @@ class Bench:
             store.write_atomic(here, own.read_bytes())
 
     @contextlib.contextmanager
-    def neighbour(self, wanted: bool) -> Iterator[None]:
-        """A busy process beside what is done meanwhile."""
+    def busy_process(self, wanted: bool) -> Iterator[None]:
+        """A busy process beside what is done meanwhile, if `wanted`."""
         if not wanted:
             yield
             return
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "MKL_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-        }
-        process = subprocess.Popen(NEIGHBOUR, env=environment, stdin=subprocess.DEVNULL)
+        environment = {**os.environ, **dict.fromkeys(THREADS, "1")}
+        process = subprocess.Popen(BUSY_PROCESS, env=environment, stdin=subprocess.DEVNULL)
         try:
             yield
             if process.poll() is not None:
@@ -114,20 +226,20 @@ class Bench:
         store.save(self._work / "plan.json", "arzbench/plan", plan)
         job = Job([(plan.models[0], plan.schedules[0])], plan.spread)
         quantiles = {q: job.quantile(float(q)) for q in QUANTILES}
-        held = self._design.under_quota(pair, beside, repetition)
-        quota_s = round(quota_for(quantiles["0.95"], uploads=False), 1) if held else None
+        limited = self._design.under_quota(pair, beside, repetition)
+        quota_s = round(quota_for(quantiles["0.95"], uploads=False), 1) if limited else None
         limit = [] if quota_s is None else ["--quota", f"{quota_s}s"]
         command = [*ARZBENCH, "run", "--plan", str(self._work / "plan.json"), "--fresh", *limit]
         code, took, _ = self._call([*command, "--dir", str(self._work)])
         if code not in (ExitCode.OK, ExitCode.MORE_TO_DO):
             raise StateError(f"arzbench run of {pair.name} ended with code {code}", self._last_words)
-        found = runs.find(self._work, None)
-        summary = found.summary()
+        run = runs.find(self._work, None)
+        summary = run.summary()
         outcome = Outcome(
             pair=pair.name,
             beside=beside,
             repetition=repetition,
-            at=found.record.created,
+            at=run.record.created,
             quantiles=quantiles,
             spread=plan.spread.source,
             log_sigma=plan.spread.log_sigma,
@@ -141,7 +253,7 @@ class Bench:
             predicted_phases={p.value: s for p, s in phase_seconds(plan.models[0], plan.schedules).items()},
             actual_phases={p.value: t.seconds for p, t in summary.phases.items()},
         )
-        self._book(found)
+        self._book(run)
         return outcome
 
     def versions(self, cells: Iterable[Cell]) -> dict[str, str]:
@@ -180,15 +292,15 @@ class Bench:
         code, _, output = self._call(TRIAL, msgspec.json.encode(config))
         if code:
             raise StateError(f"the trial of {config.name} ended with code {code}", self._last_words)
-        found: dict[str, Any] = msgspec.json.decode(output)
-        return found
+        speeds: dict[str, Any] = msgspec.json.decode(output)
+        return speeds
 
     def _call(self, command: Sequence[str], given: bytes = b"") -> tuple[int, float, bytes]:
-        """(exit code, wall seconds, standard output) of a process; what it said of errors is kept."""
+        """(exit code, wall seconds, standard output) of a process; its last lines are kept for an error."""
         self._work.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile() as told:
+        with tempfile.TemporaryFile() as errors:
             began = self._clock.now()
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=told)
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
             try:
                 output, _ = process.communicate(given)
             finally:
@@ -196,14 +308,14 @@ class Bench:
                     process.kill()
                     process.wait()
             took = self._clock.now() - began
-            told.seek(0)
-            said = told.read().strip() or output.strip()
-            self._last_words = "\n".join(said.decode(errors="replace").splitlines()[-8:])
+            errors.seek(0)
+            text = errors.read().strip() or output.strip()
+            self._last_words = "\n".join(text.decode(errors="replace").splitlines()[-8:])
         return process.returncode, took, output
 
 
 def _marks(summary: Summary) -> tuple[Mark, ...]:
-    """What the run said of its end while it went on."""
+    """The ends that the run predicted while it went on."""
     before = sum(t.seconds for p, t in summary.phases.items() if p in BEFORE)
     return tuple(
         Mark(
