@@ -38,7 +38,6 @@ import victims  # noqa: E402
 from victims import SAVING, TRAINED, Job, Look, Process, Watch  # noqa: E402
 
 from arzbench.saves.checkpoints import POINTS  # noqa: E402
-from arzbench.saves.lock import await_writer  # noqa: E402
 
 SHM = Path("/dev/shm")
 COMMAND_S = 4.0  # what the command needs, about, before it trains
@@ -66,8 +65,6 @@ class Kills:
         return True
 
     def note(self, process: Process) -> None:
-        if self.job.checkpoints.is_dir():
-            await_writer(self.job.checkpoints)  # it dies with the run, but not within a call of the system
         now = self.job.look()
         self.told.append({
             "after_s": round(process.ended - process.began, 4),

@@ -62,7 +62,7 @@ class RunRequest:
     leave_s: float = LEAVE_S  # from the return of `run_job` to the end of the process
     predict: Predict | None = None
     uploads: Uploads | None = None  # where checkpoints are copied to
-    save_beside: bool = True  # in a thread or process of its own; not where time is not the machine's
+    save_beside: bool = True  # in a thread; not where time is not the machine's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +165,7 @@ def _open_session(
         guard=guard,
         ledger=ledger,
         display=display,
-        saver=Saver(request.checkpoint_folder, beside=request.save_beside),
+        saver=Saver(beside=request.save_beside),
         predict=request.predict,
         versions=versions,
         uploads=request.uploads,

@@ -8,23 +8,23 @@ the newest two never share a file, so that no single damage takes both. See docs
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
+from arzbench import store
 from arzbench.clock import Clock
 from arzbench.errors import StateError, UsageError
 from arzbench.saves import arrays, segments
 from arzbench.saves.read import (
     ARRAYS,
     MANIFEST,
-    MAX_MANIFEST_BYTES,
-    MAX_STATE_BYTES,
     SCHEMA,
     STATE,
     Checkpoint,
@@ -35,30 +35,11 @@ from arzbench.saves.read import (
     read_manifest,
     verify,
 )
-from arzbench.saves.write import Planned, Save, Segment, begun, nowhere, remove, write
+from arzbench.saves.write import Files, aside_of, link, make_empty, remove, writing
 from arzbench.units import format_bytes
 from arzbench.workload import Ring, TrainingState
 
-__all__ = [
-    "ARRAYS",
-    "MANIFEST",
-    "MAX_MANIFEST_BYTES",
-    "MAX_STATE_BYTES",
-    "POINTS",
-    "SCHEMA",
-    "STATE",
-    "Checkpoint",
-    "CheckpointStore",
-    "Header",
-    "Manifest",
-    "Part",
-    "Pending",
-    "Saved",
-    "UnsoundError",
-    "checkpoint_paths",
-    "read_manifest",
-    "verify",
-]
+__all__ = ["POINTS", "Checkpoint", "CheckpointStore", "CompletedSave", "Header", "Manifest", "PendingSave"]
 
 #: a save that writes more is not copied: the training waits until it is written
 COPY_MOST_BYTES = 64 << 20
@@ -69,10 +50,12 @@ POINTS = (
     "before-write", "after-segment", "after-write", "before-rename", "before-directory-fsync", "mid-rotation",
 )  # fmt: skip
 _NAME = re.compile(r"step-\d{12,}-(\d{4,})")
+#: a part to write, by name and in pieces, or one that is linked already
+_Content = Part | tuple[str, list[arrays.Data]]
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class CompletedSave:
     """A durable checkpoint."""
 
     path: Path
@@ -81,58 +64,55 @@ class Saved:
     seconds: float  # from `begin` on
 
 
-@dataclass(frozen=True, slots=True)
-class _Earlier:
-    """A checkpoint of this history whose segments may be shared."""
-
-    path: Path
-    total: int
-    by_stop: dict[int, Part]  # full segments: row after their last -> segment
-
-    @classmethod
-    def of(cls, path: Path, manifest: Manifest) -> _Earlier:
-        spans = [(segments.span(part.name), part) for part in manifest.segments]
-        return cls(path, manifest.rows or 0, {found[1]: part for found, part in spans if found})
-
-    def segment(self, start: int, stop: int) -> Part | None:
-        """The segment that ends before row `stop` and has all rows from `start`."""
-        part = self.by_stop.get(stop)
-        found = segments.span(part.name) if part is not None else None
-        return part if found is not None and found[0] <= start else None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pending:
-    """A save that was begun; nothing else of its store may be used until it is written."""
+class PendingSave:
+    """A save that was begun; its store may not be used for anything else until it is written.
+
+    Its pieces share the memory of the training until they are `copied`.
+    """
 
     store: CheckpointStore
-    save: Save
+    path: Path
+    manifest: Manifest  # without parts and digest
+    contents: Sequence[_Content]
+    surplus: Sequence[Path]  # older checkpoints, removed once this one is there
     large: bool  # too much to be copied: it should be written before the training goes on
     began: float
 
-    @property
-    def watched(self) -> bool:
-        """Someone wants to be told of its `POINTS`."""
-        return self.store.watched
+    def copied(self) -> PendingSave:
+        """The same save with memory of its own: the training may go on."""
+        contents: list[_Content] = [
+            content if isinstance(content, Part) else (content[0], [b"".join(content[1])])
+            for content in self.contents
+        ]
+        return replace(self, contents=contents)
 
-    def held(self) -> Pending:
-        """With copies of what is the training's own memory: it may go on."""
-        ring = [replace(segment, rows=_copied(segment.rows)) for segment in self.save.ring]
-        return replace(self, save=replace(self.save, arrays=_copied(self.save.arrays), ring=ring))
-
-    def write(self) -> Saved:
+    def write(self) -> CompletedSave:
         """Write it durably, then remove this training's oldest beyond the last k and the best.
 
         Raises:
             StateError: the folder cannot be written; the checkpoints there are as they were.
         """
-        manifest, written = write(self.save, self.store.at_point)
-        return self.written(manifest, written, self.store.clock.ticks() - self.began)
-
-    def written(self, manifest: Manifest, written: int, seconds: float) -> Saved:
-        """It was: the bytes that were not there yet, the seconds from `begin` on."""
-        self.store.note(self.save, manifest)
-        return Saved(self.save.path, manifest.bytes, written, seconds)
+        at_point, parts, written = self.store.at_point, [], 0
+        with writing(self.path) as aside, Files(aside) as files:
+            for content in self.contents:
+                part = content if isinstance(content, Part) else files.write(*content)
+                written += 0 if part is content else part.bytes
+                parts.append(part)
+                if len(parts) > 2:
+                    at_point("after-segment")
+            at_point("after-write")
+            manifest = msgspec.structs.replace(self.manifest, parts=tuple(parts))
+            manifest = msgspec.structs.replace(manifest, digest=manifest.expected_digest())
+            files.write(MANIFEST, [store.encode(SCHEMA, manifest)])
+            files.sync()
+            store.fsync_directory(aside)
+            at_point("before-rename")
+            os.rename(aside, self.path)
+            at_point("before-directory-fsync")
+            store.fsync_directory(self.path.parent)
+        self.store.completed(Checkpoint(self.path, manifest), self.surplus)
+        return CompletedSave(self.path, manifest.bytes, written, self.store.clock.ticks() - self.began)
 
 
 class CheckpointStore:
@@ -149,21 +129,20 @@ class CheckpointStore:
         keep_last: int,
         clock: Clock,
         *,
-        at_point: Callable[[str], None] | None = None,
+        at_point: Callable[[str], None] = lambda point: None,
         pinned: Callable[[], Collection[str]] | None = None,
     ) -> None:
         """The last `keep_last` checkpoints of each training are kept, at least one, and the best."""
         self.folder = folder
+        self.clock = clock
+        self.at_point = at_point
         self.skipped: dict[str, str] = {}
         self._keep = max(1, keep_last)
-        self.clock = clock
-        self.watched = at_point is not None
-        self.at_point = at_point or nowhere
         self._pinned = pinned or (lambda: ())
         self._there: list[Path] | None = None  # oldest first, as long as nobody else writes here
         self._manifests: dict[str, Manifest] = {}  # by name, of those read or written
-        # the segments of the one before the last: what is shared is then never the newest two's
-        self._history: deque[_Earlier] = deque(maxlen=min(2, self._keep))
+        # of this history: only the one before the last shares its segments, so the newest two share none
+        self._history: deque[Checkpoint] = deque(maxlen=min(2, self._keep))
 
     def clean(self) -> None:
         """Remove what killed saves left aside. Only for the one run that holds the folder."""
@@ -173,82 +152,96 @@ class CheckpointStore:
             with contextlib.suppress(OSError):
                 remove(path)
 
-    def adopt(self, found: Checkpoint | None) -> None:
-        """This session goes on from `found`, which was proved sound: its segments may be shared."""
-        if found is not None:
-            self._history.append(_Earlier.of(found.path, found.manifest))
+    def adopt(self, checkpoint: Checkpoint | None) -> None:
+        """This session goes on from `checkpoint`, which was proved sound: its segments may be shared."""
+        if checkpoint is not None:
+            self._history.append(checkpoint)
 
     def paths(self) -> list[Path]:
         """The checkpoints by name, oldest first; sound or not."""
         return checkpoint_paths(self.folder)
 
-    def save(self, state: TrainingState, header: Header) -> Saved:
-        """`begin` and `Pending.write` in one."""
+    def save(self, state: TrainingState, header: Header) -> CompletedSave:
+        """`begin` and `PendingSave.write` in one."""
         return self.begin(state, header).write()
 
-    def begin(self, state: TrainingState, header: Header) -> Pending:
-        """A save of `state`, to be written before the next one begins.
-
-        Its arrays and the rows of its ring are taken as they are, see `Pending.held`.
+    def begin(self, state: TrainingState, header: Header) -> PendingSave:
+        """Make the folder aside and link the segments that can be shared; `PendingSave.write` does the rest.
 
         Raises:
             StateError: not numeric, too little space, or the folder cannot be written; the
                 checkpoints there are as they were.
         """
         began = self.clock.ticks()
+        ring = state.ring or Ring(arrays={}, total=0)
         arrays.check_numeric(state.arrays)
-        arrays.check_numeric(state.ring.arrays if state.ring is not None else {})
-        source, planned = self._plan(state.ring)
-        needed = sum(a.nbytes for a in state.arrays.values())
-        if state.ring is not None:
-            row = sum(a[:1].nbytes for a in state.ring.arrays.values())
-            needed += row * sum(stop - start for start, stop, shared in planned if shared is None)
+        arrays.check_numeric(ring.arrays)
+        source, spans = self._plan(ring)
+        row_bytes = sum(array[:1].nbytes for array in ring.arrays.values())
+        needed = sum(array.nbytes for array in state.arrays.values())
+        needed += row_bytes * sum(stop - start for start, stop, shared in spans if shared is None)
         require_space(self.folder, needed, "a checkpoint", "; earlier checkpoints are untouched")
         if self._there is None:
             self._there = self.paths()
-        earlier = self._there
-        serial = _serial(earlier[-1]) + 1 if earlier else 1
+        serial = _serial(self._there[-1]) + 1 if self._there else 1
         path = self.folder / f"step-{header.job_steps:012d}-{serial:04d}"
-        shares = any(shared is not None for _, _, shared in planned)
-        if shares:
-            parts = begun(path, source, planned, self.at_point)
-        else:
-            parts = [Segment(start, stop, None) for start, stop, _ in planned]
-        if state.ring is not None:
-            parts = [p if p.shared else replace(p, rows=state.ring.rows(p.start, p.stop)) for p in parts]
-        save = Save(
-            path=path,
-            begun=shares,
-            header=header,
-            serial=serial,
-            tier=state.tier,
-            values=msgspec.json.encode(state.values),
-            arrays=state.arrays,
-            rows=None if state.ring is None else state.ring.total,
-            ring=parts,
-            remove=self._surplus(header, earlier),
-        )
-        return Pending(store=self, save=save, large=needed > COPY_MOST_BYTES, began=began)
-
-    def _plan(self, ring: Ring | None) -> tuple[Path, list[Planned]]:
-        """The segments of `ring`, each with the one it can share, and where that is."""
-        if ring is None:
-            return self.folder, []
-        full = len(self._history) == self._history.maxlen
-        source = self._history[0] if full and self._history[0].total <= ring.total else None
-        found = [
-            (start, stop, source.segment(start, stop) if source is not None else None)
-            for start, stop in segments.cut(ring)
+        contents: list[_Content] = [
+            (ARRAYS, arrays.encode(state.arrays)),
+            (STATE, [msgspec.json.encode(state.values)]),
         ]
-        return self.folder if source is None else source.path, found
+        with writing(path) as aside:
+            make_empty(aside)
+            self.at_point("before-write")
+            for start, stop, shared in spans:
+                if shared is not None and link(source, shared, aside):
+                    contents.append(shared)
+                else:
+                    rows = ring.rows(start, stop)
+                    contents.append((segments.name_of(start, stop), arrays.encode(rows)))
+        manifest = Manifest(
+            **msgspec.structs.asdict(header),
+            tier=state.tier,
+            serial=serial,
+            rows=None if state.ring is None else ring.total,
+            parts=(),
+        )
+        return PendingSave(
+            store=self,
+            path=path,
+            manifest=manifest,
+            contents=contents,
+            surplus=self._surplus(header, self._there),
+            large=needed > COPY_MOST_BYTES,
+            began=began,
+        )
 
-    def note(self, save: Save, manifest: Manifest) -> None:
-        """`save` was written."""
-        self._history.append(_Earlier.of(save.path, manifest))
-        self._there = [path for path in self._there or () if path not in save.remove] + [save.path]
-        self._manifests[save.path.name] = manifest
-        for gone in save.remove:
-            self._manifests.pop(gone.name, None)
+    def _plan(self, ring: Ring) -> tuple[Path, list[tuple[int, int, Part | None]]]:
+        """Where segments can be shared from; the rows of each segment of `ring`, and that one of it."""
+        source = self._history[0] if len(self._history) == self._history.maxlen else None
+        if source is None or (source.manifest.rows or 0) > ring.total:
+            return self.folder, [(start, stop, None) for start, stop in segments.cut(ring)]
+        parts = [part for part in source.manifest.segments if part.name.endswith(arrays.SUFFIX)]
+        by_stop = {segments.span(part.name)[1]: part for part in parts}
+        plan: list[tuple[int, int, Part | None]] = []
+        for start, stop in segments.cut(ring):
+            part = by_stop.get(stop)
+            if part is not None and segments.span(part.name)[0] > start:
+                part = None  # it lacks rows
+            plan.append((start, stop, part))
+        return source.path, plan
+
+    def completed(self, checkpoint: Checkpoint, surplus: Sequence[Path]) -> None:
+        """`checkpoint` was written: remove `surplus`, then count it among those that are there."""
+        for path in surplus:
+            gone = aside_of(path)  # not half a checkpoint under its own name
+            with contextlib.suppress(OSError):
+                os.rename(path, gone)
+                self.at_point("mid-rotation")
+                remove(gone)
+            self._manifests.pop(path.name, None)
+        self._history.append(checkpoint)
+        self._there = [path for path in self._there or () if path not in surplus] + [checkpoint.path]
+        self._manifests[checkpoint.path.name] = checkpoint.manifest
 
     def _surplus(self, new: Header, earlier: list[Path]) -> list[Path]:
         """What goes when `new` is there. Unsound ones first: they must not push out what may be needed."""
@@ -320,10 +313,6 @@ def believed(folder: Path) -> list[Path]:
             break
         found.pop()
     return found
-
-
-def _copied(found: Mapping[str, arrays.Array]) -> dict[str, arrays.Array]:
-    return {name: array.copy() for name, array in found.items()}
 
 
 def require_space(folder: Path, needed: int, what: str, comfort: str = "") -> None:

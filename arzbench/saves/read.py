@@ -21,14 +21,15 @@ import msgspec
 from arzbench import store
 from arzbench.errors import StateError, UsageError
 from arzbench.records import Record
-from arzbench.saves import arrays, segments
+from arzbench.saves import arrays, npz, segments
 from arzbench.workload import TIERS, Ring, TrainingState
 
 SCHEMA = "arzbench/checkpoint"
-MANIFEST, ARRAYS, STATE = "manifest.json", "arrays.npz", "state.json"
+MANIFEST, ARRAYS, STATE = "manifest.json", "arrays.safetensors", "state.json"
+#: the first version whose arrays are not npz files
+_SAFETENSORS_VERSION = 3
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_STATE_BYTES = 1 << 28
-_CHUNK = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -105,25 +106,24 @@ class Checkpoint:
             StateError: it was damaged after it was proved.
         """
         try:
-            with _open_part(self.path / ARRAYS) as file:
-                found = arrays.read(file)
+            state_arrays = self._arrays(self.manifest.parts[0])
             with _open_part(self.path / STATE) as file:
                 values = json.load(file)
             ring = self._ring()
-        except arrays.MALFORMED as error:
+        except npz.MALFORMED as error:
             raise StateError(f"cannot read the checkpoint {self.path}: {error}") from error
-        return TrainingState(arrays=found, values=values, tier=self.manifest.tier, ring=ring)
+        return TrainingState(arrays=state_arrays, values=values, tier=self.manifest.tier, ring=ring)
+
+    def _arrays(self, part: Part) -> dict[str, arrays.Array]:
+        with _open_part(self.path / part.name) as file:
+            return npz.read(file) if part.name.endswith(npz.SUFFIX) else arrays.decode(file.read())
 
     def _ring(self) -> Ring | None:
-        found, total = self.manifest.segments, self.manifest.rows
+        parts, total = self.manifest.segments, self.manifest.rows
         if total is None:
             return None
-        origin = (segments.span(found[0].name) or (total, 0))[0] if found else total
-        return segments.joined((self._rows(part) for part in found), origin, total)
-
-    def _rows(self, part: Part) -> dict[str, arrays.Array]:
-        with _open_part(self.path / part.name) as file:
-            return arrays.read(file)
+        origin = segments.span(parts[0].name)[0] if parts else total
+        return segments.joined(map(self._arrays, parts), origin, total)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -169,8 +169,10 @@ def parse_manifest(text: bytes, source: str) -> Manifest:
     if not proved:
         raise UnsoundError(f"{MANIFEST}: its digest does not match")
     names = [part.name for part in manifest.parts]
-    if names[:2] != [ARRAYS, STATE] or not segments.fitting(names[2:], manifest.rows):
-        raise UnsoundError(f"{MANIFEST}: its parts are not {ARRAYS}, {STATE} and segments of rows in order")
+    suffix = arrays.SUFFIX if data["version"] >= _SAFETENSORS_VERSION else npz.SUFFIX
+    first = [f"arrays{suffix}", STATE]
+    if names[:2] != first or not segments.consecutive(names[2:], manifest.rows, suffix):
+        raise UnsoundError(f"{MANIFEST}: its parts are not {first[0]}, {STATE} and segments of rows in order")
     if not all(_SHA256.fullmatch(part.sha256) for part in manifest.parts):
         raise UnsoundError(f"{MANIFEST}: a digest that is none")
     if manifest.tier not in TIERS:
@@ -185,7 +187,7 @@ def verify(path: Path, manifest: Manifest) -> None:
         try:
             with _open_part(path / part.name) as file:
                 outlines[part.name] = _verify_part(file, part)
-        except (*arrays.MALFORMED, RecursionError) as error:
+        except npz.MALFORMED as error:
             raise UnsoundError(f"{part.name}: {_why(error)}") from error
     try:
         segments.check({part.name: outlines[part.name] for part in manifest.segments})
@@ -197,14 +199,13 @@ def _verify_part(file: IO[bytes], part: Part) -> dict[str, arrays.Outline]:
     size = os.fstat(file.fileno()).st_size
     if size != part.bytes:
         raise ValueError(f"{size} bytes, the manifest says {part.bytes}")
-    found = hashlib.sha256()
-    while chunk := file.read(_CHUNK):
-        found.update(chunk)
-    if found.hexdigest() != part.sha256:
+    if hashlib.file_digest(file, "sha256").hexdigest() != part.sha256:  # type: ignore[arg-type]
         raise ValueError("its sha256 does not match")
     file.seek(0)
+    if part.name.endswith(npz.SUFFIX):
+        return npz.outlines(file, size)
     if part.name != STATE:
-        return arrays.check(file, size)
+        return {name: (array.shape, array.dtype) for name, array in arrays.decode(file.read()).items()}
     if size > MAX_STATE_BYTES or not isinstance(json.load(file), dict):
         raise ValueError("not a JSON object of a reasonable size")
     return {}

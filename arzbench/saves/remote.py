@@ -30,7 +30,6 @@ RUN, SESSION, PARTS = "run.json", "session.json", "parts"
 #: of each training
 KEEP_LAST = 2
 _MANIFEST_NAME = re.compile(r"(step-\d{12,}-\d{4,})\.json")
-_CHUNK = 1 << 20
 
 
 class RemoteSession(Record, frozen=True, kw_only=True):
@@ -123,16 +122,18 @@ class Remote:
             return None
         except Exception as error:
             raise UsageError(f"cannot read {self.url}: {why(error)}", hint(self._protocol)) from error
-        found: RemoteSession = store.decode(text, "arzbench/session", RemoteSession, f"{self.url}/{SESSION}")
-        return found
+        session: RemoteSession = store.decode(
+            text, "arzbench/session", RemoteSession, f"{self.url}/{SESSION}"
+        )
+        return session
 
     def names(self) -> list[str]:
         """Its checkpoints by name, oldest first, sound or not."""
         try:
-            found = self._fs.ls(self._root, detail=False, refresh=True)
+            paths = self._fs.ls(self._root, detail=False, refresh=True)
         except FileNotFoundError:
             return []
-        matches = [_MANIFEST_NAME.fullmatch(str(path).rpartition("/")[2]) for path in found]
+        matches = [_MANIFEST_NAME.fullmatch(str(path).rpartition("/")[2]) for path in paths]
         return sorted((m[1] for m in matches if m), key=lambda name: int(name.rpartition("-")[2]))
 
     def manifest(self, name: str) -> Manifest:
@@ -154,10 +155,10 @@ class Remote:
 
     def _sizes(self) -> dict[str, int]:
         try:
-            found = self._fs.ls(self._path(PARTS), detail=True, refresh=True)
+            entries = self._fs.ls(self._path(PARTS), detail=True, refresh=True)
         except FileNotFoundError:
             return {}
-        return {str(entry["name"]).rpartition("/")[2]: int(entry["size"]) for entry in found}
+        return {str(entry["name"]).rpartition("/")[2]: int(entry["size"]) for entry in entries}
 
     # -- up ---------------------------------------------------------------------------------------
 
@@ -168,20 +169,20 @@ class Remote:
             TakenError: another run has come first, or another session at the same moment.
         """
         self._fs.makedirs(self._path(PARTS), exist_ok=True)
-        known = self.run_record()
-        if known is not None and known.id != session.run:
-            raise TakenError(f"{self.url} holds the checkpoints of run {known.id}", "name another URL")
-        if known is None and run_file is not None:
+        record = self.run_record()
+        if record is not None and record.id != session.run:
+            raise TakenError(f"{self.url} holds the checkpoints of run {record.id}", "name another URL")
+        if record is None and run_file is not None:
             self._pipe(RUN, run_file.read_bytes())
         self._pipe(SESSION, store.encode("arzbench/session", session))
         self._session = session
         self._require_ours()
 
     def _require_ours(self) -> None:
-        found = self.session() if self._session is not None else None
-        if self._session is not None and found is not None and found.token != self._session.token:
+        newest = self.session() if self._session is not None else None
+        if self._session is not None and newest is not None and newest.token != self._session.token:
             raise TakenError(
-                f"{self.url} was taken by {found.machine} at {found.began} for run {found.run}",
+                f"{self.url} was taken by {newest.machine} at {newest.began} for run {newest.run}",
                 "stop one of the two; the states here are kept",
             )
 
@@ -204,9 +205,9 @@ class Remote:
             target = self._path(PARTS, part.sha256)
             if sizes.get(part.sha256) != part.bytes or self._sha256(target) != part.sha256:
                 self._fs.put_file(str(path / part.name), target)
-                found = self._sha256(target)
-                if found != part.sha256:
-                    raise OSError(f"{part.name} came back with sha256 {found[:12]}, not {part.sha256[:12]}")
+                sha256 = self._sha256(target)
+                if sha256 != part.sha256:
+                    raise OSError(f"{part.name} came back with sha256 {sha256[:12]}, not {part.sha256[:12]}")
             self._verified.add(part.sha256)
         self._require_ours()
         self._pipe(f"{path.name}.json", (path / MANIFEST).read_bytes())
@@ -223,11 +224,8 @@ class Remote:
             raise OSError(f"{name} did not come back as it was sent")
 
     def _sha256(self, target: str) -> str:
-        found = hashlib.sha256()
         with self._fs.open(target, "rb") as file:
-            while chunk := file.read(_CHUNK):
-                found.update(chunk)
-        return found.hexdigest()
+            return str(hashlib.file_digest(file, "sha256").hexdigest())
 
     def _prune(self, new: str, uploaded: Manifest) -> None:
         """Remove what `new` supersedes: of each training all but the last, and the best, and what is unsound.
@@ -307,12 +305,12 @@ class Remote:
     def fetch(self, study: str, folder: Path) -> list[str]:
         """Copy the newest sound state of each training, and its best, where newer than what `folder` has.
 
-        Returns what was done and what was passed over, in words.
+        Returns a message for each that was fetched or passed over.
 
         Raises:
             StateError: it cannot be read, or holds states and none is sound.
         """
-        said: list[str] = []
+        messages: list[str] = []
         newest: set[int] = set()
         best: set[int] = set()
         have = {path.name for path in believed(folder)}
@@ -332,11 +330,11 @@ class Remote:
                     self.download(name, folder)
                 except UnsoundError as error:
                     self._unsound.add(name)
-                    said.append(f"passed over {self.url}/{name}: {error}")
+                    messages.append(f"passed over {self.url}/{name}: {error}")
                     continue
                 newest.add(manifest.training)
                 best.update([manifest.training] if manifest.is_best else [])
-                said.append(f"fetched {name} from {self.url}")
+                messages.append(f"fetched {name} from {self.url}")
         except ArzbenchError:
             raise
         except Exception as error:
@@ -345,11 +343,12 @@ class Remote:
             with self.reading():
                 moved = self.names() != names
             if moved:  # by a session that still uploads
-                return said + self.fetch(study, folder)
+                return messages + self.fetch(study, folder)
             raise StateError(
-                f"no sound checkpoint at {self.url}: {'; '.join(said)}", "restore one, or name another URL"
+                f"no sound checkpoint at {self.url}: {'; '.join(messages)}",
+                "restore one, or name another URL",
             )
-        return said
+        return messages
 
 
 def _fsync(path: Path) -> None:

@@ -12,23 +12,29 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from arzbench.saves.arrays import Array, Outline
+from arzbench.saves.arrays import SUFFIX, Array, Outline
 from arzbench.workload import Ring
 
 #: bytes of a full segment, and how many there are at most: beyond, they grow
 SEGMENT_BYTES, MAX_SEGMENTS = 1 << 20, 1024
-_NAME = re.compile(r"rows-(\d{12,18})-(\d{12,18})\.npz")
+_NAME = re.compile(r"rows-([0-9]{12,18})-([0-9]{12,18})\.\w+")
 
 
 def name_of(start: int, stop: int) -> str:
     """The file of the rows from `start` to before `stop`."""
-    return f"rows-{start:012d}-{stop:012d}.npz"
+    return f"rows-{start:012d}-{stop:012d}{SUFFIX}"
 
 
-def span(name: str) -> tuple[int, int] | None:
-    """The rows in the file `name`, None if it is not one of a segment."""
+def span(name: str) -> tuple[int, int]:
+    """The rows in the segment file `name`: the first, and the one after the last.
+
+    Raises:
+        ValueError: it is not the name of a segment.
+    """
     match = _NAME.fullmatch(name)
-    return (int(match[1]), int(match[2])) if match else None
+    if match is None:
+        raise ValueError(f"{name[:80]!r} is not a segment")
+    return int(match[1]), int(match[2])
 
 
 def cut(ring: Ring) -> list[tuple[int, int]]:
@@ -42,30 +48,33 @@ def cut(ring: Ring) -> list[tuple[int, int]]:
     return list(zip([first, *ends[:-1]], ends, strict=True)) if ends else []
 
 
-def fitting(names: Sequence[str], total: int | None) -> bool:
-    """Whether `names` are segments that follow one another up to row `total`."""
-    spans = [span(name) for name in names]
-    if not total or not spans:
-        return not spans and not total
-    at = spans[0][0] if spans[0] is not None else -1
-    for found in spans:
-        if found is None or found[0] != at or found[1] <= at:
-            return False
-        at = found[1]
-    return at == total
+def consecutive(names: Sequence[str], total: int | None, suffix: str) -> bool:
+    """Whether `names` are segment files with `suffix` that follow one another up to row `total`."""
+    if not total or not names:
+        return not total and not names
+    try:
+        spans = [span(name) for name in names]
+    except ValueError:
+        return False
+    ends = [spans[0][0], *(stop for _, stop in spans)]
+    return (
+        all(name.endswith(suffix) for name in names)
+        and all(start == end and start < stop for (start, stop), end in zip(spans, ends, strict=False))
+        and ends[-1] == total
+    )
 
 
 def check(outlines: Mapping[str, Mapping[str, Outline]]) -> None:
     """Raise a `ValueError` unless the segments (name -> its arrays) hold the same arrays and their rows."""
     kinds = None
     for name, arrays in outlines.items():
-        start, stop = span(name) or (0, 0)
+        start, stop = span(name)
         if any(shape[:1] != (stop - start,) for shape, _ in arrays.values()):
             raise ValueError(f"{name}: it does not hold {stop - start} rows")
-        found = {key: (shape[1:], dtype) for key, (shape, dtype) in arrays.items()}
-        if kinds is not None and found != kinds:
+        row = {key: (shape[1:], dtype) for key, (shape, dtype) in arrays.items()}
+        if kinds is not None and row != kinds:
             raise ValueError(f"{name}: other arrays than in the segment before")
-        kinds = found
+        kinds = row
 
 
 def joined(parts: Iterable[dict[str, Array]], origin: int, total: int) -> Ring:

@@ -283,10 +283,10 @@ def test_a_damaged_newest_state_is_skipped_and_told(tmp_path: Path) -> None:
     clock = VirtualClock()
     until = run(tmp_path, study(), clock, quota_s=30.0)
     assert until.checkpoint is not None
-    (until.checkpoint / "arrays.npz").write_bytes(b"gone")
+    (until.checkpoint / "arrays.safetensors").write_bytes(b"gone")
     outcome = run(tmp_path, study(), clock)
     assert outcome.reason is StopReason.FINISHED
-    assert outcome.notes[0].startswith(f"skipped {until.checkpoint.name}: arrays.npz: 4 bytes")
+    assert outcome.notes[0].startswith(f"skipped {until.checkpoint.name}: arrays.safetensors: 4 bytes")
     run(tmp_path / "whole", study())
     assert fingerprints(tmp_path) == fingerprints(tmp_path / "whole")
     assert progress(tmp_path) == progress(tmp_path / "whole")
@@ -297,7 +297,7 @@ def test_a_damaged_state_does_not_push_out_the_sound_one_before(tmp_path: Path) 
     clock = VirtualClock()
     first = run(tmp_path, study(), clock, quota_s=30.0)
     assert first.checkpoint is not None
-    (first.checkpoint / "arrays.npz").write_bytes(b"gone")
+    (first.checkpoint / "arrays.safetensors").write_bytes(b"gone")
     sound = {p.name for p in first.checkpoint.parent.glob("step-*")} - {first.checkpoint.name}
     assert len(sound) == 1
     second = run(tmp_path, study(), clock, quota_s=10.0)
@@ -317,7 +317,7 @@ def test_only_damaged_states_never_mean_a_silent_new_start(tmp_path: Path) -> No
 def test_what_a_killed_save_left_is_cleared_away(tmp_path: Path) -> None:
     left = tmp_path / "checkpoints" / "r1" / ".step-000000000007-0001.tmp"
     left.mkdir(parents=True)
-    (left / "arrays.npz").write_bytes(b"half")
+    (left / "arrays.safetensors").write_bytes(b"half")
     assert run(tmp_path, study()).reason is StopReason.FINISHED
     assert not left.exists()
 

@@ -1,13 +1,20 @@
-"""What the tests of checkpoints share: small states, and folders filled with them."""
+"""What the tests of checkpoints share: small states, and folders and URLs filled with them."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
+from arzbench import store
 from arzbench.clock import VirtualClock
-from arzbench.saves.checkpoints import Checkpoint, CheckpointStore, Header
-from arzbench.workload import TrainingState
+from arzbench.records import RunRecord
+from arzbench.saves.checkpoints import Checkpoint, CheckpointStore, CompletedSave, Header
+from arzbench.saves.read import MANIFEST, SCHEMA, Part, read_manifest
+from arzbench.saves.remote import Remote, RemoteSession
+from arzbench.workload import Ring, TrainingState
+from tests.run.jobs import dqn, plan, study
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -55,3 +62,54 @@ def names(folder: Path) -> list[str]:
 
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(path: Path) -> None:
+    """A bit in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def reseal(path: Path, *, version: int = store.VERSIONS[SCHEMA], **changes: Any) -> None:
+    """Write a manifest that vouches for `changes`."""
+    manifest = msgspec.structs.replace(read_manifest(path), **changes)
+    manifest = msgspec.structs.replace(manifest, digest=manifest.expected_digest())
+    text = store.encode(SCHEMA, manifest)
+    newest = b'"version": %d' % store.VERSIONS[SCHEMA]
+    (path / MANIFEST).write_bytes(text.replace(newest, b'"version": %d' % version, 1))
+
+
+def part_of(file: Path) -> Part:
+    content = file.read_bytes()
+    return Part(name=file.name, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+
+
+def ring(total: int, capacity: int = 35, history: int = 0) -> Ring:
+    """Rows of 20 bytes that tell their own number."""
+    arrays = {"x": np.zeros((capacity, 4), np.float32), "y": np.zeros(capacity, np.int32)}
+    for row in range(max(0, total - capacity), total):
+        arrays["x"][row % capacity] = arrays["y"][row % capacity] = row + 1000 * history
+    return Ring(arrays=arrays, total=total)
+
+
+def save_rows(checkpoints: CheckpointStore, total: int, **changes: int) -> CompletedSave:
+    """Save the `ring` of `total` rows."""
+    rows = TrainingState(arrays={}, values={"step": total}, tier="exact", ring=ring(total, **changes))
+    return checkpoints.save(rows, header(total))
+
+
+def remote_names(remote: Remote) -> list[str]:
+    return [name[-4:] for name in remote.names()]
+
+
+def run_record(**changes: Any) -> RunRecord:
+    job = study(dqn())
+    given: dict[str, Any] = {"id": "r1", "created": "2026-01-01", "study": job, "budgets": (600,), "why": ""}
+    given |= {"study_digest": store.digest(job), "quota_s": None, "predicted": None, "host": plan(job).host}
+    return RunRecord(**{**given, **changes})
+
+
+def remote_session(token: str = "a", **changes: Any) -> RemoteSession:
+    given: dict[str, Any] = {"run": "r1", "token": token, "machine": f"process 1 on {token}"}
+    return RemoteSession(**{**given, "began": "2026-01-01", "budgets": (600,), "sessions": 1, **changes})

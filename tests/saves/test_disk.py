@@ -159,44 +159,6 @@ def test_a_disk_that_became_read_only_is_one_clear_error(mounted: Mount, tmp_pat
     assert fingerprints(disk) == fingerprints(tmp_path / "whole")
 
 
-def truncate(checkpoint: Path) -> None:
-    part = checkpoint / "arrays.npz"
-    part.write_bytes(part.read_bytes()[:-100])
-
-
-def flip_a_bit(checkpoint: Path) -> None:
-    part = checkpoint / "arrays.npz"
-    content = bytearray(part.read_bytes())
-    content[len(content) // 3] ^= 4
-    part.write_bytes(content)
-
-
-def lose_a_part(checkpoint: Path) -> None:
-    (checkpoint / "state.json").unlink()
-
-
-def lose_the_manifest(checkpoint: Path) -> None:
-    (checkpoint / "manifest.json").unlink()
-
-
-def lose_all_parts(checkpoint: Path) -> None:
-    for path in checkpoint.iterdir():
-        path.unlink()
-
-
-@pytest.mark.parametrize("damage", [truncate, flip_a_bit, lose_a_part, lose_the_manifest, lose_all_parts])
-def test_a_run_goes_on_from_the_newest_sound_state(tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    clock = VirtualClock()
-    first = run(tmp_path, JOB, clock, quota_s=60.0)
-    assert first.checkpoint is not None
-    damage(first.checkpoint)
-    second = run(tmp_path, JOB, clock)
-    assert second.reason is StopReason.FINISHED
-    assert [n for n in second.notes if n.startswith(f"skipped {first.checkpoint.name}: ")]
-    run(tmp_path / "whole", JOB)
-    assert fingerprints(tmp_path) == fingerprints(tmp_path / "whole")
-
-
 def test_a_run_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     """Going back behind it would lose what the newer version did."""
     first = run(tmp_path, JOB, quota_s=60.0)

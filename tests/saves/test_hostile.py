@@ -1,6 +1,6 @@
 """Checkpoints made by an enemy, manifests made to match: refused, and nothing is executed."""
 
-import hashlib
+import json
 import os
 import pickle
 import zipfile
@@ -12,25 +12,28 @@ import msgspec
 import numpy as np
 import pytest
 
-from arzbench import store
-from arzbench.saves.checkpoints import ARRAYS, MANIFEST, STATE, Part, read_manifest
-from tests.saves.states import filled, header, names, newest, opened, state
+from arzbench.saves.read import ARRAYS, MANIFEST, STATE, read_manifest
+from tests.saves.states import filled, header, names, newest, opened, part_of, reseal, state
+
+NPZ = "arrays.npz"
 
 
-def reseal(path: Path, **changes: Any) -> None:
-    """A manifest that vouches for whatever is in `path` now."""
-    parts = tuple(
-        Part(name=name, sha256=_sha256(path / name), bytes=(path / name).stat().st_size)
-        for name in (ARRAYS, STATE)
-        if (path / name).is_file()
-    )
-    manifest = msgspec.structs.replace(read_manifest(path), **{"parts": parts, **changes})
-    manifest = msgspec.structs.replace(manifest, digest=manifest.expected_digest())
-    (path / MANIFEST).write_bytes(store.encode("arzbench/checkpoint", manifest))
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def refused(folder: Path, attack: Callable[[Path], None], arrays: str, version: int) -> str:
+    """Why the second of two checkpoints is skipped after the attack, its manifest vouching for it."""
+    filled(folder, 2)
+    path = folder / "step-000000000002-0002"
+    (path / ARRAYS).rename(path / arrays)
+    parts = [part_of(path / arrays), part_of(path / STATE)]
+    attack(path)
+    for index, part in enumerate(parts):
+        if (file := path / part.name).is_file() and not file.is_symlink():
+            parts[index] = part_of(file)
+    reseal(path, version=version, parts=tuple(parts))
+    checkpoints = opened(folder)
+    found = checkpoints.newest("study-1")
+    assert found is not None
+    assert found.load().values == {"step": 1}
+    return checkpoints.skipped[path.name]
 
 
 class Payload:
@@ -43,132 +46,169 @@ class Payload:
         return Path.touch, (self.trap,)
 
 
+# safetensors
+
+
+def tensors(header: Any, size: int = 0, length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return (len(text) if length is None else length).to_bytes(8, "little") + text + bytes(size)
+
+
+def tensor(shape: list[Any], start: int, end: int, dtype: str = "I8") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+def other(dtype: Any, name: str = "a") -> dict[str, Any]:
+    """An array of bytes that the metadata calls something else."""
+    return {"__metadata__": {name: dtype}, "a": tensor([1, 8], 0, 8, "U8")}
+
+
+SAFETENSORS = {
+    "nothing": b"",
+    "a pickle": pickle.dumps(Payload(Path("/nowhere"))),
+    "a header beyond the file": tensors({}, length=1000),
+    "an absurd header": tensors({}, length=2**63),
+    "not an object": tensors([1]),
+    "deep JSON": tensors(b'{"a":' + b"[" * 100_000),
+    "not UTF-8": tensors(b'{"\xff":' + json.dumps(tensor([4], 0, 4)).encode() + b"}", 4),
+    "a gap": tensors({"a": tensor([4], 0, 4), "b": tensor([4], 8, 12)}, 12),
+    "an overlap": tensors({"a": tensor([4], 0, 4), "b": tensor([4], 2, 6)}, 6),
+    "the same bytes twice": tensors({"a": tensor([4], 0, 4), "b": tensor([4], 0, 4)}, 4),
+    "bytes left over": tensors({"a": tensor([4], 0, 4)}, 5),
+    "too few bytes": tensors({"a": tensor([4], 0, 4)}, 3),
+    "another shape": tensors({"a": tensor([5], 0, 4)}, 4),
+    "an absurd shape": tensors({"a": tensor([10**15], 0, 4)}, 4),
+    "a negative shape": tensors({"a": tensor([-2, -2], 0, 4)}, 4),
+    "an overflowing shape": tensors({"a": tensor([2**32, 2**32], 0, 0)}),
+    "no rows, but endless ones": tensors({"a": tensor([0, 2**63], 0, 0)}),
+    "too many dimensions": tensors({"a": tensor([1] * 100, 0, 1)}, 1),
+    "objects": tensors({"a": tensor([1], 0, 8, "O")}, 8),
+    "a dtype that NumPy lacks": tensors({"a": tensor([4], 0, 8, "BF16")}, 8),
+    "objects by the metadata": tensors(other("|O8"), 8),
+    "objects by another name": tensors(other("O"), 8),
+    "records by the metadata": tensors(other("<i4,<i4"), 8),
+    "text by the metadata": tensors(other("<U2"), 8),
+    "a size that does not fit": tensors(other("<c16"), 8),
+    "a dtype of an absent array": tensors(other(">f8", "b"), 8),
+}
+
+
+@pytest.mark.parametrize("attack", SAFETENSORS)
+def test_hostile_arrays_are_refused(tmp_path: Path, attack: str) -> None:
+    why = refused(tmp_path, lambda path: put(path / ARRAYS, SAFETENSORS[attack]), ARRAYS, 3)
+    assert why.startswith(f"{ARRAYS}: ")
+
+
+def put(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+
+
+# npz, in checkpoints of formats 1 and 2
+
+
 def npy(shape: str, body: bytes, descr: str = "'<f8'") -> bytes:
     text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}".encode()
     text += b" " * (-(len(text) + 11) % 64) + b"\n"
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + body
 
 
-def archive(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
-    with zipfile.ZipFile(path, "w", compression) as file:
+def archive(file: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
+    with zipfile.ZipFile(file, "w", compression) as written:
         for name, content in members.items():
-            file.writestr(name, content)
+            written.writestr(name, content)
 
 
-def pickled(path: Path, trap: Path) -> None:
-    np.savez(path / ARRAYS, weights=np.array([Payload(trap)], dtype=object))
-
-
-def pure_pickle(path: Path, trap: Path) -> None:
-    (path / ARRAYS).write_bytes(pickle.dumps(Payload(trap)))
-
-
-def pickled_member(path: Path, trap: Path) -> None:
-    archive(path / ARRAYS, {"weights.npy": pickle.dumps(Payload(trap))})
-
-
-def code_in_a_header(path: Path, trap: Path) -> None:
-    archive(path / ARRAYS, {"a.npy": npy(f"__import__('pathlib').Path({str(trap)!r}).touch()", b"")})
-
-
-def zip_bomb(path: Path, trap: Path) -> None:
-    members = {"a.npy": npy("(10000000,)", bytes(80_000_000))}
-    archive(path / ARRAYS, members, zipfile.ZIP_DEFLATED)
-
-
-def a_little_compression(path: Path, trap: Path) -> None:
+def a_little_compression(file: Path) -> None:
     """No larger than the archive as a whole, and still not stored as it is."""
-    archive(path / ARRAYS, {"a.npy": npy("(1000,)", os.urandom(8000)), "b.npy": npy("(1,)", bytes(8))})
-    with zipfile.ZipFile(path / ARRAYS, "a", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("c.npy", npy("(9,)", bytes(72)))
-    with zipfile.ZipFile(path / ARRAYS) as file:
-        assert sum(m.file_size for m in file.infolist()) <= (path / ARRAYS).stat().st_size
+    archive(file, {"a.npy": npy("(1000,)", os.urandom(8000)), "b.npy": npy("(1,)", bytes(8))})
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as written:
+        written.writestr("c.npy", npy("(9,)", bytes(72)))
+    with zipfile.ZipFile(file) as written:
+        assert sum(m.file_size for m in written.infolist()) <= file.stat().st_size
 
 
-def objects_that_fit(path: Path, trap: Path) -> None:
-    archive(path / ARRAYS, {"a.npy": npy("(1,)", b"12345678", "'|O'")})
+def two_of_one_name(file: Path) -> None:
+    archive(file, {"a.npy": npy("(1,)", b"12345678"), "b.npy": npy("(1,)", b"87654321")})
+    file.write_bytes(file.read_bytes().replace(b"b.npy", b"a.npy"))
 
 
-def text_that_fits(path: Path, trap: Path) -> None:
-    archive(path / ARRAYS, {"a.npy": npy("(2,)", b"12345678", "'<U1'")})
-
-
-def absurd_shape(path: Path, trap: Path) -> None:
-    archive(path / ARRAYS, {"a.npy": npy(f"({10**15},)", b"12345678")})
-
-
-def negative_shape(path: Path, trap: Path) -> None:
-    archive(path / ARRAYS, {"a.npy": npy("(-1, -1)", b"12345678")})
-
-
-def overflowing_shape(path: Path, trap: Path) -> None:
-    archive(path / ARRAYS, {"a.npy": npy(f"({2**32}, {2**32})", b"")})
-
-
-def two_of_one_name(path: Path, trap: Path) -> None:
-    archive(path / ARRAYS, {"a.npy": npy("(1,)", b"12345678"), "b.npy": npy("(1,)", b"87654321")})
-    content = (path / ARRAYS).read_bytes()
-    (path / ARRAYS).write_bytes(content.replace(b"b.npy", b"a.npy"))
-
-
-def lying_directory(path: Path, trap: Path) -> None:
+def lying_directory(file: Path) -> None:
     """The archive's directory claims a member of 4 GB, and the array's header agrees."""
     rows = 500_000_000
     content = npy(f"({rows},)", b"")
-    archive(path / ARRAYS, {"a.npy": content})
-    whole = bytearray((path / ARRAYS).read_bytes())
+    archive(file, {"a.npy": content})
+    whole = bytearray(file.read_bytes())
     at = whole.index(b"PK\x01\x02") + 20
     whole[at : at + 8] = (len(content) + 8 * rows).to_bytes(4, "little") * 2
-    (path / ARRAYS).write_bytes(whole)
+    file.write_bytes(whole)
 
 
-def link_to_elsewhere(path: Path, trap: Path) -> None:
-    secret = path.parent / "secret.json"
-    secret.write_text("{}")
-    (path / STATE).unlink()
-    (path / STATE).symlink_to(secret)
+def member(content: bytes) -> Callable[[Path, Path], None]:
+    return lambda file, trap: archive(file, {"a.npy": content})
 
 
-def pipe(path: Path, trap: Path) -> None:
-    (path / STATE).unlink()
-    os.mkfifo(path / STATE)
+ARCHIVES: dict[str, Callable[[Path, Path], None]] = {
+    "objects": lambda file, trap: np.savez(file, weights=np.array([Payload(trap)], dtype=object)),
+    "a pickle": lambda file, trap: put(file, pickle.dumps(Payload(trap))),
+    "a pickle within": lambda file, trap: archive(file, {"a.npy": pickle.dumps(Payload(trap))}),
+    "code in a header": lambda file, trap: archive(
+        file, {"a.npy": npy(f"__import__('pathlib').Path({str(trap)!r}).touch()", b"")}
+    ),
+    "a bomb": lambda file, trap: archive(
+        file, {"a.npy": npy("(10000000,)", bytes(80_000_000))}, zipfile.ZIP_DEFLATED
+    ),
+    "a little compression": lambda file, trap: a_little_compression(file),
+    "objects that fit": member(npy("(1,)", b"12345678", "'|O'")),
+    "text that fits": member(npy("(2,)", b"12345678", "'<U1'")),
+    "an absurd shape": member(npy(f"({10**15},)", b"12345678")),
+    "a negative shape": member(npy("(-1, -1)", b"12345678")),
+    "an overflowing shape": member(npy(f"({2**32}, {2**32})", b"")),
+    "two of one name": lambda file, trap: two_of_one_name(file),
+    "a lying directory": lambda file, trap: lying_directory(file),
+}
 
 
-def deep_json(path: Path, trap: Path) -> None:
-    (path / STATE).write_bytes(b"[" * 200_000)
-
-
-def not_an_object(path: Path, trap: Path) -> None:
-    (path / STATE).write_bytes(b"[1]")
-
-
-HOSTILE = [
-    pickled, pure_pickle, pickled_member, code_in_a_header, zip_bomb, a_little_compression, absurd_shape,
-    negative_shape, overflowing_shape, objects_that_fit, text_that_fits, two_of_one_name, lying_directory,
-    link_to_elsewhere, pipe, deep_json, not_an_object,
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("attack", HOSTILE)
-def test_a_hostile_checkpoint_is_refused_and_executes_nothing(
-    tmp_path: Path, attack: Callable[[Path, Path], None]
+@pytest.mark.parametrize("attack", ARCHIVES)
+def test_hostile_archives_of_older_formats_are_refused_and_execute_nothing(
+    tmp_path: Path, attack: str
 ) -> None:
-    folder, trap = tmp_path / "store", tmp_path / "executed"
-    filled(folder, 2)
-    path = folder / "step-000000000002-0002"
-    parts = read_manifest(path).parts
-    attack(path, trap)
-    regular = all((path / p.name).is_file() for p in parts)
-    reseal(path, **({} if regular else {"parts": parts}))
-    checkpoints = opened(folder)
-    found = checkpoints.newest("study-1")
-    assert found is not None
-    assert found.load().values == {"step": 1}
-    assert path.name in checkpoints.skipped
+    trap = tmp_path / "executed"
+    why = refused(tmp_path / "store", lambda path: ARCHIVES[attack](path / NPZ, trap), NPZ, 2)
+    assert why.startswith(f"{NPZ}: ")
     assert not trap.exists()
 
 
-@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "arrays.npz/../state.json", ""])
+@pytest.mark.parametrize(("arrays", "version"), [(NPZ, 3), (ARRAYS, 2)])
+def test_a_format_does_not_take_the_files_of_another(tmp_path: Path, arrays: str, version: int) -> None:
+    why = refused(tmp_path, lambda path: None, arrays, version)
+    assert "its parts are not" in why
+
+
+# the other files
+
+
+def link_to_elsewhere(file: Path) -> None:
+    (secret := file.parent.parent / "secret.json").write_text("{}")
+    file.unlink()
+    file.symlink_to(secret)
+
+
+def pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [link_to_elsewhere, pipe, lambda file: put(file, b"[" * 200_000), lambda file: put(file, b"[1]")],
+    ids=["link", "pipe", "deep", "array"],
+)
+def test_a_hostile_state_is_refused(tmp_path: Path, attack: Callable[[Path], None]) -> None:
+    why = refused(tmp_path, lambda path: attack(path / STATE), ARRAYS, 3)
+    assert why.startswith(f"{STATE}: ")
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "arrays.safetensors/../state.json", ""])
 def test_a_part_outside_is_never_opened(tmp_path: Path, name: str) -> None:
     filled(tmp_path, 2)
     path = tmp_path / "step-000000000002-0002"
@@ -198,7 +238,7 @@ def test_a_linked_directory_is_not_a_checkpoint(tmp_path: Path) -> None:
     assert not list((tmp_path / "store").glob(".*"))
 
 
-NONSENSE = b'{"schema": "arzbench/checkpoint", "version": 1, "elapsed_s": NaN}'
+NONSENSE = b'{"schema": "arzbench/checkpoint", "version": 3, "elapsed_s": NaN}'
 
 
 @pytest.mark.parametrize(

@@ -1,29 +1,22 @@
 """Two sessions at one URL: neither removes what the other needs, and each is told."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from arzbench import store
 from arzbench.errors import StateError
-from arzbench.saves.remote import Remote, RemoteSession, TakenError
+from arzbench.saves.remote import Remote, TakenError
 from arzbench.saves.uploads import Uploads
-from tests.saves.states import filled, newest
-from tests.saves.test_storage import record, remote_names
-
-
-def session(token: str = "a", **changes: Any) -> RemoteSession:
-    given: dict[str, Any] = {"run": "r1", "token": token, "machine": f"process 1 on {token}"}
-    return RemoteSession(**{**given, "began": "2026-01-01", "budgets": (600,), "sessions": 1, **changes})
+from tests.saves.states import filled, newest, remote_names, remote_session, run_record
 
 
 def test_who_began_last_uploads_and_the_other_is_told(tmp_path: Path, url: str) -> None:
     first, second = Remote(url), Remote(url)
     one, two = filled(tmp_path / "one", 4).paths(), filled(tmp_path / "two", 2).paths()
-    first.take(session("a"))
+    first.take(remote_session("a"))
     first.upload(one[0])
-    second.take(session("b", sessions=2))
+    second.take(remote_session("b", sessions=2))
     second.upload(two[1])
     before = second._fs.find(url)
     with pytest.raises(TakenError, match="was taken by process 1 on b at 2026-01-01 for run r1"):
@@ -68,10 +61,10 @@ def test_an_older_state_that_is_sound_is_kept_where_the_newer_are_not(tmp_path: 
 
 
 def test_runs_that_came_at_once_do_not_mix(tmp_path: Path, url: str) -> None:
-    (tmp_path / "run.json").write_bytes(store.encode("arzbench/run", record()))
-    Remote(url).take(session("a"), tmp_path / "run.json")
+    (tmp_path / "run.json").write_bytes(store.encode("arzbench/run", run_record()))
+    Remote(url).take(remote_session("a"), tmp_path / "run.json")
     with pytest.raises(TakenError, match="holds the checkpoints of run r1"):
-        Remote(url).take(session("b", run="r2"))
+        Remote(url).take(remote_session("b", run="r2"))
     found = Remote(url).session()
     assert found is not None
     assert found.token == "a"
@@ -82,5 +75,5 @@ def test_a_session_torn_by_a_kill_is_as_if_it_were_absent(tmp_path: Path, url: s
     remote = Remote(url)
     remote._fs.pipe_file(f"{url}/session.json", torn)
     assert remote.session() is None
-    remote.take(session("b"))
-    assert remote.session() == session("b")
+    remote.take(remote_session("b"))
+    assert remote.session() == remote_session("b")
