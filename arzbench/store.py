@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from arzbench.digest import digest as digest
 from arzbench.errors import StateError, UsageError
 
 T = TypeVar("T")

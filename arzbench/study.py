@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import msgspec
 
-from arzbench import store
+from arzbench.digest import digest
 from arzbench.loop import TrainingLoop
 
 #: bounds of DQN's exploration rate while it is measured
@@ -148,7 +148,7 @@ class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
     def workload_digest(self) -> str:
         """Identity of what a unit of each phase costs; budgets and schedules do not enter."""
         left_out = {"name", "seed", "total_timesteps", "evaluation", "baseline", "checkpoint", "logging"}
-        return store.digest({k: v for k, v in msgspec.to_builtins(self).items() if k not in left_out})
+        return digest({k: v for k, v in msgspec.to_builtins(self).items() if k not in left_out})
 
 
 class OffPolicyConfig(TrainConfig, frozen=True, kw_only=True):

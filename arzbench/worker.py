@@ -15,8 +15,8 @@ from arzbench.measure.burst import COLD, UNUSED, WARM, BurstJob, measure_once
 from arzbench.measure.logcost import measure_sinks
 from arzbench.saves.checkpoints import CheckpointStore, Header
 from arzbench.study import TrainConfig
+from arzbench.training_state import TrainingState
 from arzbench.wiring import remote, session
-from arzbench.workload import TrainingState
 
 #: loaded to be measured, beside the command line: what `arzbench run` loads before it trains
 LOADED = (remote, session)

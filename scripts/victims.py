@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from arzbench import store
 from arzbench.clock import SystemClock, process_start
+from arzbench.digest import digest
 from arzbench.measure.phase_times import PhaseTotals
 from arzbench.run import job, ledger
 from arzbench.run.job import RunRequest, run_job
@@ -242,7 +242,7 @@ class Job:
     def look(self) -> "Look":
         """What is on the disk now, every byte of the newest state read."""
         checkpoints = CheckpointStore(self.checkpoints, 1, SystemClock())
-        newest = checkpoints.newest(store.digest(self.study))
+        newest = checkpoints.newest(digest(self.study))
         if newest is not None:
             newest.load()
         told = ledger.read(self.ledger).entries if self.ledger.exists() else []
@@ -256,7 +256,7 @@ class Job:
 
     def result(self) -> dict[str, Any]:
         """All that must not depend on kills: the final state by its groups, the records, the model."""
-        newest = CheckpointStore(self.checkpoints, 1, SystemClock()).newest(store.digest(self.study))
+        newest = CheckpointStore(self.checkpoints, 1, SystemClock()).newest(digest(self.study))
         assert newest is not None
         assert newest.manifest.done
         training = SB3Workload().create(self.study.trainings[0], PhaseTotals(), state=newest.load())

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from arzbench import store
+from arzbench.facts import Phase
 from arzbench.predict.plan import make_plan
 from arzbench.predict.spread import PastRun
 from arzbench.profiles import find_platform, load_calibration
-from arzbench.records import Calibration, Phase, Plan, Platform, Verdict
+from arzbench.records import Calibration, Plan, Platform, Verdict
 from arzbench.study import DQN, PPO, Study
 from arzbench.study_file import load_study
 from arzbench.validate.result import Validation

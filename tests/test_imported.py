@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from arzbench.facts import Phase
 from arzbench.profiles import imported_names, load_calibration, named_calibration, save_calibration
-from arzbench.records import Calibration, Phase
+from arzbench.records import Calibration
 from tests import worlds
 from tests.calls import ROOT, Told, calibrated, call
 

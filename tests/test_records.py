@@ -5,15 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from arzbench.records import (
-    Calibration,
-    EnvFacts,
-    HostInfo,
-    Phase,
-    PhaseCount,
-    PhaseSamples,
-    TrainSchedule,
-)
+from arzbench.facts import EnvFacts, Phase
+from arzbench.records import Calibration, HostInfo, PhaseCount, PhaseSamples, TrainSchedule
 from tests import worlds
 
 

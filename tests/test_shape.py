@@ -31,7 +31,6 @@ def test_only_the_clock_reads_time(imports: grimp.ImportGraph) -> None:
     assert [path.name for path in files if reading.search(path.read_text(encoding="utf-8"))] == ["clock.py"]
 
 
-@pytest.mark.xfail(reason="18 modules: cli to commands.bench, then 16 of traffic; 17 through run and saves")
 def test_no_chain_of_imports_is_long(imports: grimp.ImportGraph) -> None:
     @functools.cache
     def chain(module: str) -> tuple[str, ...]:

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 
 from arzbench.clock import VirtualClock
+from arzbench.facts import Phase, StopReason
 from arzbench.measure.burst import measure_once
 from arzbench.predict.costmodel import models_for
 from arzbench.predict.plan import Planner
 from arzbench.predict.spread import spread_from
-from arzbench.records import CostModel, Phase, StopReason
+from arzbench.records import CostModel
 from arzbench.run import control
 from arzbench.run.job import RunOutcome
 from arzbench.run.simulated import SyntheticWorkload
 from arzbench.study import A2C, Checkpoints, Evaluation, Study, TrainConfig
-from arzbench.workload import TrainingState
+from arzbench.training_state import TrainingState
 from tests import worlds
 from tests.measure import doubles
 from tests.run.jobs import dqn, ppo, run

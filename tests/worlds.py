@@ -7,15 +7,14 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from arzbench.facts import EnvFacts, Phase
 from arzbench.predict.costmodel import fit
 from arzbench.predict.plan import make_plan
 from arzbench.predict.schedule import count_training
 from arzbench.records import (
     Calibration,
     CostModel,
-    EnvFacts,
     HostInfo,
-    Phase,
     PhaseSamples,
     Plan,
     Platform,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from arzbench.digest import digest
 from arzbench.errors import UsageError, unknown
 from arzbench.options import (
     AlgoOption,
@@ -95,7 +96,7 @@ def compare(flags: CompareFlags) -> None:
 
 def _run_and_study(flags: CompareFlags) -> tuple[Run | None, Study]:
     """The run whose models are compared (None: a model by its file) and the study they are of."""
-    from arzbench import runs, store
+    from arzbench import runs
     from arzbench.choose_study import choose_study
     from arzbench.study_changes import change_study
 
@@ -108,7 +109,7 @@ def _run_and_study(flags: CompareFlags) -> tuple[Run | None, Study]:
         run = runs.find(flags.folder, flags.run_id)
     else:
         as_trained = choose_study(flags.folder, study=flags.study, env=None, algo=None, changes=())
-        matches = runs.of_study(flags.folder, store.digest(as_trained))
+        matches = runs.of_study(flags.folder, digest(as_trained))
         if not matches:
             raise UsageError(
                 f"no run of the study {study.name!r} in {runs.reports_folder(flags.folder)}",

@@ -115,9 +115,9 @@ def _with_study(report: LogReport, study: Study, context: LogContext) -> LogRepo
     """`report` with the forecast of the whole of `study`: its trainings, evaluations and baselines."""
     import msgspec
 
+    from arzbench.facts import EnvFacts
     from arzbench.logs.analyze import forecast
     from arzbench.predict.schedule import count_training, total_env_steps
-    from arzbench.records import EnvFacts
 
     length = context.episode_steps or (report.cycle.length if report.cycle is not None else None)
     facts = EnvFacts(n_envs=1, max_episode_steps=length, episode_steps=(), eval_episode_steps=())

@@ -119,8 +119,8 @@ def run(flags: RunFlags) -> ExitCode:
     """Train: checkpointed, resumed by itself when started again, landed before the deadline."""
     from arzbench import runs
     from arzbench.clock import SystemClock, process_start
+    from arzbench.facts import StopReason
     from arzbench.predict.landing import LEAVE_S
-    from arzbench.records import StopReason
     from arzbench.run.signals import starting
     from arzbench.units import format_duration
     from arzbench.wiring.checks import on_device, require_training_stack

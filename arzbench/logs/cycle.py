@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from arzbench.records import Record
+from arzbench.facts import Record
 
 #: simulated lengths of episodes in use [s], the usual first
 HORIZONS_S = (3600, 7200, 1800, 5400, 900, 1200, 600, 300, 2700, 10800, 14400, 21600, 28800, 43200, 86400)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from arzbench.facts import Record
 from arzbench.logs.cycle import Cycle
-from arzbench.records import Record
 
 
 class LogContext(Record, frozen=True, kw_only=True):

@@ -15,17 +15,13 @@ from typing import Protocol
 import msgspec
 
 from arzbench.clock import Clock, process_start
+from arzbench.facts import EnvFacts, Phase, Record, StopReason
 from arzbench.measure.phase_times import PER_STEP, PhaseValues
-from arzbench.records import BEFORE_LEARNING, EnvFacts, Phase, PhaseSamples, Record, StopReason
+from arzbench.records import BEFORE_LEARNING, PhaseSamples
 from arzbench.study import AnyConfig, Checkpoints, TrainConfig
 from arzbench.study import Evaluation as EvaluationSchedule
-from arzbench.workload import (
-    AbstractTraining,
-    AbstractWorkload,
-    Control,
-    StopTraining,
-    TrainingState,
-)
+from arzbench.training_state import TrainingState
+from arzbench.workload import AbstractTraining, AbstractWorkload, Control, StopTraining
 
 Say = Callable[[str, float], None]
 #: steps under each logging mode that is not the study's own, per block; two blocks each

@@ -21,18 +21,11 @@ import msgspec
 
 from arzbench.clock import Clock
 from arzbench.errors import ArzbenchError, StateError, UsageError
+from arzbench.facts import EnvFacts, Phase, Record
 from arzbench.measure.burst import COLD, WARM, BurstJob, BurstResult
 from arzbench.measure.host import host_of
 from arzbench.measure.phase_times import PER_STEP
-from arzbench.records import (
-    BEFORE_LEARNING,
-    Calibration,
-    EnvFacts,
-    Phase,
-    PhaseSamples,
-    Record,
-    WorkloadSamples,
-)
+from arzbench.records import BEFORE_LEARNING, Calibration, PhaseSamples, WorkloadSamples
 from arzbench.study import Study, TrainConfig
 from arzbench.units import format_duration
 

@@ -17,8 +17,9 @@ from pathlib import Path
 import msgspec
 
 from arzbench.clock import Clock
+from arzbench.facts import Phase, StopReason
 from arzbench.measure.phase_times import PhaseTotals
-from arzbench.records import Phase, PhaseSamples, StopReason
+from arzbench.records import PhaseSamples
 from arzbench.study import Baseline, Checkpoints, TrainConfig
 from arzbench.study import Evaluation as EvaluationSchedule
 from arzbench.workload import AbstractTraining, AbstractWorkload, Control, StopTraining

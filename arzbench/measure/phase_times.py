@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from arzbench.records import Phase, PhaseSamples
+from arzbench.facts import Phase
+from arzbench.records import PhaseSamples
 
 #: phases whose cost depends on whether the env's messages are on
 PER_STEP = frozenset({Phase.ENV_STEP, Phase.POLICY, Phase.ROLLOUT, Phase.RESET, Phase.LOG})

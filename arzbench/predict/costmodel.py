@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from arzbench.errors import UsageError
+from arzbench.facts import Phase
 from arzbench.records import (
     BEFORE_LEARNING,
     Coefficient,
     CostModel,
     Estimate,
-    Phase,
     PhaseSamples,
     Spread,
     TrainSchedule,

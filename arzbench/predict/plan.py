@@ -8,8 +8,9 @@ from dataclasses import KW_ONLY, dataclass, replace
 
 import msgspec
 
-from arzbench import store
+from arzbench.digest import digest
 from arzbench.errors import UsageError, WillNotFitError
+from arzbench.facts import Phase
 from arzbench.predict.costmodel import STARTUP, Job, fit, missing_phases, models_for, startup_seconds
 from arzbench.predict.landing import kept_free_s, quota_for
 from arzbench.predict.schedule import budgets_for, count_training
@@ -19,7 +20,6 @@ from arzbench.records import (
     CostModel,
     Estimate,
     HostInfo,
-    Phase,
     Plan,
     PlanOption,
     Platform,
@@ -219,7 +219,7 @@ def make_plan(
         id=f"{study.name}-{created:%Y%m%dT%H%M%SZ}",
         created=created.isoformat(timespec="seconds"),
         study=study,
-        study_digest=store.digest(study),
+        study_digest=digest(study),
         calibration_id=calibration.id,
         calibration_path=calibration_path,
         host=calibration.host,

@@ -14,9 +14,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from arzbench.facts import Phase
 from arzbench.predict.costmodel import price_error
 from arzbench.predict.plan import planner_for
-from arzbench.records import CostModel, Estimate, Phase, PhaseCount, Plan, Spread, TrainSchedule
+from arzbench.records import CostModel, Estimate, PhaseCount, Plan, Spread, TrainSchedule
 from arzbench.study import Study
 
 # docs/concepts/cost-model.md says what was measured of these

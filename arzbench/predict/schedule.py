@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from arzbench.records import EnvFacts, Phase, PhaseCount, TrainSchedule
+from arzbench.facts import EnvFacts, Phase
+from arzbench.records import PhaseCount, TrainSchedule
 from arzbench.study import Study, TrainConfig
 
 

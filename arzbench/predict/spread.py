@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from arzbench import store
+from arzbench.digest import digest
 from arzbench.records import Spread
 from arzbench.study import Study
 
@@ -54,7 +54,7 @@ class PastRun(NamedTuple):
 
 def training_key(study: Study) -> str:
     """The same for studies that train the same, however long."""
-    return store.digest(sorted({t.workload_digest() for t in study.trainings}))
+    return digest(sorted({t.workload_digest() for t in study.trainings}))
 
 
 def spread_from(

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from arzbench.facts import Phase
 from arzbench.predict.plan import Planner, fit_all, planner_for, whole_estimate
-from arzbench.records import Calibration, Phase, Plan, WhatIf
+from arzbench.records import Calibration, Plan, WhatIf
 from arzbench.study import Study
 from arzbench.study_changes import change_study
 

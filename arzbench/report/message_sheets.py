@@ -9,10 +9,11 @@ import msgspec
 import numpy as np
 
 from arzbench.errors import UsageError
+from arzbench.facts import Phase
 from arzbench.logs.periodic import AUTO_SHARE, smallest_period
 from arzbench.predict.costmodel import fit, seconds_per_step
 from arzbench.predict.plan import STEPS, planner_for
-from arzbench.records import Calibration, CostModel, Phase, Plan, WorkloadSamples
+from arzbench.records import Calibration, CostModel, Plan, WorkloadSamples
 from arzbench.report.sheets import Sheet
 from arzbench.study import Study
 from arzbench.units import format_duration

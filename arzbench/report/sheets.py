@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from arzbench.facts import Phase
 from arzbench.predict.costmodel import fit, phase_seconds, priced
 from arzbench.predict.schedule import count_training, total_env_steps
 from arzbench.records import (
@@ -14,7 +15,6 @@ from arzbench.records import (
     CostModel,
     Estimate,
     HostInfo,
-    Phase,
     Plan,
     TrainSchedule,
     Verdict,

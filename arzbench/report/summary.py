@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from arzbench import store
-from arzbench.records import CostModel, LedgerEntry, Phase, Plan, RunRecord
+from arzbench.facts import Phase
+from arzbench.records import CostModel, LedgerEntry, Plan, RunRecord
 from arzbench.report.console import to_markdown
 from arzbench.report.sheets import Sheet, host_line, study_line
 from arzbench.run.ledger import Summary

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from arzbench.clock import Clock
 from arzbench.predict.remaining import Observed, Predict, RunState
 from arzbench.records import Estimate
-from arzbench.run.guard import Guard
-from arzbench.run.ledger_writer import LedgerWriter
-from arzbench.run.progress import Display
-from arzbench.saves.saver import Saver
-from arzbench.saves.uploads import Uploads
-from arzbench.study import Study
+
+if TYPE_CHECKING:  # it names its parts and needs none of them
+    from arzbench.clock import Clock
+    from arzbench.run.guard import Guard
+    from arzbench.run.ledger_writer import LedgerWriter
+    from arzbench.run.progress import Display
+    from arzbench.saves.saver import Saver
+    from arzbench.saves.uploads import Uploads
+    from arzbench.study import Study
 
 #: seconds between two predictions
 PREDICT_S = 1.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from arzbench import store
+from arzbench.digest import digest
+from arzbench.facts import Phase
 from arzbench.measure.phase_times import PhaseTotals
 from arzbench.predict.remaining import merged
-from arzbench.records import Phase
 from arzbench.run.context import Forecast, RunContext, RunProgress
 from arzbench.run.progress import Progress, Speed
 from arzbench.saves.checkpoints import CheckpointStore, Header
@@ -45,7 +45,7 @@ class TrainingControl(Control):
         self.changed = False  # something was done since the last save
         self.kept_steps = progress.steps[index]  # what a failure would leave
         self._saving: _Saving | None = None  # under way
-        self._study = store.digest(context.study)
+        self._study = digest(context.study)
         #: mean return and num_timesteps of this training's best evaluation
         self.best: tuple[float, int] | None = None
         self._best_is_new = False  # and not in a checkpoint yet

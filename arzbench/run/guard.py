@@ -15,8 +15,9 @@ from collections import deque
 from collections.abc import Sequence
 
 from arzbench.clock import Clock
+from arzbench.facts import Phase, StopReason
 from arzbench.predict.landing import kept_free_s
-from arzbench.records import Coefficient, CostModel, Phase, StopReason
+from arzbench.records import Coefficient, CostModel
 from arzbench.run.signals import Signals
 from arzbench.study import TrainConfig
 from arzbench.units import format_duration

@@ -12,11 +12,13 @@ import msgspec
 
 from arzbench import store
 from arzbench.clock import Clock
+from arzbench.digest import digest
 from arzbench.errors import ArzbenchError, ExitCode, SessionsUsedError, StateError, UsageError
+from arzbench.facts import Phase, StopReason
 from arzbench.measure.host import host_of
 from arzbench.predict.landing import LEAVE_S, UPLOAD_MOST_S
 from arzbench.predict.remaining import Predict, RunState
-from arzbench.records import CostModel, Phase, Plan, StopReason
+from arzbench.records import CostModel, Plan
 from arzbench.run import ledger as ledgers
 from arzbench.run.context import Forecast, RunContext, RunProgress
 from arzbench.run.control import TrainingControl
@@ -31,7 +33,8 @@ from arzbench.saves.lock import only_run
 from arzbench.saves.saver import Saver
 from arzbench.saves.uploads import UNLIMITED_FLUSH_S, Uploads
 from arzbench.study import Study, TrainConfig
-from arzbench.workload import TIERS, AbstractTraining, AbstractWorkload, StopTraining
+from arzbench.training_state import TIERS
+from arzbench.workload import AbstractTraining, AbstractWorkload, StopTraining
 
 __all__ = ["Display", "Predict", "Progress", "RunOutcome", "RunRequest", "RunState", "run_job"]
 
@@ -251,7 +254,7 @@ class _Run:
             "session",
             {Phase.IMPORT.value: (max(0.0, self._context.clock.now() - request.session_start), 1)},
             run=request.run_id,
-            study=store.digest(request.study),
+            study=digest(request.study),
             plan=None if request.plan is None else request.plan.id,
             budgets=request.budgets,
             quota_s=request.quota_s,

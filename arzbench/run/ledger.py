@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from arzbench import store
-from arzbench.records import LedgerEntry, Phase
+from arzbench.facts import Phase
+from arzbench.records import LedgerEntry
 
 FILE = "ledger.jsonl"
 #: kinds of entries that stand whatever state a later session went on from

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from arzbench import store
 from arzbench.clock import Clock
+from arzbench.digest import digest
 from arzbench.errors import StateError
 from arzbench.saves.checkpoints import Checkpoint, CheckpointStore
 from arzbench.study import Study
@@ -36,7 +36,7 @@ def find_resume_point(study: Study, folder: Path, clock: Clock) -> ResumePoint:
         UsageError: written by a newer arzbench.
     """
     checkpoints = CheckpointStore(folder, 1, clock)
-    identity = store.digest(study)
+    identity = digest(study)
     newest = checkpoints.newest(identity)
     if newest is None and checkpoints.skipped:
         reasons = "; ".join(f"{name}: {why}" for name, why in checkpoints.skipped.items())

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
-from arzbench.records import StopReason
+from arzbench.facts import StopReason
 from arzbench.workload import StopTraining
 
 HONOURED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)

@@ -13,19 +13,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from arzbench import store
 from arzbench.clock import Clock
-from arzbench.records import EnvFacts, Phase
+from arzbench.digest import digest
+from arzbench.facts import EnvFacts, Phase
 from arzbench.study import TrainConfig
-from arzbench.workload import (
-    LIGHT,
-    AbstractTraining,
-    AbstractWorkload,
-    Control,
-    Evaluation,
-    Recorder,
-    TrainingState,
-)
+from arzbench.training_state import TrainingState
+from arzbench.workload import LIGHT, AbstractTraining, AbstractWorkload, Control, Evaluation, Recorder
 
 _MASK = (1 << 64) - 1
 
@@ -263,8 +256,8 @@ class SyntheticTraining(AbstractTraining):
     def fingerprint(self) -> dict[str, str]:
         return {
             "weights": f"{self._at.weights:016x}",
-            "buffer": store.digest(self._replay.tolist()),
-            "counters": store.digest(self._at),
+            "buffer": digest(self._replay.tolist()),
+            "counters": digest(self._at),
         }
 
     def export(self, path: str) -> None:

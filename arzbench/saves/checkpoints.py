@@ -36,8 +36,8 @@ from arzbench.saves.read import (
     verify,
 )
 from arzbench.saves.write import Files, aside_of, link, make_empty, remove, writing
+from arzbench.training_state import Ring, TrainingState
 from arzbench.units import format_bytes
-from arzbench.workload import Ring, TrainingState
 
 __all__ = ["POINTS", "Checkpoint", "CheckpointStore", "CompletedSave", "Header", "Manifest", "PendingSave"]
 

@@ -19,10 +19,11 @@ from typing import IO, Any
 import msgspec
 
 from arzbench import store
+from arzbench.digest import digest
 from arzbench.errors import StateError, UsageError
-from arzbench.records import Record
+from arzbench.facts import Record
 from arzbench.saves import arrays, npz, segments
-from arzbench.workload import TIERS, Ring, TrainingState
+from arzbench.training_state import TIERS, Ring, TrainingState
 
 SCHEMA = "arzbench/checkpoint"
 MANIFEST, ARRAYS, STATE = "manifest.json", "arrays.safetensors", "state.json"
@@ -70,7 +71,7 @@ class Manifest(Header, frozen=True, kw_only=True):
 
     def expected_digest(self) -> str:
         """The digest of all other fields."""
-        return store.digest({**msgspec.to_builtins(self), "digest": ""})
+        return digest({**msgspec.to_builtins(self), "digest": ""})
 
     @property
     def segments(self) -> tuple[Part, ...]:
@@ -163,7 +164,7 @@ def parse_manifest(text: bytes, source: str) -> Manifest:
         body = store.check_schema(data, SCHEMA, MANIFEST)
         manifest: Manifest = store.convert(body, Manifest, MANIFEST)
         written = {k: v for k, v in data.items() if k not in ("schema", "version")}
-        proved = manifest.digest == store.digest({**written, "digest": ""})
+        proved = manifest.digest == digest({**written, "digest": ""})
     except (UsageError, ValueError, OverflowError) as error:
         raise UnsoundError(f"{MANIFEST}: {_why(error)}") from error
     if not proved:

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from arzbench import store
 from arzbench.errors import ArzbenchError, StateError, UsageError
-from arzbench.records import Record, RunRecord
+from arzbench.facts import Record
+from arzbench.records import RunRecord
 from arzbench.saves.checkpoints import believed, require_space
 from arzbench.saves.filesystem import EXTRAS, hint, open_url, why
 from arzbench.saves.read import MANIFEST, Manifest, UnsoundError, parse_manifest, read_manifest, verify

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from arzbench.saves.arrays import SUFFIX, Array, Outline
-from arzbench.workload import Ring
+from arzbench.training_state import Ring
 
 #: bytes of a full segment, and how many there are at most: beyond, they grow
 SEGMENT_BYTES, MAX_SEGMENTS = 1 << 20, 1024

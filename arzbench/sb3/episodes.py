@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from arzbench.records import Phase
+from arzbench.facts import Phase
 from arzbench.sb3 import model_state
 from arzbench.sb3.phase_timer import PhaseTimer
 from arzbench.workload import AbstractTraining, Control, Evaluation, StopTraining

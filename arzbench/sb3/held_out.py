@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from arzbench.clock import Clock
 from arzbench.errors import UsageError
-from arzbench.records import Phase
+from arzbench.facts import Phase
 from arzbench.sb3.episodes import Choose, Player, by_policy, controlled, randomly
 from arzbench.sb3.models import MODELS
 from arzbench.sb3.plugins import EnvBatch, baseline_controllers, register_plugins
 from arzbench.sb3.workload import SB3Workload, check_actions, make_env
 from arzbench.study import TrainConfig
-from arzbench.workload import TrainingState
+from arzbench.training_state import TrainingState
 
 FIRST_HELD_OUT = 2**33
 

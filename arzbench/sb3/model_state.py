@@ -15,7 +15,7 @@ import torch as th
 
 from arzbench.errors import StateError
 from arzbench.sb3 import env_state
-from arzbench.workload import Ring
+from arzbench.training_state import Ring
 
 Array = np.ndarray[Any, Any]
 OPTIMIZERS = ("policy.optimizer", "actor.optimizer", "critic.optimizer", "ent_coef_optimizer")

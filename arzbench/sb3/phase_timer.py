@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from arzbench.clock import Clock
-from arzbench.records import Phase
+from arzbench.facts import Phase
 from arzbench.workload import Recorder
 
 

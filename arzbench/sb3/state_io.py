@@ -14,7 +14,8 @@ from arzbench.errors import StateError
 from arzbench.sb3 import codec, env_state, model_state
 from arzbench.sb3.episodes import Episodes
 from arzbench.sb3.state import STAGES, LiveState
-from arzbench.workload import Evaluation, Ring, TrainingState
+from arzbench.training_state import Ring, TrainingState
+from arzbench.workload import Evaluation
 
 #: 1 had the replay buffer among the arrays
 FORMAT = 2

@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from arzbench.records import Phase
+from arzbench.facts import Phase
 from arzbench.sb3 import model_state, updates
 from arzbench.sb3.nan_checks import NanChecks
 from arzbench.sb3.phase_timer import PhaseTimer

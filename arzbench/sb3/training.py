@@ -9,8 +9,8 @@ import math
 from typing import Any, TextIO
 
 from arzbench.errors import DivergedError
+from arzbench.facts import EnvFacts
 from arzbench.logs.periodic import PeriodicLogger
-from arzbench.records import EnvFacts
 from arzbench.sb3 import model_state, state_io
 from arzbench.sb3.episodes import Player, by_policy
 from arzbench.sb3.messages import Messages
@@ -19,7 +19,8 @@ from arzbench.sb3.phase_timer import PhaseTimer
 from arzbench.sb3.skipped_work import distributions_unchecked
 from arzbench.sb3.state import MAX_LENGTHS, LiveState
 from arzbench.sb3.step_hooks import StepHooks
-from arzbench.workload import LIGHT, AbstractTraining, Control, TrainingState
+from arzbench.training_state import TrainingState
+from arzbench.workload import LIGHT, AbstractTraining, Control
 
 
 class SB3Training(AbstractTraining):

@@ -23,7 +23,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from arzbench.clock import Clock, SystemClock
 from arzbench.errors import StateError, UsageError, unknown
-from arzbench.records import Phase
+from arzbench.facts import Phase
 from arzbench.sb3.episodes import Episodes, Player, controlled, randomly
 from arzbench.sb3.models import MODELS
 from arzbench.sb3.phase_timer import PhaseTimer
@@ -32,7 +32,8 @@ from arzbench.sb3.skipped_work import skip_mode_switches
 from arzbench.sb3.state import LiveState
 from arzbench.sb3.training import SB3Training
 from arzbench.study import TrainConfig
-from arzbench.workload import AbstractWorkload, Recorder, TrainingState
+from arzbench.training_state import TrainingState
+from arzbench.workload import AbstractWorkload, Recorder
 
 BOX = (spaces.Box,)
 DISCRETE = (spaces.Discrete,)

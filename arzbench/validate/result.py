@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from arzbench.records import HostInfo, Record
+from arzbench.facts import Record
+from arzbench.records import HostInfo
 
 
 class Pair(Record, frozen=True, kw_only=True):

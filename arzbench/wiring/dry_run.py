@@ -12,8 +12,9 @@ from rich.console import Console
 
 from arzbench.clock import Clock, VirtualClock
 from arzbench.errors import ExitCode, UsageError
+from arzbench.facts import Phase
 from arzbench.predict.costmodel import startup_price
-from arzbench.records import CostModel, LedgerEntry, Phase, Plan
+from arzbench.records import CostModel, LedgerEntry, Plan
 from arzbench.report.console import make_console, say, show
 from arzbench.report.run_display import RunDisplay
 from arzbench.report.sheets import Sheet, study_line
@@ -21,9 +22,10 @@ from arzbench.run import ledger
 from arzbench.run.job import RunRequest, run_job
 from arzbench.run.simulated import SyntheticWorkload
 from arzbench.study import TrainConfig
+from arzbench.training_state import TrainingState
 from arzbench.units import format_duration
 from arzbench.wiring.run_spec import RunSpec
-from arzbench.workload import AbstractTraining, AbstractWorkload, Recorder, TrainingState
+from arzbench.workload import AbstractTraining, AbstractWorkload, Recorder
 
 #: sessions that are simulated at most
 MOST_SESSIONS = 50

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from arzbench import runs, store
+from arzbench import runs
+from arzbench.digest import digest
 from arzbench.errors import UsageError
 from arzbench.saves.remote import Remote
 from arzbench.study import Study
@@ -42,7 +43,7 @@ def take_up(
     other = f"{remote.url} holds the checkpoints of run {record.id}"
     if named is not None and named.record.id != record.id:
         raise UsageError(f"{other}, not of {named.record.id}", "name another URL, or leave out --run")
-    if study is not None and store.digest(study) != record.study_digest:
+    if study is not None and digest(study) != record.study_digest:
         raise UsageError(f"{other}, which is of another study", "name another URL for this study")
     here = [run for run in runs.newest_first(working) if run.record.id == record.id]
     run = here[0] if here else runs.Run(folder=runs.reports_folder(working) / record.id, record=record)

@@ -12,12 +12,14 @@ from rich.console import Console
 
 from arzbench import profiles, runs, store
 from arzbench.clock import Clock
+from arzbench.digest import digest
 from arzbench.errors import StateError, UsageError
+from arzbench.facts import StopReason
 from arzbench.measure.host import host_of
 from arzbench.predict.remaining import predictor
 from arzbench.predict.spread import training_key
 from arzbench.quota import ledger_path, reserved
-from arzbench.records import RunRecord, StopReason
+from arzbench.records import RunRecord
 from arzbench.report.console import say
 from arzbench.report.run_display import RunDisplay
 from arzbench.report.sheets import study_line
@@ -55,7 +57,7 @@ def begin_or_resume(
 ) -> tuple[runs.Run, RunSpec]:
     """The unfinished run of this study (or `earlier`) with its own budget, or a new run."""
     request = spec.request
-    identity = store.digest(spec.study)
+    identity = digest(spec.study)
     run = earlier or _to_resume(request, identity)
     if run is None and request.extend:
         raise UsageError(

@@ -19,11 +19,12 @@ from rich.console import Console
 from arzbench import profiles, runs, store
 from arzbench.clock import Clock
 from arzbench.errors import ExitCode, StateError
+from arzbench.facts import Phase, Record
 from arzbench.measure.host import host_info
 from arzbench.predict.costmodel import Job, phase_seconds
 from arzbench.predict.landing import quota_for
 from arzbench.predict.plan import LOCAL, make_plan
-from arzbench.records import Calibration, HostInfo, Phase, Plan, Record
+from arzbench.records import Calibration, HostInfo, Plan
 from arzbench.report.console import say
 from arzbench.run.ledger import Summary
 from arzbench.study import TrainConfig

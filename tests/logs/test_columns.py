@@ -5,8 +5,9 @@ from pathlib import Path
 import msgspec
 
 from arzbench import store
+from arzbench.facts import Phase
 from arzbench.profiles import load_calibration
-from arzbench.records import Calibration, Phase, Plan
+from arzbench.records import Calibration, Plan
 from arzbench.report.message_sheets import logging_columns
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"

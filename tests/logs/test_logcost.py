@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from arzbench.clock import VirtualClock
+from arzbench.facts import Phase
 from arzbench.logs.periodic import PeriodicLogger, smallest_period
 from arzbench.measure.logcost import MODES, ROUNDS, SINKS, measure_sinks
-from arzbench.records import Phase
 from arzbench.study_file import make_config
 
 STEP_S, MESSAGE_S = 0.010, 0.002

@@ -8,8 +8,9 @@ import pytest
 
 from arzbench import store
 from arzbench.errors import UsageError
+from arzbench.facts import Phase
 from arzbench.profiles import load_calibration
-from arzbench.records import Calibration, Phase, PhaseSamples, Plan, WorkloadSamples
+from arzbench.records import Calibration, PhaseSamples, Plan, WorkloadSamples
 from arzbench.report.message_sheets import logging_columns, message_sheets
 from arzbench.wiring import log_period
 

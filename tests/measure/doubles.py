@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from arzbench.clock import VirtualClock
+from arzbench.facts import Phase
 from arzbench.measure.burst import BurstJob, BurstResult
 from arzbench.predict.costmodel import fit
-from arzbench.records import CostModel, Phase, WorkloadSamples
+from arzbench.records import CostModel, WorkloadSamples
 from arzbench.run.simulated import SyntheticWorkload
 from arzbench.study import TrainConfig
-from arzbench.workload import AbstractTraining, Control, Recorder, TrainingState
+from arzbench.training_state import TrainingState
+from arzbench.workload import AbstractTraining, Control, Recorder
 
 COSTS = {
     Phase.IMPORT: 2.0,

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from arzbench.clock import VirtualClock
+from arzbench.facts import Phase, StopReason
 from arzbench.measure.burst import (
     MAX_PROBE_BYTES,
     MODES,
@@ -17,12 +18,7 @@ from arzbench.measure.burst import (
 from arzbench.measure.phase_times import PhaseTotals
 from arzbench.predict.costmodel import Job, missing_phases, startup_seconds
 from arzbench.predict.schedule import count_training
-from arzbench.records import (
-    BEFORE_LEARNING,
-    Phase,
-    PhaseSamples,
-    StopReason,
-)
+from arzbench.records import BEFORE_LEARNING, PhaseSamples
 from arzbench.study import TrainConfig
 from arzbench.workload import StopTraining
 from tests import worlds

@@ -10,9 +10,10 @@ import pytest
 
 from arzbench.clock import VirtualClock
 from arzbench.errors import StateError, UsageError
+from arzbench.facts import Phase
 from arzbench.measure import calibrate as module
 from arzbench.measure.calibrate import BURST_S, Worker, calibrate
-from arzbench.records import Calibration, Phase
+from arzbench.records import Calibration
 from arzbench.study import Study
 from tests import worlds
 from tests.measure import fake_worker

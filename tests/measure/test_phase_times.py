@@ -4,8 +4,9 @@ import random
 
 import pytest
 
+from arzbench.facts import Phase
 from arzbench.measure.phase_times import MAX_VALUES, PER_STEP, PhaseTotals, PhaseValues
-from arzbench.records import Phase, PhaseSamples
+from arzbench.records import PhaseSamples
 
 
 def only(values: PhaseValues, phase: Phase) -> list[PhaseSamples]:

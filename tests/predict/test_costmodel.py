@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from arzbench.errors import UsageError
+from arzbench.facts import Phase
 from arzbench.predict.costmodel import (
     STARTUP,
     Job,
@@ -22,7 +23,7 @@ from arzbench.predict.costmodel import (
     startup_seconds,
 )
 from arzbench.predict.spread import PastRun, spread_from
-from arzbench.records import BEFORE_LEARNING, Phase, TrainSchedule
+from arzbench.records import BEFORE_LEARNING, TrainSchedule
 from arzbench.report.sheets import calibration_sheets
 from arzbench.study import Checkpoints, Evaluation, TrainConfig
 from tests import worlds

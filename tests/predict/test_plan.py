@@ -8,13 +8,15 @@ import msgspec
 import pytest
 
 from arzbench import store
+from arzbench.digest import digest
 from arzbench.errors import ExitCode, UsageError, WillNotFitError
+from arzbench.facts import EnvFacts, Phase
 from arzbench.predict.costmodel import Job, fit
 from arzbench.predict.landing import quota_for
 from arzbench.predict.plan import MAX_SESSIONS, STEPS, Planner, whole_estimate
 from arzbench.predict.schedule import budgets_for
 from arzbench.predict.spread import spread_from
-from arzbench.records import EnvFacts, Phase, Plan, Platform, Spread, Verdict
+from arzbench.records import Plan, Platform, Spread, Verdict
 from arzbench.study import Study, TrainConfig
 from arzbench.study_file import load_study
 from arzbench.units import parse_duration
@@ -324,7 +326,7 @@ def test_a_plan_explains_itself() -> None:
     record = worlds.calibration(study)
     made = plan(study, 60.0, calibration=record)
     assert made.id == "job-20260102T030405Z"
-    assert made.study_digest == store.digest(study)
+    assert made.study_digest == digest(study)
     assert made.calibration_id == record.id
     assert made.foreign == ()
     again = Job([(made.models[0], made.schedules[0])], made.spread, cold=made.platform.fresh_machine)

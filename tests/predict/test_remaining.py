@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from arzbench.facts import Phase
 from arzbench.predict.remaining import remaining
 from arzbench.predict.spread import spread_from
-from arzbench.records import CostModel, Phase, Spread, TrainSchedule
+from arzbench.records import CostModel, Spread, TrainSchedule
 from tests import worlds
 from tests.worlds import EXACT, declared, model_of, schedule_of
 

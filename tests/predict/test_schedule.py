@@ -18,8 +18,8 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Check
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from arzbench.facts import Phase
 from arzbench.predict.schedule import count_training
-from arzbench.records import Phase
 from arzbench.study import ALGORITHMS, TrainConfig
 from tests.sb3.controls import Free, config, start, tidy  # noqa: F401
 

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from arzbench import store
+from arzbench.facts import Phase
 from arzbench.predict.whatif import Question, what_ifs
-from arzbench.records import Calibration, Phase, Plan, Verdict, WhatIf
+from arzbench.records import Calibration, Plan, Verdict, WhatIf
 from arzbench.report.console import to_markdown
 from arzbench.report.sheets import plan_sheets
 from arzbench.study import Study

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from arzbench.clock import Clock, VirtualClock
-from arzbench.records import Coefficient, CostModel, EnvFacts, HostInfo, Phase, Plan, Platform, Spread
+from arzbench.facts import EnvFacts, Phase
+from arzbench.records import Coefficient, CostModel, HostInfo, Plan, Platform, Spread
 from arzbench.run.job import RunOutcome, RunRequest, run_job
 from arzbench.run.progress import Progress
 from arzbench.run.simulated import SyntheticWorkload

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from arzbench.clock import VirtualClock
+from arzbench.facts import Phase, StopReason
 from arzbench.predict import landing
-from arzbench.records import Phase, StopReason
 from arzbench.run import guard
 from arzbench.run.job import RunOutcome
 from arzbench.run.simulated import SyntheticWorkload

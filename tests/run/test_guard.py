@@ -7,8 +7,8 @@ import signal
 import pytest
 
 from arzbench.clock import VirtualClock
+from arzbench.facts import Phase, StopReason
 from arzbench.predict.landing import MARGIN_LEAST_S
-from arzbench.records import Phase, StopReason
 from arzbench.run import guard as guards
 from arzbench.run.guard import Guard
 from arzbench.run.signals import Signals

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from arzbench.clock import VirtualClock
-from arzbench.records import StopReason
+from arzbench.facts import StopReason
 from arzbench.run import ledger
 from arzbench.run.simulated import SyntheticWorkload
 from arzbench.study import Evaluation

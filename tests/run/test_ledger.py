@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from arzbench.errors import StateError, UsageError
-from arzbench.records import LedgerEntry, Phase
+from arzbench.facts import Phase
+from arzbench.records import LedgerEntry
 from arzbench.run import ledger
 from arzbench.run.ledger import Ledger
 

@@ -6,7 +6,7 @@ import pytest
 
 from arzbench.clock import VirtualClock
 from arzbench.errors import ExitCode, SessionsUsedError
-from arzbench.records import StopReason
+from arzbench.facts import StopReason
 from tests.run.jobs import run, study
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from arzbench.clock import VirtualClock
+from arzbench.facts import Phase
 from arzbench.predict.remaining import predictor, probability_within, remaining
 from arzbench.predict.schedule import count_training
-from arzbench.records import Estimate, Phase
+from arzbench.records import Estimate
 from arzbench.run import ledger
 from arzbench.run.context import MARKS
 from arzbench.run.job import RunState, run_job

@@ -9,9 +9,10 @@ from msgspec import structs
 
 from arzbench.clock import VirtualClock
 from arzbench.errors import ExitCode, StateError, UsageError
+from arzbench.facts import EnvFacts, Phase, StopReason
 from arzbench.predict.remaining import RunState
 from arzbench.predict.schedule import count_training
-from arzbench.records import Coefficient, EnvFacts, Phase, StopReason
+from arzbench.records import Coefficient
 from arzbench.run import ledger
 from arzbench.run.job import run_job
 from arzbench.run.simulated import SyntheticWorkload

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from arzbench import store
 from arzbench.clock import SystemClock, VirtualClock
-from arzbench.records import StopReason
+from arzbench.digest import digest
+from arzbench.facts import StopReason
 from arzbench.run import ledger
 from arzbench.run.signals import Signals, starting
 from arzbench.run.simulated import SyntheticWorkload
@@ -50,7 +50,7 @@ def test_a_signal_ends_the_run_with_a_sound_state(tmp_path: Path, number: signal
     assert process.returncode == 4, told
     assert said.startswith(f"SIGNAL {number.name}")
     assert "saving at the next consistent point" in told
-    found = CheckpointStore(tmp_path / "checkpoints" / "r1", 2, SystemClock()).newest(store.digest(STUDY))
+    found = CheckpointStore(tmp_path / "checkpoints" / "r1", 2, SystemClock()).newest(digest(STUDY))
     assert found is not None
     stop = ledger.read(tmp_path / "reports" / "r1" / "ledger.jsonl").stop
     assert stop is not None
@@ -70,7 +70,7 @@ def test_many_signals_corrupt_nothing(tmp_path: Path) -> None:
     assert process.returncode in (4, -signal.SIGTERM, -signal.SIGINT, -signal.SIGUSR1), told
     assert "already stopping" in told
     checkpoints = CheckpointStore(tmp_path / "checkpoints" / "r1", 2, SystemClock())
-    assert checkpoints.newest(store.digest(STUDY)) is not None
+    assert checkpoints.newest(digest(STUDY)) is not None
     assert not checkpoints.skipped
     assert resume(tmp_path) == resume(tmp_path / "whole")
 

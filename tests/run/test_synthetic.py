@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from arzbench.clock import VirtualClock
+from arzbench.facts import EnvFacts, Phase, StopReason
 from arzbench.measure.phase_times import PhaseTotals
 from arzbench.predict.schedule import count_training
-from arzbench.records import EnvFacts, Phase, StopReason
 from arzbench.run.simulated import SyntheticWorkload
 from arzbench.study import A2C, SAC, TD3, Baseline, Evaluation
 from arzbench.workload import Control, StopTraining

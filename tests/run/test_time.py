@@ -10,7 +10,7 @@ import pytest
 
 from arzbench import clock as clocks
 from arzbench.clock import SystemClock, VirtualClock
-from arzbench.records import StopReason
+from arzbench.facts import StopReason
 from arzbench.run import ledger
 from arzbench.run.simulated import SyntheticWorkload
 from tests.run.jobs import COSTS, fingerprints, run, study

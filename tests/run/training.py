@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from arzbench.clock import SystemClock, process_start
-from arzbench.records import Phase
+from arzbench.facts import Phase
 from arzbench.run.job import RunRequest, run_job
 from arzbench.run.progress import Progress
 from arzbench.run.simulated import SyntheticWorkload

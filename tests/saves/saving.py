@@ -13,7 +13,7 @@ import numpy as np
 from arzbench.clock import SystemClock
 from arzbench.saves import segments
 from arzbench.saves.checkpoints import CheckpointStore, Header
-from arzbench.workload import Ring, TrainingState
+from arzbench.training_state import Ring, TrainingState
 
 ROWS, ROWS_A_STEP = 60_000, 7_000
 

@@ -9,11 +9,12 @@ import numpy as np
 
 from arzbench import store
 from arzbench.clock import VirtualClock
+from arzbench.digest import digest
 from arzbench.records import RunRecord
 from arzbench.saves.checkpoints import Checkpoint, CheckpointStore, CompletedSave, Header
 from arzbench.saves.read import MANIFEST, SCHEMA, Part, read_manifest
 from arzbench.saves.remote import Remote, RemoteSession
-from arzbench.workload import Ring, TrainingState
+from arzbench.training_state import Ring, TrainingState
 from tests.run.jobs import dqn, plan, study
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -106,7 +107,7 @@ def remote_names(remote: Remote) -> list[str]:
 def run_record(**changes: Any) -> RunRecord:
     job = study(dqn())
     given: dict[str, Any] = {"id": "r1", "created": "2026-01-01", "study": job, "budgets": (600,), "why": ""}
-    given |= {"study_digest": store.digest(job), "quota_s": None, "predicted": None, "host": plan(job).host}
+    given |= {"study_digest": digest(job), "quota_s": None, "predicted": None, "host": plan(job).host}
     return RunRecord(**{**given, **changes})
 
 

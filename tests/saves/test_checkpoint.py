@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 from arzbench.errors import StateError, UsageError
 from arzbench.saves.read import ARRAYS, MANIFEST, STATE, read_manifest, verify
 from arzbench.sb3 import codec
-from arzbench.workload import TrainingState
+from arzbench.training_state import TrainingState
 from tests.saves.states import filled, flip, header, names, newest, opened, state, truncate
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)

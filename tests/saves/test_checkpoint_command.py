@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from arzbench import store
+from arzbench.digest import digest
 from arzbench.saves.read import ARRAYS
 from arzbench.saves.remote import Remote
 from tests.run.jobs import dqn, run, study
@@ -133,7 +133,7 @@ def test_a_resumed_run_goes_on_from_the_record_of_the_best(tmp_path: Path) -> No
     found = {}
     for kind in ("whole", "parts"):
         folder = tmp_path / kind / "checkpoints" / "r1"
-        last = opened(folder).newest(store.digest(job))
+        last = opened(folder).newest(digest(job))
         assert last is not None
         assert last.manifest.best is not None
         assert math.isfinite(last.manifest.best[0])

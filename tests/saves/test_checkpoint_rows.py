@@ -12,7 +12,7 @@ import pytest
 from arzbench.errors import StateError
 from arzbench.saves import segments
 from arzbench.saves.read import MANIFEST, Part, read_manifest
-from arzbench.workload import Ring, TrainingState
+from arzbench.training_state import Ring, TrainingState
 from tests.saves.states import flip, header, names, newest, opened, reseal, save_rows, truncate
 from tests.sb3.controls import StopAt, config, start, tidy  # noqa: F401
 

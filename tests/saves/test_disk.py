@@ -14,8 +14,9 @@ import pytest
 
 from arzbench import store
 from arzbench.clock import VirtualClock
+from arzbench.digest import digest
 from arzbench.errors import ArzbenchError, StateError, UsageError
-from arzbench.records import StopReason
+from arzbench.facts import StopReason
 from arzbench.run.simulated import SyntheticWorkload
 from arzbench.saves.checkpoints import CheckpointStore
 from arzbench.saves.lock import only_run
@@ -90,7 +91,7 @@ def fail(disk: Path, calls: Callable[[int], None]) -> Ended:
 
 def newest(disk: Path) -> int:
     checkpoints = CheckpointStore(disk / "checkpoints" / "r1", 2, VirtualClock())
-    found = checkpoints.newest(store.digest(JOB))
+    found = checkpoints.newest(digest(JOB))
     assert not checkpoints.skipped
     if found is None:
         return 0

@@ -9,13 +9,13 @@ import pytest
 
 from arzbench.clock import SystemClock
 from arzbench.errors import StateError
-from arzbench.records import Phase
+from arzbench.facts import Phase
 from arzbench.run import ledger
 from arzbench.run.simulated import SyntheticWorkload
 from arzbench.saves import checkpoints
 from arzbench.saves.checkpoints import CheckpointStore
 from arzbench.saves.saver import Saver
-from arzbench.workload import Ring, TrainingState
+from arzbench.training_state import Ring, TrainingState
 from tests.run.jobs import dqn, run, study
 from tests.saves.states import header, newest, opened, state
 

@@ -11,8 +11,9 @@ import pytest
 
 from arzbench import store
 from arzbench.clock import VirtualClock
+from arzbench.digest import digest
 from arzbench.errors import StateError, UsageError
-from arzbench.records import StopReason
+from arzbench.facts import StopReason
 from arzbench.run.job import run_job
 from arzbench.run.simulated import SyntheticWorkload
 from arzbench.saves.read import UnsoundError, verify
@@ -292,7 +293,7 @@ def test_a_run_goes_on_in_an_empty_folder_from_s3(tmp_path: Path, url: str) -> N
     assert first.reason is StopReason.DEADLINE
     Uploads(Remote(url)).flush(0)
     job = study(dqn())
-    said = Remote(url).fetch(store.digest(job), tmp_path / "b" / "checkpoints" / "r1")
+    said = Remote(url).fetch(digest(job), tmp_path / "b" / "checkpoints" / "r1")
     assert [line.split()[0] for line in said].count("fetched") >= 1
     second = with_uploads(tmp_path / "b", url)
     assert second.reason is StopReason.FINISHED

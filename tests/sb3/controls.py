@@ -11,12 +11,13 @@ import pytest
 
 import tests.sb3.envs  # noqa: F401  (registers its envs)
 from arzbench.clock import VirtualClock
+from arzbench.facts import Phase, StopReason
 from arzbench.measure.phase_times import PhaseTotals
-from arzbench.records import Phase, StopReason
 from arzbench.sb3.workload import SB3Workload
 from arzbench.study import TrainConfig
 from arzbench.study_file import make_config
-from arzbench.workload import Ring, StopTraining, TrainingState
+from arzbench.training_state import Ring, TrainingState
+from arzbench.workload import StopTraining
 
 SMALL = {"policy_kwargs": {"net_arch": [8]}}
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from arzbench.clock import VirtualClock
+from arzbench.facts import Phase
 from arzbench.logs.periodic import PeriodicLogger
-from arzbench.records import Phase
 from arzbench.sb3.workload import SB3Workload
 from tests.sb3.controls import Free, Log, config, start, tidy  # noqa: F401
 from tests.sb3.envs import Spoken, Timed

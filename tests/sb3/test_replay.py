@@ -10,7 +10,8 @@ import pytest
 
 from arzbench.sb3 import codec, env_state, open_episodes
 from arzbench.study import TrainConfig
-from arzbench.workload import StopTraining, TrainingState
+from arzbench.training_state import TrainingState
+from arzbench.workload import StopTraining
 from tests.sb3.controls import Free, StopAt, config, start, through_bytes, tidy  # noqa: F401
 from tests.sb3.envs import Drift
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from arzbench.records import StopReason
+from arzbench.facts import StopReason
 from arzbench.sb3 import updates
 from arzbench.study import TrainConfig
-from arzbench.workload import StopTraining, TrainingState
+from arzbench.training_state import TrainingState
+from arzbench.workload import StopTraining
 from tests.saves.states import header, opened
 from tests.sb3.controls import Free, StopAt, config, start, through_bytes, tidy  # noqa: F401
 

@@ -12,12 +12,13 @@ import stable_baselines3 as sb3
 import torch as th
 
 from arzbench.errors import StateError, UsageError
-from arzbench.records import Phase
+from arzbench.facts import Phase
 from arzbench.sb3 import env_state, open_episodes
 from arzbench.sb3.models import MODELS
 from arzbench.sb3.workload import SB3Workload
 from arzbench.study import TrainConfig
-from arzbench.workload import StopTraining, TrainingState
+from arzbench.training_state import TrainingState
+from arzbench.workload import StopTraining
 from tests.sb3.controls import Free, Log, StopAt, config, start, through_bytes, tidy  # noqa: F401
 
 OFF = {"learning_starts": 20, "batch_size": 8, "total_timesteps": 40}

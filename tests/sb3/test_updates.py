@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch as th
 
-from arzbench.records import StopReason
+from arzbench.facts import StopReason
 from arzbench.sb3 import updates
 from arzbench.workload import StopTraining
 from tests.sb3.controls import Free, StopAt, config, start, through_bytes, tidy  # noqa: F401

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from arzbench.errors import DivergedError
-from arzbench.records import Phase
+from arzbench.facts import Phase
 from arzbench.study import TrainConfig
 from arzbench.workload import LIGHT, StopTraining
 from tests.sb3.controls import Seldom, StopAt, config, start, through_bytes, tidy  # noqa: F401

@@ -8,7 +8,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 
-from arzbench.records import HostInfo, Record
+from arzbench.facts import Record
+from arzbench.records import HostInfo
 from arzbench.report.sheets import Sheet
 from arzbench.units import format_duration
 
