@@ -161,7 +161,9 @@ def training(
             moment = after(dice.uniform(0, 0.95 * seconds))
         killed = kills.session(moment)
         to_do = not kills.within if number % 2 else not kills.told
-        if to_do and not killed:  # it ended before its kill: from the start
+        if not killed and not to_do:
+            break  # it ended before one more kill: the command would begin another run
+        if not killed:  # it ended before its kill: from the start
             shutil.rmtree(folder)
             kills = Kills(Job(folder, study_file, command))
     return conclusion(kills, whole)
