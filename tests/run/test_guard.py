@@ -180,3 +180,29 @@ def test_signals_are_polled_counted_and_handlers_restored() -> None:
     assert stopped.value.reason is StopReason.SIGNAL
     assert stopped.value.detail == "SIGUSR1, 1 more while stopping"
     assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
+
+
+def test_a_stride_takes_a_tenth_of_a_second_and_ends_long_before_the_deadline() -> None:
+    clock = VirtualClock()
+    guard = make(clock, 100.0)
+    guard.saved(0.0, 1)
+    assert guard.stride(guard.poll(0)) == 0  # what a step takes is not known yet
+    strides, done = [], 1
+    for _ in range(200):
+        clock.advance(0.001 * done)
+        now = guard.poll(0, done)
+        strides.append(guard.stride(now))
+        done = 1 + strides[-1]
+    assert strides[0] == 0  # a first call says little
+    assert 95 <= strides[-1] <= 100
+    clock.advance(100 - guards.FAR_S - clock.now())
+    assert guard.stride(guard.poll(0)) == 0
+
+
+def test_steps_that_may_be_dear_shorten_a_stride() -> None:
+    clock = VirtualClock()
+    guard = make(clock, 1000.0)
+    for kind, cost_s in [(0, 0.001), (1, 0.1)] * 20:
+        guard.poll(kind)
+        clock.advance(cost_s)
+    assert 2 <= guard.stride(guard.poll(0)) <= 4

@@ -16,7 +16,6 @@ from arzbench.records import Coefficient
 from arzbench.run import ledger
 from arzbench.run.job import run_job
 from arzbench.run.simulated import SyntheticWorkload
-from arzbench.saves.lock import only_run
 from arzbench.study import Baseline, Checkpoints
 from tests.run.jobs import COSTS, Recorded, dqn, fingerprints, plan, ppo, request, run, study, until_done
 
@@ -257,14 +256,6 @@ def test_a_save_that_fails_stops_the_run_with_the_reason(
     assert "10 B free" in outcome.detail
 
 
-def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "checkpoints" / "r1"
-    folder.mkdir(parents=True)
-    with only_run(folder), pytest.raises(StateError, match=r"another run is using .*: process \d+ on"):
-        run(tmp_path, study())
-    assert run(tmp_path, study()).reason is StopReason.FINISHED
-
-
 def test_another_study_is_refused_and_left_alone(tmp_path: Path) -> None:
     run(tmp_path, study())
     before = sorted((tmp_path / "checkpoints").rglob("*"))
@@ -294,18 +285,6 @@ def test_a_damaged_newest_state_is_skipped_and_told(tmp_path: Path) -> None:
     assert not until.checkpoint.exists()
 
 
-def test_a_damaged_state_does_not_push_out_the_sound_one_before(tmp_path: Path) -> None:
-    clock = VirtualClock()
-    first = run(tmp_path, study(), clock, quota_s=30.0)
-    assert first.checkpoint is not None
-    (first.checkpoint / "arrays.safetensors").write_bytes(b"gone")
-    sound = {p.name for p in first.checkpoint.parent.glob("step-*")} - {first.checkpoint.name}
-    assert len(sound) == 1
-    second = run(tmp_path, study(), clock, quota_s=10.0)
-    assert second.checkpoint is not None
-    assert {p.name for p in first.checkpoint.parent.glob("step-*")} == {second.checkpoint.name, *sound}
-
-
 def test_only_damaged_states_never_mean_a_silent_new_start(tmp_path: Path) -> None:
     run(tmp_path, study(), quota_s=30.0)
     for manifest in (tmp_path / "checkpoints").rglob("manifest.json"):
@@ -313,14 +292,6 @@ def test_only_damaged_states_never_mean_a_silent_new_start(tmp_path: Path) -> No
     with pytest.raises(StateError, match="no sound checkpoint") as caught:
         run(tmp_path, study())
     assert "--fresh" in caught.value.hint
-
-
-def test_what_a_killed_save_left_is_cleared_away(tmp_path: Path) -> None:
-    left = tmp_path / "checkpoints" / "r1" / ".step-000000000007-0001.tmp"
-    left.mkdir(parents=True)
-    (left / "arrays.safetensors").write_bytes(b"half")
-    assert run(tmp_path, study()).reason is StopReason.FINISHED
-    assert not left.exists()
 
 
 def test_the_plan_is_written_once(tmp_path: Path) -> None:

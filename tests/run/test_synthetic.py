@@ -97,15 +97,3 @@ def test_stopped_anywhere_it_goes_on_to_the_same_end(config: Any) -> None:
         second = make(first.capture())
         second.run(Watch())
         assert second.fingerprint() == whole.fingerprint(), stop_at
-
-
-def test_a_larger_budget_goes_on_from_the_end_of_a_smaller() -> None:
-    workload = SyntheticWorkload(VirtualClock(), {}, episode_steps=20)
-    small = workload.create(ppo(), PhaseTotals(), budget=128)
-    small.run(Watch())
-    large = workload.create(ppo(), PhaseTotals(), state=small.capture())
-    large.run(Watch())
-    assert large.num_timesteps == 512
-    whole = workload.create(ppo(), PhaseTotals())
-    whole.run(Watch())
-    assert large.fingerprint()["weights"] == whole.fingerprint()["weights"]

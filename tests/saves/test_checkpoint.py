@@ -159,23 +159,6 @@ def test_damaged_ones_never_push_out_sound_ones(tmp_path: Path) -> None:
     assert [name[-4:] for name in names(tmp_path)] == ["0002", "0004"]
 
 
-def test_all_damaged_gives_none_and_every_reason(tmp_path: Path) -> None:
-    filled(tmp_path)
-    for path in opened(tmp_path).paths():
-        truncate(path / STATE)
-    checkpoints = opened(tmp_path)
-    assert checkpoints.newest("study-1") is None
-    assert len(checkpoints.skipped) == 3
-
-
-def test_another_study_is_one_clear_error(tmp_path: Path) -> None:
-    filled(tmp_path)
-    with pytest.raises(StateError, match="belongs to another study") as caught:
-        opened(tmp_path).newest("study-2")
-    assert "with --run, or" in caught.value.hint
-    assert len(names(tmp_path)) == 3
-
-
 # What cannot be written.
 
 
@@ -208,12 +191,6 @@ def test_a_write_that_fails_halfway_leaves_the_earlier_ones_and_no_litter(tmp_pa
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert sorted(tmp_path.rglob("*")) == before
     assert newest(tmp_path).load().values == {"step": 3}
-
-
-def test_a_file_in_place_of_the_folder_is_one_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "store").write_text("in the way")
-    with pytest.raises(StateError, match=r"cannot (read|write in) .*store"):
-        opened(tmp_path / "store").save(state(), header())
 
 
 @pytest.mark.parametrize("bad", [np.array([object()]), np.array(["text"]), np.array([(1, 2)], "i4,i4")])
