@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import math
 import re
-import tomllib
 from pathlib import Path
 
 import msgspec
@@ -41,8 +40,9 @@ def _folders(working: Path, kind: str) -> list[Path]:
 
 
 def names(working: Path, kind: str) -> list[str]:
-    """Return the names of all studies or platforms."""
-    return sorted({p.stem for folder in _folders(working, kind) for p in folder.glob("*.toml")})
+    """Return the names of all studies, platforms or imported calibrations (made from others' records)."""
+    ending = "json" if kind == "imported" else "toml"
+    return sorted({p.stem for folder in _folders(working, kind) for p in folder.glob(f"*.{ending}")})
 
 
 def _find(working: Path, kind: str, what: str, name: str) -> Path:
@@ -65,11 +65,7 @@ def find_study(working: Path, name: str) -> Study:
 def find_platform(working: Path, name: str) -> Platform:
     """Load the platform called `name`, or in the TOML file `name`."""
     path = _find(working, "platforms", "platform", name)
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid TOML: {error}") from error
-    body = store.check_schema(data, "arzbench/platform", str(path))
+    body = store.check_schema(store.load_toml(path, "platform file"), "arzbench/platform", str(path))
     platform: Platform = store.convert({"name": path.stem, **body}, Platform, str(path))
     return platform
 
@@ -93,11 +89,6 @@ def load_calibration(path: Path) -> Calibration:
     )
 
 
-def imported_names(working: Path) -> list[str]:
-    """Return the names of calibrations made from what others recorded, not measured by arzbench."""
-    return sorted({p.stem for folder in _folders(working, "imported") for p in folder.glob("*.json")})
-
-
 def named_calibration(working: Path, name: str) -> tuple[Path, Calibration]:
     """Load the calibration in the file `name`, imported under this name, or with this id.
 
@@ -111,7 +102,7 @@ def named_calibration(working: Path, name: str) -> tuple[Path, Calibration]:
     for path in [*(f / f"{name}.json" for f in _folders(working, "imported")), *measured]:
         if path.stem == name and path.is_file():
             return path, load_calibration(path)
-    valid = [*imported_names(working), *(p.stem for p in measured)]
+    valid = [*names(working, "imported"), *(p.stem for p in measured)]
     raise unknown("calibration", name, valid, "or the path of a .json file that arzbench calibrate wrote")
 
 
@@ -160,15 +151,13 @@ def newest_calibration(
             skipped.append(error.message)
             continue
         reasons = _unfit(calibration, host, study)
-        old = expired(calibration, now) if now is not None else ""
-        if old:
-            usable = _unfit(calibration, calibration.host if allow_foreign else host, study)
-            too_old = too_old or not usable
-            skipped.append(f"{path.stem}: {'; '.join([*reasons, old])}")
-            continue
-        if not reasons:
+        elsewhere = not _unfit(calibration, calibration.host, study)  # it fits, but for its host
+        if old := expired(calibration, now) if now is not None else "":
+            too_old = too_old or (elsewhere if allow_foreign else not reasons)
+            reasons.append(old)
+        elif not reasons:
             return path, calibration
-        if foreign is None and not _unfit(calibration, calibration.host, study):
+        elif foreign is None and elsewhere:
             foreign = path, calibration
         skipped.append(f"{path.stem}: {'; '.join(reasons)}")
     if allow_foreign and foreign is not None:

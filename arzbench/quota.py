@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import re
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +19,10 @@ from arzbench.records import Platform
 from arzbench.units import format_duration, parse_duration
 
 WEEK_S = 7 * 86400.0
-_KAGGLE = ("KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_CONTAINER_NAME")
-_COLAB = ("COLAB_RELEASE_TAG", "COLAB_GPU")
+_NOTEBOOKS = {
+    "Kaggle": ("KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_CONTAINER_NAME"),
+    "Colab": ("COLAB_RELEASE_TAG", "COLAB_GPU"),
+}
 _CLOCK = re.compile(r"(?:\d+-)?\d+(?::\d+){1,2}")
 Ask = Callable[[Sequence[str]], str | None]
 
@@ -47,28 +47,16 @@ class Detected:
     how: str
 
 
-def ask_system(command: Sequence[str]) -> str | None:
-    """Return what `command` prints, None where it is missing, fails or hangs."""
-    if shutil.which(command[0]) is None:
-        return None
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout
-
-
 def detect(here: Surroundings) -> Detected | None:
     """Detect the platform of this machine, None where nothing shows one."""
     job = here.environ.get("SLURM_JOB_ID")
     if job:
         return _slurm(here, job)
-    if any(name in here.environ for name in _KAGGLE):
-        seen = next(name for name in _KAGGLE if name in here.environ)
-        return Detected(platform=_kaggle_kind(here), left_s=None, how=f"Kaggle by {seen}")
-    if any(name in here.environ for name in _COLAB):
-        seen = next(name for name in _COLAB if name in here.environ)
-        return Detected(platform="colab-free", left_s=None, how=f"Colab by {seen}")
+    for name, variables in _NOTEBOOKS.items():
+        seen = next((v for v in variables if v in here.environ), None)
+        if seen is not None:
+            platform = _kaggle_kind(here) if name == "Kaggle" else "colab-free"
+            return Detected(platform=platform, left_s=None, how=f"{name} by {seen}")
     return None
 
 
@@ -170,36 +158,29 @@ def ledger_path(working: Path, platform: str) -> Path:
     return working / "reports" / "quota" / f"{platform}.jsonl"
 
 
-def begin(path: Path, session: str, now: datetime.datetime, limit_s: float) -> None:
-    """Record that a session begins, which until its end may use all of `limit_s`."""
-    store.append_line(path, LedgerLine(kind="begin", session=session, at=_iso(now), seconds=limit_s))
-
-
-def end(path: Path, session: str, now: datetime.datetime, used_s: float) -> None:
-    """Record that a session ended after `used_s`."""
-    store.append_line(path, LedgerLine(kind="end", session=session, at=_iso(now), seconds=max(0.0, used_s)))
+def book(
+    path: Path, kind: Literal["begin", "end"], session: str, now: datetime.datetime, seconds: float
+) -> None:
+    """Record that a session begins, and may use all of `seconds` until its end, or ends having used them."""
+    at = now.isoformat(timespec="seconds")
+    store.append_line(path, LedgerLine(kind=kind, session=session, at=at, seconds=max(0.0, seconds)))
 
 
 def add(path: Path, session: str, now: datetime.datetime, used_s: float) -> None:
     """Record `used_s` up to now that were used outside arzbench."""
-    began = now - datetime.timedelta(seconds=used_s)
-    begin(path, session, began, used_s)
-    end(path, session, now, used_s)
+    book(path, "begin", session, now - datetime.timedelta(seconds=used_s), used_s)
+    book(path, "end", session, now, used_s)
 
 
 @contextlib.contextmanager
 def reserved(path: Path, session: str, clock: Clock, started: float, limit_s: float) -> Iterator[None]:
     """Reserve `limit_s` while the block runs, for a session that began at `started` (of `clock.now()`)."""
     already = clock.now() - started
-    begin(path, session, clock.wall() - datetime.timedelta(seconds=already), limit_s)
+    book(path, "begin", session, clock.wall() - datetime.timedelta(seconds=already), limit_s)
     try:
         yield
     finally:
-        end(path, session, clock.wall(), clock.now() - started)
-
-
-def _iso(moment: datetime.datetime) -> str:
-    return moment.isoformat(timespec="seconds")
+        book(path, "end", session, clock.wall(), clock.now() - started)
 
 
 def week(path: Path, limit_s: float, now: datetime.datetime) -> Week:

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import statistics
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -119,6 +120,14 @@ def read_bytes(path: Path, what: str, hint: str = "") -> bytes:
         raise UsageError(f"no {what} at {path}", hint) from error
     except OSError as error:
         raise UsageError(f"cannot read the {what} {path}: {error.strerror}", hint) from error
+
+
+def load_toml(path: Path, what: str) -> dict[str, Any]:
+    """Read the table in the TOML file `path`; raise a `UsageError` if that fails."""
+    try:
+        return tomllib.loads(read_bytes(path, what).decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}", "see docs/reference/formats.md") from error
 
 
 def load(path: Path, schema: str, kind: type[T], what: str, hint: str = "") -> T:

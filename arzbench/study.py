@@ -8,7 +8,7 @@ To add an algorithm: its class here, with its `loop`, and its model in `arzbench
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import msgspec
 
@@ -68,6 +68,7 @@ class Checkpoints(_Part, frozen=True, kw_only=True):
 
 
 LogMode = Literal["off", "periodic", "every"]
+MODES: tuple[LogMode, ...] = get_args(LogMode)
 
 
 class Logging(_Part, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,7 +12,6 @@ from arzbench import store
 from arzbench.errors import UsageError, unknown
 from arzbench.study import (
     ALGORITHMS,
-    AnyConfig,
     Baseline,
     Checkpoints,
     Evaluation,
@@ -29,31 +28,38 @@ def make_config(table: dict[str, Any], source: str) -> TrainConfig:
     Raises:
         UsageError: unknown algorithm, keys or hyper-parameters, or values that do not fit.
     """
-    table = dict(table)
-    algo = table.pop("algo", None)
+    algo = table.get("algo")
     if not isinstance(algo, str) or algo.lower() not in ALGORITHMS:
         error = unknown("algorithm", str(algo), ALGORITHMS)
         raise UsageError(f"{source}: {error.message}", error.hint)
     kind = ALGORITHMS[algo.lower()]
     problems: list[str] = []
-    given = table.pop("hyperparameters", {})
+    hints: list[str] = []
+    given = table.get("hyperparameters", {})
     if not isinstance(given, dict):
         problems.append(f"hyperparameters = {given!r}: not a table")
         given = {}
-    extra = {k: v for k, v in given.items() if k not in kind.schedule_fields()}
-    counted = {k: v for k, v in given.items() if k not in extra}
-    hints = []
-    if any(k not in kind.EXTRA for k in extra):
-        names = sorted({*kind.schedule_fields(), *kind.EXTRA})
-        problems += [f"{algo} has no hyper-parameter {k!r}" for k in extra if k not in kind.EXTRA]
-        hints.append(f"hyper-parameters of {algo}: {', '.join(names)}")
-    unknown_keys, valid = _unknown_keys(table)
-    misfits, defaults = _misfits(kind, {**table, **counted}, algo.lower())
-    problems += unknown_keys + misfits
-    if problems:
-        raise UsageError(f"{source}: " + "; ".join(problems), "\n".join(hints + valid + defaults))
-    data = {**table, **counted, "hyperparameters": extra, "algo": algo.lower()}
-    config: TrainConfig = store.convert(data, AnyConfig, source)
+
+    def check_names(keys: Iterable[str], valid: Sequence[str], problem: str, hint: str) -> None:
+        if wrong := [key for key in keys if key not in valid]:
+            problems.extend(problem.format(key) for key in wrong)
+            hints.append(f"{hint}: {', '.join(valid)}")
+
+    names, own = kind.schedule_fields(), TrainConfig.__struct_fields__
+    valid = sorted({*names, *kind.EXTRA})
+    check_names(given, valid, f"{algo} has no hyper-parameter '{{}}'", f"hyper-parameters of {algo}")
+    check_names(table, sorted({"algo", *own}), "unknown key '{}'", "keys")
+    for name, part in _SUBTABLES.items():
+        inside = table.get(name)
+        if isinstance(inside, dict):
+            fields = part.__struct_fields__
+            check_names(inside, fields, f"unknown key '{name}.{{}}'", f"keys of {name}")
+    data = {k: v for k, v in table.items() if k in own} | {k: v for k, v in given.items() if k in names}
+    data["hyperparameters"] = {k: v for k, v in given.items() if k not in names}
+    config, misfits, defaults = _converted(kind, data)
+    problems += misfits
+    if config is None or problems:
+        raise UsageError(f"{source}: " + "; ".join(problems), "\n".join(hints + defaults))
     return config
 
 
@@ -65,26 +71,12 @@ _SUBTABLES: dict[str, type[msgspec.Struct]] = {
 }
 
 
-def _unknown_keys(table: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """(problems, valid names) of the keys of a training and of its tables."""
-    problems, valid = [], []
-    own = TrainConfig.__struct_fields__
-    if any(key not in own for key in table):
-        problems += [f"unknown key {key!r}" for key in table if key not in own]
-        valid.append(f"keys: {', '.join(sorted({'algo', *own}))}")
-    for name, part in _SUBTABLES.items():
-        inside = table.get(name)
-        wrong = [k for k in inside if k not in part.__struct_fields__] if isinstance(inside, dict) else []
-        if wrong:
-            problems += [f"unknown key '{name}.{key}'" for key in wrong]
-            valid.append(f"keys of {name}: {', '.join(part.__struct_fields__)}")
-    return problems, valid
-
-
-def _misfits(kind: type[TrainConfig], data: dict[str, Any], algo: str) -> tuple[list[str], list[str]]:
-    """(each value that is missing, of another type, or out of range; the defaults of those with one)."""
-    problems, defaults = [], []
-    fitting: dict[str, Any] = {"env": "", "total_timesteps": 1, "algo": algo}
+def _converted(
+    kind: type[TrainConfig], data: dict[str, Any]
+) -> tuple[TrainConfig | None, list[str], list[str]]:
+    """(the config of what fits; each value that is missing or does not; the defaults of those with one)."""
+    config, problems, defaults = None, [], []
+    fitting: dict[str, Any] = {"env": "", "total_timesteps": 1, "algo": kind.__struct_config__.tag}
     for field in msgspec.structs.fields(kind):
         if field.name not in data:
             problems += [f"{field.name} is missing"] if field.required else []
@@ -100,10 +92,10 @@ def _misfits(kind: type[TrainConfig], data: dict[str, Any], algo: str) -> tuple[
             if isinstance(field.default, str | int | float):
                 defaults.append(f"the default: {field.name} = {field.default}")
     try:
-        msgspec.convert(fitting, AnyConfig)
+        config = msgspec.convert(fitting, kind)
     except msgspec.ValidationError as error:
         problems.append(_message(error, ""))
-    return problems, defaults
+    return config, problems, defaults
 
 
 def _message(error: msgspec.ValidationError, name: str) -> str:
@@ -160,9 +152,4 @@ def _inherit(body: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
 
 def load_study(path: Path) -> Study:
     """The study in the TOML file `path`."""
-    text = store.read_bytes(path, "study file")
-    try:
-        data = tomllib.loads(text.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid TOML: {error}", "see docs/reference/formats.md") from error
-    return make_study(data, str(path))
+    return make_study(store.load_toml(path, "study file"), str(path))

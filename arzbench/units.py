@@ -55,12 +55,8 @@ def _walltime(value: str) -> float | None:
     if match is None:
         return None
     parts = [float(p) for p in match["clock"].split(":")]
-    if match["days"] is not None:
-        hours, minutes, seconds = [*parts, 0, 0][:3]
-    elif len(parts) == 3:
-        hours, minutes, seconds = parts
-    else:
-        hours, minutes, seconds = 0.0, parts[0], parts[1]
+    missing = [0.0] * (3 - len(parts))
+    hours, minutes, seconds = missing + parts if match["days"] is None else parts + missing
     return float(match["days"] or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
 
 

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from types import TracebackType
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "slurmstepd", "sbatch", "scontrol", "squeue", "scancel")
 SYSTEM = os.pathsep.join(["/usr/sbin", "/usr/local/sbin", os.environ.get("PATH", "")])
@@ -86,9 +85,7 @@ class Slurm:
         self._until(lambda: "idle" in self.ask("sinfo", "-h", "-o", "%t"))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.ask("scancel", "--user=root")
         for _ in range(100):
             if not self.ask("squeue", "-h"):

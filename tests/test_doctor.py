@@ -185,7 +185,7 @@ def test_the_week_is_shown_and_booked(tmp_path: Path) -> None:
 
 def test_sessions_that_run_are_reserved(tmp_path: Path) -> None:
     now = datetime.datetime.now(datetime.UTC)
-    quota.begin(quota.ledger_path(tmp_path, "kaggle-p100"), "a", now, 43_200)
+    quota.book(quota.ledger_path(tmp_path, "kaggle-p100"), "begin", "a", now, 43_200)
     (shown,) = json.loads(call("quota --platform kaggle-p100 --json", tmp_path).out)
     assert (shown["used_s"], shown["reserved_s"], shown["left_s"]) == (0, 43_200, 64_800)
 

@@ -1,5 +1,6 @@
 """Looking things up: the working folder first, the reason whenever something is passed over."""
 
+import contextlib
 import datetime
 import os
 from pathlib import Path
@@ -33,8 +34,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def host(**changes: Any) -> HostInfo:
-    found: HostInfo = msgspec.structs.replace(worlds.HOST, **changes)
-    return found
+    return msgspec.structs.replace(worlds.HOST, **changes)
 
 
 # ---------------------------------------------------------------- studies and platforms
@@ -112,9 +112,8 @@ def test_a_broken_platform_is_one_error_that_names_the_file(text: str, said: str
 # ---------------------------------------------------------------- calibrations
 
 
-def newest(working: Path, *, here: HostInfo = worlds.HOST, allow_foreign: bool = False, **how: Any) -> str:
-    study = how.get("study", JOB)
-    return profiles.newest_calibration(working, here, study, allow_foreign=allow_foreign)[1].id
+def newest(working: Path, *, here: HostInfo = worlds.HOST, study: Any = JOB, **how: Any) -> str:
+    return profiles.newest_calibration(working, here, study, **{"allow_foreign": False, **how})[1].id
 
 
 def keep(working: Path, created: str, *, study: Any = JOB, **changes: Any) -> Path:
@@ -143,12 +142,6 @@ def test_the_newest_of_another_workload_is_passed_over(tmp_path: Path) -> None:
     assert newest(tmp_path) == "job-20260101T000000Z"
     assert newest(tmp_path, study=OTHER) == "job-20260102T000000Z"
     assert newest(tmp_path, study=None) == "job-20260102T000000Z"
-
-
-def test_budgets_and_schedules_may_differ_from_the_calibrated_ones(tmp_path: Path) -> None:
-    keep(tmp_path, "20260101T000000Z")
-    longer = worlds.study(worlds.config(total_timesteps=999_999, evaluation={"eval_freq": 7}), name="longer")
-    assert newest(tmp_path, study=longer) == "job-20260101T000000Z"
 
 
 def test_another_workload_is_refused_with_the_reason_and_the_command(tmp_path: Path) -> None:
@@ -222,29 +215,18 @@ def test_an_unreadable_calibration_hides_no_other(tmp_path: Path) -> None:
 NOW = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC)
 
 
-def fresh(working: Path, **how: Any) -> str:
-    allow_foreign = how.pop("allow_foreign", False)
-    found = profiles.newest_calibration(working, worlds.HOST, JOB, allow_foreign=allow_foreign, now=NOW)
-    return found[1].id
-
-
-@pytest.mark.parametrize(
-    ("created", "days"), [("20260130T000000Z", 30), ("20260129T235959Z", 30.00001), ("20260301T000000Z", 0)]
-)
-def test_a_calibration_is_trusted_for_thirty_days(created: str, days: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("created", "trusted"), [("20260130T000000Z", True), ("20260129T235959Z", False)])
+def test_a_calibration_is_trusted_for_thirty_days(created: str, trusted: bool, tmp_path: Path) -> None:
     path = keep(tmp_path, created)
-    assert profiles.age_days(profiles.load_calibration(path), NOW) == pytest.approx(days, abs=1e-4)
-    if days <= profiles.EXPIRES_DAYS == 30:
-        assert fresh(tmp_path) == f"job-{created}"
-    else:
-        with pytest.raises(UsageError, match="no fitting calibration"):
-            fresh(tmp_path)
+    assert profiles.age_days(profiles.load_calibration(path), NOW) == pytest.approx(30, abs=1e-4)
+    with contextlib.nullcontext() if trusted else pytest.raises(UsageError, match="no fitting calibration"):
+        assert newest(tmp_path, now=NOW) == f"job-{created}"
 
 
 def test_an_expired_one_is_refused_with_the_reason_and_the_fix(tmp_path: Path) -> None:
     keep(tmp_path, "20260101T000000Z")
     with pytest.raises(UsageError) as caught:
-        fresh(tmp_path)
+        newest(tmp_path, now=NOW)
     assert "expired (made 59 days ago; calibrations are trusted for 30 days)" in caught.value.hint
     assert "measure it: arzbench calibrate" in caught.value.hint
     assert "--allow-expired" in caught.value.hint
@@ -255,10 +237,10 @@ def test_expiry_is_not_offered_where_it_would_not_help(tmp_path: Path) -> None:
     keep(tmp_path, "20260101T000000Z", study=OTHER)
     keep(tmp_path, "20260102T000000Z", name="lab-2")
     with pytest.raises(UsageError) as caught:
-        fresh(tmp_path)
+        newest(tmp_path, now=NOW)
     assert "--allow-expired" not in caught.value.hint
     with pytest.raises(UsageError) as caught:
-        fresh(tmp_path, allow_foreign=True)
+        newest(tmp_path, allow_foreign=True, now=NOW)
     assert "--allow-expired" in caught.value.hint
 
 
@@ -291,20 +273,9 @@ def test_past_runs_are_those_of_this_host_oldest_first(tmp_path: Path) -> None:
     expected = [PastRun(0.9, "t", "c", True), PastRun(1.1, "t", "c", False)]
     assert profiles.past_runs(tmp_path, worlds.HOST) == expected
     assert profiles.past_runs(tmp_path, host(name="lab-2")) == []
-
-
-def test_what_a_prediction_had_learned_is_not_learned_again(tmp_path: Path) -> None:
-    profiles.record_prediction(tmp_path, worlds.HOST, said("r", 120.0, 120.0, learned=1.2))
-    assert profiles.past_runs(tmp_path, worlds.HOST)[0].ratio == pytest.approx(1.2)
-
-
-def test_a_run_recorded_without_its_training_is_like_no_other(tmp_path: Path) -> None:
-    for run in "ab":
-        profiles.record_prediction(tmp_path, worlds.HOST, said(run, 1.0, 1.0))
-    assert [(p.training, p.calibration) for p in profiles.past_runs(tmp_path, worlds.HOST)] == [
-        ("a", "a"),
-        ("b", "b"),
-    ]
+    # what a prediction had learned is not learned again; without its training a run is like no other
+    profiles.record_prediction(tmp_path, worlds.HOST, said("old", 120.0, 120.0, learned=1.2))
+    assert profiles.past_runs(tmp_path, worlds.HOST)[-1] == PastRun(pytest.approx(1.2), "old", "old")
 
 
 @pytest.mark.parametrize("times", [(0.0, 5.0), (5.0, 0.0)])

@@ -49,7 +49,6 @@ def imported(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.xfail(reason="some test modules still import another")
 def test_no_test_module_imports_another() -> None:
     tests = sorted((ROOT / "tests").rglob("test_*.py"))
     among = re.compile(r"tests\.(\w+\.)*test_\w+")

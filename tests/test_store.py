@@ -110,8 +110,7 @@ def test_an_older_version_goes_through_every_migration_in_order(monkeypatch: pyt
 
     def read(version: int, **body: Any) -> Note:
         text = json.dumps({"schema": SCHEMA, "version": version, **body}).encode()
-        note: Note = store.decode(text, SCHEMA, Note, "note.json")
-        return note
+        return store.decode(text, SCHEMA, Note, "note.json")
 
     assert read(1, words="hello") == Note(text="hello!", count=2)
     assert read(2, text="hello", n=4) == Note(text="hello!", count=5)

@@ -170,8 +170,7 @@ def test_a_training_inherits_the_files_own_keys() -> None:
 
 def test_a_file_without_trainings_is_one() -> None:
     study = make_study({**HEAD, **MINIMAL}, "a.toml")
-    assert [t.name for t in study.trainings] == ["job"]
-    assert study.total_timesteps == 1000
+    assert [(t.name, t.total_timesteps) for t in study.trainings] == [("job", 1000)]
 
 
 @pytest.mark.parametrize(
@@ -245,11 +244,6 @@ def test_broken_toml_is_one_error_that_names_the_file(text: bytes, tmp_path: Pat
     with pytest.raises(UsageError, match="not valid TOML") as caught:
         load_study(path)
     assert str(path) in caught.value.message
-
-
-def test_a_file_of_another_schema_is_refused() -> None:
-    with pytest.raises(UsageError, match="not a 'arzbench/study' file"):
-        load_study(ROOT / "profiles" / "platforms" / "local.toml")
 
 
 def test_a_config_cannot_be_made_wrong_in_code_either() -> None:

@@ -1,7 +1,6 @@
 """Durations and sizes: every form people write, and nothing else."""
 
 import math
-import re
 
 import pytest
 from hypothesis import example, given
@@ -44,19 +43,11 @@ def test_forms_of_a_duration(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["12", "43200", "1.5", "0012"])
-def test_a_bare_number_is_refused_with_the_forms_that_are_not(text: str) -> None:
-    """Seconds here, minutes for Slurm, hours for a person in a hurry: no guess is safe."""
-    with pytest.raises(UsageError, match=re.escape(repr(text))) as caught:
-        parse_duration(text)
-    assert "11h30m" in caught.value.hint
-    assert "1-06:00:00" in caught.value.hint
-
-
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
         (["", "  ", "h", "12x", "12 parsecs", "1h30", "h12", "12h!", "-5h", "1--2", "1-2-3", "1:2:3:4", ":30",
+          "12", "43200", "1.5", "0012",  # bare numbers: minutes for Slurm, hours for a person in a hurry
           "1-", "1e5s", "nan", "inf", "1.5:00", "1,5h", "12hs?", "5 s s"], "is not a duration"),
         (["0s", "0h0m", "00:00", "0-0"], "not greater than zero"),
         (["9" * 400 + "h", "9" * 5000 + ":00", "9" * 400 + "-0", "200000w"], "longer than a century"),
@@ -65,8 +56,10 @@ def test_a_bare_number_is_refused_with_the_forms_that_are_not(text: str) -> None
 )  # fmt: skip
 def test_what_is_no_duration_is_refused_with_the_reason(texts: list[str], said: str) -> None:
     for text in texts:
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match=said) as caught:
             parse_duration(text)
+        assert "11h30m" in caught.value.hint
+        assert "1-06:00:00" in caught.value.hint
 
 
 @given(st.one_of(st.text(), st.text(alphabet="0123456789.:-hmsdw nec")))
@@ -130,7 +123,7 @@ def test_a_shown_duration_is_close_to_the_real_one(seconds: float) -> None:
     units = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
     parts = shown.split()
     read = sum(float(n) * units[u] for n, u in zip(parts[::2], parts[1::2], strict=True))
-    assert read == pytest.approx(seconds, rel=0.025)
+    assert read == pytest.approx(seconds, rel=0.05)  # 1.05 s is shown as 1.1 s or 1.0 s
     assert "e+" not in shown
 
 

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -21,9 +22,7 @@ from arzbench.records import CostModel
 from arzbench.run import control
 from arzbench.run.job import RunOutcome
 from arzbench.run.simulated import SyntheticWorkload
-from arzbench.study import A2C, Checkpoints, Evaluation, Study, TrainConfig
-from arzbench.training_state import TrainingState
-from tests import worlds
+from arzbench.study import A2C, Checkpoints, Evaluation, Logging, Study, TrainConfig
 from tests.measure import doubles
 from tests.run.jobs import dqn, ppo, run
 
@@ -52,22 +51,14 @@ def calibrated(
 
 # ---------------------------------------------------------------- recovery
 
-KINDS: list[dict[str, Any]] = [
-    {"algo": "dqn", "hyperparameters": {"learning_starts": 500, "train_freq": 4}},
-    {"algo": "sac", "n_envs": 4, "hyperparameters": {"gradient_steps": -1}},
-    {"algo": "td3", "hyperparameters": {"train_freq": [1, "episode"]}},
-    {"algo": "ppo", "n_envs": 2, "hyperparameters": {"n_steps": 64}},
-    {"algo": "a2c", "n_envs": 3},
-]
 
-
-@pytest.mark.parametrize("kind", KINDS, ids=lambda k: k["algo"])
+@pytest.mark.parametrize("kind", doubles.KINDS, ids=doubles.by_algo)
 @pytest.mark.parametrize("seed", range(4))
-def test_every_declared_cost_is_found_within_one_percent(kind: dict[str, Any], seed: int) -> None:
+def test_every_declared_cost_is_found_within_one_percent(kind: TrainConfig, seed: int) -> None:
     """Prices over six orders of magnitude."""
     dice = np.random.default_rng([SEED, seed])
     costs = {phase: float(10 ** dice.uniform(-4, 2)) for phase in doubles.COSTS}
-    config = worlds.config(**{**worlds.EVERYTHING, **kind, "total_timesteps": 3000})
+    config = msgspec.structs.replace(kind, total_timesteps=3000, logging=Logging(mode="every"))
     clock = VirtualClock()
     model = calibrated(config, doubles.Workload(clock, costs), doubles.Store(clock), clock)
     for phase, cost in costs.items():
@@ -82,17 +73,6 @@ def test_every_declared_cost_is_found_within_one_percent(kind: dict[str, Any], s
 
 
 # ---------------------------------------------------------------- budgets
-
-
-class Memory:
-    """A store that takes no time of its own: `SyntheticWorkload.save_s` is the cost of a save."""
-
-    def save(self, state: TrainingState) -> int:
-        self.state = state
-        return 1000
-
-    def load(self) -> tuple[TrainingState, int]:
-        return self.state, 1000
 
 
 def random_study(dice: np.random.Generator) -> Study:
@@ -132,7 +112,10 @@ def carried_out(number: int, folder: Path, confidence: float) -> tuple[RunOutcom
     save_s = float(costs[Phase.ENV_STEP] * dice.uniform(0.1, 1))
     clock = VirtualClock()
     bench = SyntheticWorkload(clock, costs, save_s=save_s, episode_steps=EPISODE)
-    models = {t.workload_digest(): calibrated(t, bench, Memory(), clock) for t in study.trainings}
+    models = {
+        t.workload_digest(): calibrated(t, bench, doubles.Store(clock, timed=False), clock)
+        for t in study.trainings
+    }
     spread = spread_from([])
     planner = Planner(study, models_for(study, models), spread, quota_s, confidence, cold=True)
     budgets = planner.largest(confidence)

@@ -102,25 +102,6 @@ def _sample(phase: Phase, repetition: int, *seconds: float, **more: Any) -> Phas
     return PhaseSamples(phase=phase, repetition=repetition, seconds=seconds, units=tuple(units), **more)
 
 
-def _series(
-    phase: Phase,
-    repetition: int,
-    price: float,
-    units: Sequence[int],
-    variant: str,
-    spread: float,
-    rng: random.Random,
-) -> list[PhaseSamples]:
-    """A warm-up and measurements around `price`; the mean differs a little between processes."""
-    level = price * rng.lognormvariate(0.0, spread) if spread else price
-    seconds = [level * u * (rng.lognormvariate(-0.02, 0.2) if spread else 1.0) for u in units]
-    first = FIRST_UPDATE_S if phase is Phase.UPDATE and variant == "" else 0.0
-    return [
-        _sample(phase, repetition, price + first, variant=variant, warmup=True),
-        _sample(phase, repetition, *seconds, variant=variant, units=units),
-    ]
-
-
 def samples(
     training: TrainConfig,
     *,
@@ -136,8 +117,16 @@ def samples(
     main = training.logging.mode
     measured: list[PhaseSamples] = []
 
-    def noise() -> float:
-        return rng.lognormvariate(0.0, spread) if spread else 1.0
+    def noise(around: float = 0.0, width: float = spread) -> float:
+        return rng.lognormvariate(around, width) if spread else 1.0
+
+    def series(phase: Phase, repetition: int, price: float, units: Sequence[int], variant: str) -> None:
+        """A warm-up and measurements around `price`; the mean differs a little between processes."""
+        level = price * noise()
+        seconds = [level * u * noise(-0.02, 0.2) for u in units]
+        first = FIRST_UPDATE_S if phase is Phase.UPDATE and variant == "" else 0.0
+        measured.append(_sample(phase, repetition, price + first, variant=variant, warmup=True))
+        measured.append(_sample(phase, repetition, *seconds, variant=variant, units=units))
 
     for repetition in range(repetitions):
         for phase, price in prices.items():
@@ -146,10 +135,10 @@ def samples(
                 continue
             units = [1] * 30 + [25, 1, 7, 40]
             variant = main if phase in LOGGED else ""
-            measured += _series(phase, repetition, price, units, variant, spread, rng)
+            series(phase, repetition, price, units, variant)
             if phase in LOGGED:
                 for other in {"off", "periodic", "every"} - {main}:
-                    measured += _series(phase, repetition, price * 50, units[:9], other, spread, rng)
+                    series(phase, repetition, price * 50, units[:9], other)
         state = "cold" if repetition == 0 else "warm"
         measured.append(_sample(Phase.JIT, repetition, JIT[state], variant=state))
         for phase in SIZED:

@@ -39,7 +39,6 @@ def calibrate(
     from arzbench import store
     from arzbench.choose_study import DEFAULT_STUDY, choose_study
     from arzbench.clock import SystemClock
-    from arzbench.measure.calibrate import Worker
     from arzbench.measure.calibrate import calibrate as measure
     from arzbench.profiles import calibrations_folder, save_calibration
     from arzbench.report.console import make_console, say, show
@@ -64,7 +63,7 @@ def calibrate(
         with CalibrationProgress(console) as progress:
             calibration = measure(
                 chosen,
-                Worker(command=(sys.executable, "-m", "arzbench", "_worker")),
+                (sys.executable, "-m", "arzbench", "_worker"),
                 SystemClock(),
                 steps=steps,
                 repetitions=repetitions,

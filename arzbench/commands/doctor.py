@@ -182,4 +182,4 @@ def _calibrations(working: Path, host: HostInfo, clock: Clock) -> Iterator[Findi
         yield Finding(what="calibration", found="none of this machine", missing=True, fix=fix)
     if others:
         yield Finding(what="of other machines", found=f"{others} (plan --from ID, or --allow-foreign)")
-    yield Finding(what="imported", found=", ".join(profiles.imported_names(working)) or "none")
+    yield Finding(what="imported", found=", ".join(profiles.names(working, "imported")) or "none")

@@ -76,9 +76,10 @@ def infer(
     """
     if not observed or step_sim_s <= 0:
         return None
-    positions = [(step, round(sim / step_sim_s)) for step, sim in observed if sim > 0]
+    positions = ((step, round(sim / step_sim_s)) for step, sim in observed if sim > 0)
     # a place that follows from the one before, in the same episode, is no evidence of its own
-    places = [p for p, before in zip(positions, [None, *positions], strict=False) if not _follows(p, before)]
+    groups = itertools.groupby(positions, key=lambda place: place[0] - place[1])
+    places = [next(group) for _, group in groups]
     if not places or places[0][1] < 1:
         return None
     least = max(1, round(longest_sim_s / step_sim_s))
@@ -90,7 +91,7 @@ def infer(
             [episodes] if episodes else EPISODES, lengths, [train] if train else TRAIN_STEPS
         )
     ]
-    fits = [s for s in (*alone, *plans) if _explains(s, places)]
+    fits = [s for s in (*alone, *plans) if all(s.position(step) == at for step, at in places)]
     alone_fits = [s for s in fits if not s.train]
     fits = alone_fits or fits
     chance = sum((1 / s.length) ** len(places) for s in (*alone, *plans))
@@ -112,14 +113,6 @@ def infer(
         by_chance=chance,
         sure=_sure(fits, alone_fits, chance),
     )
-
-
-def _follows(place: tuple[int, int], before: tuple[int, int] | None) -> bool:
-    return before is not None and place[0] - place[1] == before[0] - before[1]
-
-
-def _explains(schedule: Schedule, places: Sequence[tuple[int, int]]) -> bool:
-    return all(schedule.position(step) == position for step, position in places)
 
 
 def _lengths(step_sim_s: float, least: int) -> list[int]:

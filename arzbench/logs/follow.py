@@ -114,7 +114,7 @@ def follow(
     printed, at = began, 0
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            at += _read_on(name, at, live, clock.now() - began)
+            at = _read_on(name, at, live, clock.now() - began)
             if clock.now() - printed >= STATUS_EVERY_S:
                 printed = clock.now()
                 print(f"arzbench: {live.status(printed - began)}", file=out, flush=True)
@@ -126,21 +126,19 @@ def follow(
 
 
 def _read_on(name: str, at: int, live: LiveLog, now: float) -> int:
-    """Feed what follows byte `at`; return by how much to move on (negative: the file was started over)."""
-    taken = 0
+    """Feed what follows byte `at`, all of a file that was started over; return where it ends."""
     try:
         with open(name, "rb") as file:
             if os.fstat(file.fileno()).st_size < at:
-                at, taken = 0, -at
+                at = 0
             file.seek(at)
             while data := file.read(BLOCK):
                 if at == 0 and data.startswith(PACKED):
                     raise UsageError(f"{name} is compressed: it cannot be followed", "leave --follow out")
                 live.feed(data, now)
                 at += len(data)
-                taken += len(data)
     except OSError as error:
         raise UsageError(
             f"cannot read the log {name}: {error.strerror}", "name a log file that another program writes"
         ) from error
-    return taken
+    return at

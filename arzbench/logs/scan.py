@@ -224,8 +224,8 @@ class Scanner:
         if facts.calls is not None:
             tag = self.tags[line_class.tag]
             tag.calls = max(tag.calls, facts.calls)
-        row = self.rows + lines.row_before(index)
-        offset = self.size + int(lines.starts[index])
+        start = int(lines.starts[index])
+        row, offset = self.rows + index + int(np.searchsorted(lines.returns, start)), self.size + start
         return Message(facts, visible(text), line_class.tag, lines.time(index), row, offset)
 
     def _facts(self, text: str, tag: str) -> Facts | None:
@@ -261,10 +261,6 @@ class _Block:
             return self.time(index - 1, back - 1) if index and back > 0 else None
         match = TAIL.match(self.block, int(self.starts[index]))
         return float(match[1]) if match is not None else None
-
-    def row_before(self, index: int) -> int:
-        """Count the lines of this block before line `index`, as a terminal does."""
-        return index + int(np.searchsorted(self.returns, self.starts[index]))
 
 
 def _keys(data: Bytes, heads: Index, ends: Index) -> NDArray[np.uint64]:

@@ -24,6 +24,7 @@ _TEXT = bytes(range(32, 256)) + b"\t\n\r\x1b\x08\x0c\x00"
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 PACKED = (_GZIP, _ZSTD)
+_UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}  # by byte-order mark
 
 
 class Source:
@@ -72,7 +73,7 @@ class Source:
         """Yield UTF-16 as UTF-8, anything else as it is, without a byte-order mark."""
         chunks = self._unpacked()
         start = next(chunks, b"")
-        code = _utf16(start)
+        code = next((code for mark, code in _UTF16.items() if start.startswith(mark)), None)
         if code is None:
             yield from (c for c in (start.removeprefix(codecs.BOM_UTF8),) if c)
             yield from chunks
@@ -138,14 +139,6 @@ class LineSplitter:
     def rest(self) -> bytes:
         """Return what came after the last line end."""
         return bytes(self._rest)
-
-
-def _utf16(start: bytes) -> str | None:
-    """Return the codec if `start` is UTF-16 with a byte-order mark."""
-    for mark, code in ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")):
-        if start.startswith(mark):
-            return code
-    return None
 
 
 def _zstd(raw: io.BufferedReader[io.FileIO | io.BytesIO]) -> Callable[[int], bytes]:

@@ -59,16 +59,6 @@ class Timeline:
                 if len(self.moments) > _MOST:
                     del self.moments[_MOST // 2]
 
-    def last_start(self, after: float, until: float) -> Moment | None:
-        """Return the last start of a phase in (after, until]."""
-        return next(
-            (m for m in reversed(self.moments) if m.event in _STARTS and after < m.time <= until), None
-        )
-
-    def first_end(self, kind: str, after: float, until: float) -> Moment | None:
-        """Return the first end of phase `kind` in [after, until)."""
-        return next((m for m in self.moments if _ENDS.get(m.event) == kind and after <= m.time < until), None)
-
     def ready(self, until: float) -> float | None:
         """Return when the dependencies were installed, at the latest by `until`."""
         times = [m.time for m in self.moments if m.event is Event.READY and m.time <= until]
@@ -110,9 +100,12 @@ def _from_counter(
         if begin is None or end is None:
             continue
         following = stretches[index + 1].first.time if index + 1 < len(stretches) else None
-        start = timeline.last_start(before, begin)
+        starts = [m for m in timeline.moments if m.event in _STARTS and before < m.time <= begin]
+        start = starts[-1] if starts else None
         kind = _STARTS[start.event] if start is not None else "steps"
-        stop = timeline.first_end(kind, end, following if following is not None else last_s + 1.0)
+        until = following if following is not None else last_s + 1.0
+        stops = (m for m in timeline.moments if _ENDS.get(m.event) == kind and end <= m.time < until)
+        stop = next(stops, None)
         phases.append(_phase(kind, stretch, start, stop, resolution_s))
         before = end
     return phases

@@ -18,7 +18,7 @@ from arzbench.clock import Clock, process_start
 from arzbench.facts import EnvFacts, Phase, Record, StopReason
 from arzbench.measure.phase_times import PER_STEP, PhaseValues
 from arzbench.records import BEFORE_LEARNING, PhaseSamples
-from arzbench.study import AnyConfig, Checkpoints, TrainConfig
+from arzbench.study import MODES, AnyConfig, Checkpoints, TrainConfig
 from arzbench.study import Evaluation as EvaluationSchedule
 from arzbench.training_state import TrainingState
 from arzbench.workload import AbstractTraining, AbstractWorkload, Control, StopTraining
@@ -32,7 +32,6 @@ MAX_PROBE_BYTES = 64_000_000
 FEW_ROWS = 256
 #: what the cache of compiled code did in a process
 COLD, WARM, UNUSED = "cold", "warm", "unused"
-MODES = ("off", "periodic", "every")
 
 
 class TrialStore(Protocol):
@@ -57,7 +56,6 @@ class BurstJob(Record, frozen=True, kw_only=True):
     eval_episodes: int
     max_eval_s: float  # no new evaluation episode after this long
     folder: str  # where trial checkpoints go
-    cpu_threads: int
 
 
 class BurstResult(Record, frozen=True, kw_only=True):
@@ -119,7 +117,8 @@ class BurstControl(Control):
             self._to_prefill = False
             self._values.variant = self._mode
             self._trial.half_fill(training)
-        self._switch(training, _mode_at(self._segments, step, self._config.logging.mode))
+        probed = (mode for first, last, mode in self._segments if first <= step < last)
+        self._switch(training, next(probed, self._config.logging.mode))
         if updates or not step % 64:
             self._say("training", 0.15 + 0.65 * step / self._config.total_timesteps)
 
@@ -182,14 +181,11 @@ class _Trial:
     def state_bytes(self) -> tuple[int, int]:
         """(bytes with an empty replay buffer, bytes per transition)."""
         # from the last two: an optimizer has no state before its first step
-        (rows_0, bytes_0), (rows_1, bytes_1) = self.sizes[-2:]
-        if rows_1 == rows_0:
-            (rows_0, bytes_0), (rows_2, bytes_2) = self.sizes[:2]
-            per = (bytes_2 - bytes_0) / max(1, rows_2 - rows_0)
-        else:
-            per = (bytes_1 - bytes_0) / (rows_1 - rows_0)
-        per = max(0.0, per) if rows_1 else 0.0
-        return round(bytes_1 - per * rows_1), round(per)
+        rows, size = self.sizes[-1]
+        pair = self.sizes[-2:] if self.sizes[-2][0] != rows else self.sizes[:2]
+        (rows_0, bytes_0), (rows_1, bytes_1) = pair
+        per = max(0.0, (bytes_1 - bytes_0) / max(1, rows_1 - rows_0)) if rows else 0.0
+        return round(size - per * rows), round(per)
 
 
 def measure_once(
@@ -211,7 +207,7 @@ def measure_once(
     workload.first_step(job.config)
     took = clock.ticks() - began
     cache = cache_state()
-    values.add_variant(Phase.JIT, COLD if job.cold or cache == COLD else WARM, took)
+    values.add(Phase.JIT, took, variant=COLD if job.cold or cache == COLD else WARM)
     config = short_config(job)
     training = workload.create(config, values)
     trial = _Trial(job, store, config, values, clock)
@@ -260,7 +256,3 @@ def _segments(config: TrainConfig, start: int) -> list[tuple[int, int, str]]:
     others = [mode for mode in MODES if mode != config.logging.mode]
     firsts = [start + (2 * i + 1) * width for i in range(4)]
     return [(first, first + length, mode) for first, mode in zip(firsts, others * 2, strict=True)]
-
-
-def _mode_at(segments: list[tuple[int, int, str]], step: int, main: str) -> str:
-    return next((mode for first, last, mode in segments if first <= step < last), main)

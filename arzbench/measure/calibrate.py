@@ -21,7 +21,7 @@ import msgspec
 
 from arzbench.clock import Clock
 from arzbench.errors import ArzbenchError, StateError, UsageError
-from arzbench.facts import EnvFacts, Phase, Record
+from arzbench.facts import Phase
 from arzbench.measure.burst import COLD, WARM, BurstJob, BurstResult
 from arzbench.measure.host import host_of
 from arzbench.measure.phase_times import PER_STEP
@@ -41,15 +41,9 @@ TIMEOUT_S = 1800.0
 Progress = Callable[[str, float], None]
 
 
-class Worker(Record, frozen=True, kw_only=True):
-    """How to start a measuring process: `command` takes a job file and a result file."""
-
-    command: tuple[str, ...]
-
-
 def calibrate(
     study: Study,
-    worker: Worker,
+    worker: Sequence[str],
     clock: Clock,
     *,
     steps: int,
@@ -60,6 +54,7 @@ def calibrate(
 ) -> Calibration:
     """Measure every workload of `study`, each in `repetitions` fresh processes.
 
+    `worker` is the command of one; it takes a job file and a result file.
     `steps` training env steps at least, spread over the repetitions; about `max_s` seconds in all
     unless the steps themselves take longer. Trial checkpoints are written below `folder`.
 
@@ -71,9 +66,12 @@ def calibrate(
     results: list[WorkloadSamples] = []
     versions: dict[str, str] = {}
     for index, config in enumerate(distinct):
-        share = (index / len(distinct), 1 / len(distinct))
+
+        def report(what: str, fraction: float, index: int = index) -> None:
+            progress(what, (index + fraction) / len(distinct))
+
         bursts = _measure_workload(
-            config, worker, clock, steps, repetitions, max_s / len(distinct), folder, progress, share
+            config, worker, clock, steps, repetitions, max_s / len(distinct), folder, report
         )
         versions = bursts[0].versions
         results.append(_combine(config, bursts))
@@ -105,14 +103,13 @@ def _distinct(study: Study) -> list[TrainConfig]:
 
 def _measure_workload(
     config: TrainConfig,
-    worker: Worker,
+    worker: Sequence[str],
     clock: Clock,
     steps: int,
     repetitions: int,
     max_s: float,
     folder: Path,
     progress: Progress,
-    share: tuple[float, float],
 ) -> list[BurstResult]:
     bursts: list[BurstResult] = []
     around_s = 0.0
@@ -121,13 +118,13 @@ def _measure_workload(
         for repetition in range(repetitions):
 
             def report(what: str, fraction: float, repetition: int = repetition) -> None:
-                whole = (repetition + fraction) / repetitions
                 label = f"{config.name}, process {repetition + 1}/{repetitions}: {what}"
-                progress(label, share[0] + share[1] * whole)
+                progress(label, (repetition + fraction) / repetitions)
 
             started = clock.now()
-            left = PLANNED * max_s - (started - began)
-            job = _next_job(config, bursts, repetition, repetitions, steps, left, around_s, name, clock)
+            left_s = PLANNED * max_s - (started - began)
+            own_s = left_s / (repetitions - repetition) - around_s
+            job = _next_job(config, bursts, math.ceil(steps / repetitions), left_s, own_s, name, started)
             bursts.append(_run_worker(job, worker, Path(name), clock, report))
             around_s = clock.now() - started - _training_s(bursts[-1])
     return bursts
@@ -136,49 +133,36 @@ def _measure_workload(
 def _next_job(
     config: TrainConfig,
     bursts: Sequence[BurstResult],
-    repetition: int,
-    repetitions: int,
     steps: int,
     left_s: float,
-    around_s: float,
+    own_s: float,
     folder: str,
-    clock: Clock,
+    now: float,
 ) -> BurstJob:
-    """What the next process measures, from the pace of those before."""
-    measured_steps = math.ceil(steps / repetitions)
-    rollout = config.short_rollout(measured_steps)
+    """What the next process measures in about `own_s`, from the pace of those before; `steps` at least."""
+    rollout = config.short_rollout(steps)
     eval_episodes = 1
     if bursts:
         step_s, update_s, eval_s = _pace(config, bursts)
-        allowed = max(0.2, min(BURST_S, left_s / (repetitions - repetition) - around_s))
+        allowed = max(0.2, min(BURST_S, own_s))
         cycle = step_s + update_s
-        measured_steps = max(measured_steps, math.ceil(allowed / cycle))
+        steps = max(steps, math.ceil(allowed / cycle))
         if config.rollout_steps * cycle <= allowed:
             rollout = None  # whole rollouts as configured are affordable
         length = statistics.fmean(bursts[-1].facts.eval_episode_steps or (1,))
         eval_episodes = max(1, min(50, math.ceil(EVAL_S / max(1e-9, eval_s * length))))
+    hidden = any(b.cache == WARM for b in bursts)  # what compiling costs: measured once, with an empty cache
     return BurstJob(
         config=config,  # type: ignore[arg-type]
-        repetition=repetition,
-        cold=_compile_again(bursts),
-        spawned=clock.now(),
-        steps=measured_steps,
+        repetition=len(bursts),
+        cold=hidden and not any(p.variant == COLD for b in bursts for p in b.phases),
+        spawned=now,
+        steps=steps,
         rollout=rollout,
         eval_episodes=eval_episodes,
         max_eval_s=max(EVAL_S, left_s / 4),
         folder=folder,
-        cpu_threads=config.torch_threads,
     )
-
-
-def _compile_again(bursts: Sequence[BurstResult]) -> bool:
-    """Whether compilation was never seen and the cache hides it: then one process gets an empty one."""
-    states = {burst.cache for burst in bursts}
-    return WARM in states and COLD not in states and not any(_has_cold(b) for b in bursts)
-
-
-def _has_cold(burst: BurstResult) -> bool:
-    return any(p.phase is Phase.JIT and p.variant == COLD for p in burst.phases)
 
 
 def _pace(config: TrainConfig, bursts: Sequence[BurstResult]) -> tuple[float, float, float]:
@@ -217,15 +201,17 @@ def _units(phases: Sequence[PhaseSamples], phase: Phase) -> int:
     return sum(p.count for p in phases if p.phase is phase)
 
 
-def _run_worker(job: BurstJob, worker: Worker, folder: Path, clock: Clock, report: Progress) -> BurstResult:
+def _run_worker(
+    job: BurstJob, worker: Sequence[str], folder: Path, clock: Clock, report: Progress
+) -> BurstResult:
     """Start the process, pass its progress on, read its result; the time it takes to end is teardown."""
     task, answer = folder / f"job-{job.repetition}.json", folder / f"result-{job.repetition}.json"
     task.write_bytes(msgspec.json.encode(job))
-    threads = str(job.cpu_threads)
+    threads = str(job.config.torch_threads)
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     if job.cold:
         environment["NUMBA_CACHE_DIR"] = str(folder / "cold-cache")
-    command = [*worker.command, str(task), str(answer)]
+    command = [*worker, str(task), str(answer)]
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             command,
@@ -244,17 +230,14 @@ def _run_worker(job: BurstJob, worker: Worker, folder: Path, clock: Clock, repor
 
         watchdog = threading.Timer(TIMEOUT_S, stop)
         watchdog.start()
-        try:
-            assert process.stdout is not None
-            with process.stdout as lines:
-                for line in lines:
+        with process:
+            try:
+                for line in process.stdout or ():
                     _pass_on(line, report)
-            code = process.wait()
-        finally:
-            watchdog.cancel()
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+                code = process.wait()
+            finally:
+                watchdog.cancel()
+                process.kill()  # one that has ended is left alone
         ended = clock.now()
         if cut.is_set():
             raise StateError(f"a measuring process took longer than {format_duration(TIMEOUT_S)}")
@@ -292,17 +275,15 @@ def _worker_error(code: int, text: str, answer: Path) -> ArzbenchError:
 
 
 def _combine(config: TrainConfig, bursts: Sequence[BurstResult]) -> WorkloadSamples:
-    facts = bursts[0].facts
-    merged = EnvFacts(
-        n_envs=facts.n_envs,
-        max_episode_steps=facts.max_episode_steps,
+    facts = msgspec.structs.replace(
+        bursts[0].facts,
         episode_steps=tuple(n for b in bursts for n in b.facts.episode_steps)[:1000],
         eval_episode_steps=tuple(n for b in bursts for n in b.facts.eval_episode_steps)[:1000],
     )
     return WorkloadSamples(
         workload=config.workload_digest(),
         config=config,  # type: ignore[arg-type]
-        facts=merged,
+        facts=facts,
         state_bytes=max(b.state_bytes for b in bursts),
         phases=tuple(p for b in bursts for p in b.phases),
         notes=tuple(sorted({n for b in bursts for n in b.notes})),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from arzbench.records import HostInfo
@@ -20,7 +20,8 @@ def host_info(device: str = "cpu", torch_threads: int = 1) -> HostInfo:
         name=platform.node() or "unknown",
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         cpu=_cpu_name(),
-        cores=_usable_cores(),
+        # a container's or a job's limit counts, not the machine's size
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         python=platform.python_version(),
         device=(gpu_name() or "cpu") if device in ("cuda", "auto") else "cpu",
@@ -46,18 +47,19 @@ def devices(config: TrainConfig) -> tuple[str, ...]:
     return config.device, str(config.env_kwargs.get("device", config.device))
 
 
-def gpu_name() -> str | None:
-    """The first NVIDIA GPU's name, None without one or without its driver's tool."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return None
-    query = [tool, "--query-gpu=name", "--format=csv,noheader"]
+def ask_system(command: Sequence[str]) -> str | None:
+    """Return what `command` prints, None where it is missing, fails or hangs."""
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    names = answer.stdout.strip().splitlines()
-    return names[0].strip() if names else None
+    return done.stdout
+
+
+def gpu_name() -> str | None:
+    """The first NVIDIA GPU's name, None without one or without its driver's tool."""
+    names = (ask_system(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]) or "").split("\n")
+    return names[0].strip() or None
 
 
 def _cpu_name() -> str:
@@ -68,9 +70,3 @@ def _cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def _usable_cores() -> int:
-    """Cores this process may use: a container's or a job's limit counts, not the machine's size."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else (os.cpu_count() or 1)

@@ -20,12 +20,11 @@ from arzbench.clock import Clock
 from arzbench.facts import Phase, StopReason
 from arzbench.measure.phase_times import PhaseTotals
 from arzbench.records import PhaseSamples
-from arzbench.study import Baseline, Checkpoints, TrainConfig
+from arzbench.study import MODES, Baseline, Checkpoints, TrainConfig
 from arzbench.study import Evaluation as EvaluationSchedule
 from arzbench.workload import AbstractTraining, AbstractWorkload, Control, StopTraining
 
 SINKS = ("null", "file", "pipe", "terminal")
-MODES = ("off", "periodic", "every")
 #: vectorised steps of one block, and rounds of the three modes, at most
 BLOCK_STEPS = 6
 ROUNDS = 4

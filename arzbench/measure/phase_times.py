@@ -54,26 +54,34 @@ class PhaseValues:
         self.varied = PER_STEP  # phases kept apart by variant
         self._values: dict[tuple[Phase, str, float], list[tuple[float, int]]] = {}
 
-    def add(self, phase: Phase, seconds: float, units: int = 1, size: float = 0.0) -> None:
-        """`units` of `phase`, of size `size`, took `seconds`."""
+    def add(
+        self, phase: Phase, seconds: float, units: int = 1, size: float = 0.0, variant: str | None = None
+    ) -> None:
+        """`units` of `phase`, of size `size`, took `seconds`; `variant`: of its own (jit: cold, warm)."""
         if units < 1:
             return
-        variant = self.variant if phase in self.varied else ""
+        if variant is None:
+            variant = self.variant if phase in self.varied else ""
         self._values.setdefault((phase, variant, size), []).append((max(0.0, seconds), units))
-
-    def add_variant(self, phase: Phase, variant: str, seconds: float) -> None:
-        """One measurement of a phase that has variants of its own (jit: cold, warm)."""
-        self._values.setdefault((phase, variant, 0.0), []).append((seconds, 1))
 
     def samples(self, repetition: int) -> list[PhaseSamples]:
         """The raw record; the first value of a phase in a process is a warm-up where more follow."""
         samples = []
         for (phase, variant, size), values in self._values.items():
-            rest = values
-            if len(values) > 1 and not size and phase not in (Phase.JIT, Phase.LOG):
-                samples.append(_samples(phase, repetition, variant, size, values[:1], warmup=True))
-                rest = values[1:]
-            samples.append(_samples(phase, repetition, variant, size, _blocks(rest), warmup=False))
+            first = len(values) > 1 and not size and phase not in (Phase.JIT, Phase.LOG)
+            for warmup, chosen in ((True, values[:first]), (False, _blocks(values[first:]))):
+                if chosen:
+                    samples.append(
+                        PhaseSamples(
+                            phase=phase,
+                            repetition=repetition,
+                            warmup=warmup,
+                            variant=variant,
+                            size=size,
+                            seconds=tuple(round(s, 9) for s, _ in chosen),
+                            units=tuple(u for _, u in chosen),
+                        )
+                    )
         return samples
 
 
@@ -84,17 +92,3 @@ def _blocks(values: list[tuple[float, int]]) -> list[tuple[float, int]]:
         return values
     groups = (values[i : i + width] for i in range(0, len(values), width))
     return [(sum(s for s, _ in g), sum(u for _, u in g)) for g in groups]
-
-
-def _samples(
-    phase: Phase, repetition: int, variant: str, size: float, values: list[tuple[float, int]], *, warmup: bool
-) -> PhaseSamples:
-    return PhaseSamples(
-        phase=phase,
-        repetition=repetition,
-        warmup=warmup,
-        variant=variant,
-        size=size,
-        seconds=tuple(round(s, 9) for s, _ in values),
-        units=tuple(u for _, u in values),
-    )

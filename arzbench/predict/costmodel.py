@@ -34,6 +34,8 @@ from arzbench.study import Study
 
 #: once per session, whatever is trained
 STARTUP = (Phase.IMPORT, Phase.JIT, Phase.FIRST, Phase.TEARDOWN)
+#: phases whose cost grows with the bytes of a checkpoint
+SIZED = (Phase.CHECKPOINT, Phase.RESTORE)
 #: phases of a training step, for seconds per step
 STEPWISE = (Phase.ENV_STEP, Phase.RESET, Phase.POLICY, Phase.UPDATE, Phase.ROLLOUT)
 FloatArray = npt.NDArray[np.float64]
@@ -48,15 +50,9 @@ def fit(samples: WorkloadSamples, mode: str | None = None) -> CostModel:
     for item in priced(samples, main):
         variant = item.variant if item.phase is Phase.JIT else ""
         groups.setdefault((item.phase, variant), []).append(item)
-    prices = [
-        _price(phase, variant, items)
-        for (phase, variant), items in groups.items()
-        if phase not in (Phase.CHECKPOINT, Phase.RESTORE)
-    ]
-    prices += [
-        _sized_price(phase, groups[phase, ""])
-        for phase in (Phase.CHECKPOINT, Phase.RESTORE)
-        if (phase, "") in groups
+    prices = [  # those that grow with a size last
+        _sized_price(phase, items) if phase in SIZED else _price(phase, variant, items)
+        for (phase, variant), items in sorted(groups.items(), key=lambda group: group[0][0] in SIZED)
     ]
     prices.append(_first_calls(samples, main))
     return CostModel(
@@ -86,10 +82,9 @@ def _by_repetition(items: Iterable[PhaseSamples]) -> tuple[list[float], list[int
     return [s / units[r] for r, s in seconds.items()], list(units.values())
 
 
-def _mean(items: Iterable[PhaseSamples]) -> float:
+def _mean(items: Sequence[PhaseSamples]) -> float:
     """Seconds per unit over all repetitions: a repetition counts by the units it measured."""
-    means, units = _by_repetition(items)
-    return sum(m * u for m, u in zip(means, units, strict=True)) / sum(units)
+    return sum(sum(item.seconds) for item in items) / sum(item.count for item in items)
 
 
 def _relative_error(values: Sequence[float], weights: Sequence[float] | None = None) -> float:
@@ -166,18 +161,15 @@ def seconds_per_step(samples: WorkloadSamples, mode: str) -> float | None:
     Env, policy, rollout and logging as measured under that mode; updates as often as the
     short training made them.
     """
-    total, steps = 0.0, 0
-    for item in samples.phases:
-        if item.warmup or item.variant != mode or item.phase in (Phase.JIT, Phase.UPDATE):
-            continue
-        total += sum(item.seconds)
-        steps += item.count if item.phase is Phase.ENV_STEP else 0
-    updates = [i for i in samples.phases if i.phase is Phase.UPDATE and not i.warmup]
+    measured = [i for i in samples.phases if not i.warmup]
+    own = [i for i in measured if i.variant == mode and i.phase not in (Phase.JIT, Phase.UPDATE)]
+    updates = [i for i in measured if i.phase is Phase.UPDATE]
     learning = [i for i in samples.phases if i.phase is Phase.ENV_STEP and i.variant != BEFORE_LEARNING]
+    steps = sum(i.count for i in own if i.phase is Phase.ENV_STEP)
     all_steps = sum(i.count for i in learning)
     if not steps or not all_steps:
         return None
-    return total / steps + sum(sum(i.seconds) for i in updates) / all_steps
+    return sum(sum(i.seconds) for i in own) / steps + sum(sum(i.seconds) for i in updates) / all_steps
 
 
 def missing_phases(model: CostModel, schedule: TrainSchedule) -> list[Phase]:
@@ -223,49 +215,27 @@ class Job:
                     "measure it with this study: arzbench calibrate",
                 )
         self._share = spread.price_share
-        length = _uniform()  # where between calibrated length and bound episodes lie
-        total = np.zeros(DRAWS)
+        self._total = np.zeros(DRAWS)
         for model, schedule in parts:
-            total += self._training(model, schedule, length)
-        model = parts[0][0]
-        total += sessions * self._startup(model, cold)
-        if sessions > 1:
-            total += (sessions - 1) * self._session_change(model, parts[0][1])
-        self.seconds = total * np.exp(spread.log_centre + spread.log_sigma * _normal("run"))
-
-    def _error(self, model: CostModel, price: Coefficient) -> FloatArray:
-        """One draw of a price is wrong by the same factor in every training that pays it."""
-        error: FloatArray = np.exp(
-            self._share * price.relative_error * _normal(f"{model.workload} {price.phase}")
-        )
-        return error
-
-    def _training(self, model: CostModel, schedule: TrainSchedule, length: FloatArray) -> FloatArray:
-        total = np.zeros(DRAWS)
-        for item in schedule.counts:
-            price = model.get(item.phase)
-            if price is not None and item.high > 0:
-                count = item.count + (item.high - item.count) * length
-                total += count * price.mean_s(item.size) * self._error(model, price)
-        return total
-
-    def _startup(self, model: CostModel, cold: bool) -> FloatArray:
-        total = np.zeros(DRAWS)
+            for item in schedule.counts:
+                # where between calibrated length and bound episodes lie
+                count = item.count + (item.high - item.count) * _uniform()
+                self._add(model, model.get(item.phase), count, item.size)
+        model, first = parts[0]
         for phase in STARTUP:
-            price = startup_price(model, phase, cold=cold)
-            if price is not None:
-                total += price.fixed_s * self._error(model, price)
-        return total
+            self._add(model, startup_price(model, phase, cold=cold), sessions)
+        size = first.get(Phase.CHECKPOINT).size
+        for phase in SIZED:  # at the end of a session, and in the next
+            self._add(model, model.get(phase), sessions - 1, size)
+        self.seconds = self._total * np.exp(spread.log_centre + spread.log_sigma * _normal("run"))
 
-    def _session_change(self, model: CostModel, schedule: TrainSchedule) -> FloatArray:
-        """A save at the end of a session and loading it in the next."""
-        total = np.zeros(DRAWS)
-        size = schedule.get(Phase.CHECKPOINT).size
-        for phase in (Phase.CHECKPOINT, Phase.RESTORE):
-            price = model.get(phase)
-            if price is not None:
-                total += price.mean_s(size) * self._error(model, price)
-        return total
+    def _add(
+        self, model: CostModel, price: Coefficient | None, count: FloatArray | int, size: float = 0.0
+    ) -> None:
+        """Add `count` units; one draw of a price is wrong by the same factor wherever it is paid."""
+        if price is not None:
+            source = _normal(f"{model.workload} {price.phase}")
+            self._total += count * price.mean_s(size) * np.exp(self._share * price.relative_error * source)
 
     def estimate(self, notes: Sequence[str] = ()) -> Estimate:
         """The quantiles shown."""
@@ -279,11 +249,6 @@ class Job:
     def probability(self, quota_s: float) -> float:
         """The share of such jobs that end within `quota_s`."""
         return float(np.mean(self.seconds <= quota_s))
-
-
-def price_error(price: Coefficient | None) -> float:
-    """Relative standard error of a price; of one that is not there, as of a single measurement."""
-    return 0.5 if price is None else price.relative_error
 
 
 def startup_price(model: CostModel, phase: Phase, *, cold: bool) -> Coefficient | None:

@@ -18,7 +18,6 @@ from arzbench.predict.spread import PastRun, spread_from, training_key
 from arzbench.records import (
     Calibration,
     CostModel,
-    Estimate,
     HostInfo,
     Plan,
     PlanOption,
@@ -97,7 +96,7 @@ class Planner:
 
         Several trainings shrink and grow together, in the proportion the study gives them.
         """
-        low = high = self._smallest()
+        low = high = self.smallest
         if not self.fits(budgets_for(self.study, low), confidence):
             return None
         while high < _LARGEST and self.fits(budgets_for(self.study, high), confidence):
@@ -113,11 +112,8 @@ class Planner:
         return budgets_for(self.study, low)
 
     @property
-    def least(self) -> tuple[int, ...]:
-        """The smallest budgets: at least one rollout of every training."""
-        return budgets_for(self.study, self._smallest())
-
-    def _smallest(self) -> float:
+    def smallest(self) -> float:
+        """The smallest share of the study that holds at least one rollout of every training."""
         return max(t.rollout_steps / t.total_timesteps for t in self.study.trainings)
 
     def sessions(self, budgets: Sequence[int], confidence: float) -> int | None:
@@ -130,18 +126,14 @@ class Planner:
             count = max(count + 1, min(int(needed // max(self.usable_s(), 1e-9)), MAX_SESSIONS))
         return None
 
-    def verdict(self, probability: float) -> Verdict:
-        """In the words of the table."""
-        if probability >= self.confidence:
-            return Verdict.FITS
-        return Verdict.AT_RISK if probability >= 0.5 else Verdict.TIMES_OUT
-
     def judge(self, job: Job) -> tuple[float | None, Verdict | None]:
         """Probability of ending within the quota, and what to call it."""
         if self.quota_s is None:
             return None, None
         probability = job.probability(self.usable_s())
-        return probability, self.verdict(probability)
+        if probability >= self.confidence:
+            return probability, Verdict.FITS
+        return probability, Verdict.AT_RISK if probability >= 0.5 else Verdict.TIMES_OUT
 
 
 def planner_for(
@@ -191,7 +183,6 @@ def make_plan(
     if not 0.5 <= confidence < 1:
         raise UsageError(f"--confidence {confidence} is not in [0.5, 1)", "use for example 0.95")
     fitted = fit_all(study, calibration)
-    models = models_for(study, fitted)
     foreign = calibration.host.differs_from(host)
     spread = spread_from(
         past,
@@ -202,7 +193,7 @@ def make_plan(
     )
     planner = Planner(
         study,
-        models,
+        models_for(study, fitted),
         spread,
         quota_s,
         confidence,
@@ -246,7 +237,7 @@ def fit_all(study: Study, calibration: Calibration) -> dict[str, CostModel]:
 
 def _too_short(planner: Planner) -> WillNotFitError:
     assert planner.quota_s is not None
-    least_s = planner.job(planner.least).quantile(planner.confidence)
+    least_s = planner.job(budgets_for(planner.study, planner.smallest)).quantile(planner.confidence)
     needed = quota_for(least_s, uploads=planner.uploads)
     startup = startup_seconds(planner.models[0], cold=planner.cold)
     return WillNotFitError(
@@ -276,15 +267,11 @@ def _row(planner: Planner, label: str, budgets: Sequence[int], notes: Sequence[s
     return TableRow(
         label=label,
         total_timesteps=sum(s.total_timesteps for s in schedules),
-        hidden_steps=_hidden(schedules),
+        hidden_steps=(sum(s.hidden_steps[0] for s in schedules), sum(s.hidden_steps[1] for s in schedules)),
         estimate=job.estimate(notes),
         probability=probability,
         verdict=verdict,
     )
-
-
-def _hidden(schedules: Sequence[TrainSchedule]) -> tuple[float, float]:
-    return sum(s.hidden_steps[0] for s in schedules), sum(s.hidden_steps[1] for s in schedules)
 
 
 def _length_notes(config: TrainConfig, model: CostModel) -> list[str]:
@@ -303,13 +290,16 @@ def _options(planner: Planner, safe: tuple[int, ...] | None, command: str) -> li
     full = planner.full
     if planner.quota_s is None or safe is None:
         return [_option(planner, "A", "the whole study (no quota given)", full, 1, command)]
-    options = []
-    safest = planner.largest(0.99)
-    if safest is not None:
-        budgets = _at_most(safest, planner.study)
-        options.append(_option(planner, "A", "safest: 99 of 100 such runs end in time", budgets, 1, command))
-    title = f"recommended: {planner.confidence:.0%} of such runs end in time"
-    options.append(_option(planner, "B", title, _at_most(safe, planner.study), 1, command))
+    chosen = (
+        ("A", "safest: 99 of 100 such runs end in time", planner.largest(0.99)),
+        ("B", f"recommended: {planner.confidence:.0%} of such runs end in time", safe),
+    )
+    options = [
+        # without what exceeds the study: SB3 rounds its totals up to whole rollouts
+        _option(planner, key, title, tuple(map(min, budgets, full)), 1, command)
+        for key, title, budgets in chosen
+        if budgets is not None
+    ]
     sessions = planner.sessions(full, planner.confidence)
     if sessions is not None:
         title = (
@@ -317,11 +307,6 @@ def _options(planner: Planner, safe: tuple[int, ...] | None, command: str) -> li
         )
         options.append(_option(planner, "C", title, full, sessions, command))
     return options
-
-
-def _at_most(budgets: Sequence[int], study: Study) -> tuple[int, ...]:
-    """`budgets` without what exceeds the study: SB3 rounds its totals up to whole rollouts."""
-    return tuple(min(b, t.total_timesteps) for b, t in zip(budgets, study.trainings, strict=True))
 
 
 def _option(
@@ -360,23 +345,9 @@ def _warnings(planner: Planner, calibration: Calibration, platform: Platform) ->
         warnings.append(f"imported, not measured by arzbench: {calibration.imported}")
     if lacking := planner.unmeasured():
         warnings.append(f"not measured apart, counted as nothing of their own: {', '.join(lacking)}")
-    warnings += _periods(planner.study, calibration)
+    asked = {t.logging.log_period for t in planner.study.trainings if t.logging.mode == "periodic"}
+    measured = [calibration.find(t.workload_digest()) for t in planner.study.trainings]
+    asked -= {samples.config.logging.log_period for samples in measured if samples is not None}
+    warnings += [f"messages of one call in {n:,} are priced at the period measured" for n in sorted(asked)]
     differing = [n for w in calibration.workloads for n in w.notes]
     return warnings + sorted(set(differing))
-
-
-def _periods(study: Study, calibration: Calibration) -> list[str]:
-    """What is said where messages come at another period than was measured."""
-    asked = {t.logging.log_period for t in study.trainings if t.logging.mode == "periodic"}
-    for training in study.trainings:
-        samples = calibration.find(training.workload_digest())
-        if samples is not None:
-            asked.discard(samples.config.logging.log_period)
-    return [
-        f"messages of one call in {period:,} are priced at the period measured" for period in sorted(asked)
-    ]
-
-
-def whole_estimate(plan: Plan) -> Estimate:
-    """The estimate of the whole study."""
-    return plan.rows[-1].estimate

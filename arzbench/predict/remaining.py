@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from arzbench.facts import Phase
-from arzbench.predict.costmodel import price_error
 from arzbench.predict.plan import planner_for
 from arzbench.records import CostModel, Estimate, PhaseCount, Plan, Spread, TrainSchedule
 from arzbench.study import Study
@@ -55,8 +54,6 @@ def merged(before: Observed, now: Observed) -> Observed:
 
 
 Predict = Callable[[RunState], Estimate | None]
-
-
 Part = tuple[CostModel, TrainSchedule, Observed]
 
 
@@ -123,7 +120,7 @@ def _items(
 ) -> Iterator[_Item]:
     steps = observed.get(Phase.ENV_STEP, (0.0, 0))[1]
     done = steps / schedule.total_timesteps if schedule.total_timesteps else 0.0
-    means = {}
+    priced = []
     for count in schedule.counts:
         price = model.get(count.phase)
         seconds, units = observed.get(count.phase, (0.0, 0))
@@ -132,12 +129,10 @@ def _items(
             # never calibrated, or free: only what is seen can tell
             mean = seconds / units if units else 0.0
         if mean and count.high:
-            means[count.phase] = mean
-    counts = [count for count in schedule.counts if count.phase in means]
-    whole = sum(_middle(count) * means[count.phase] for count in counts)
-    for count in counts:
-        price, mean = model.get(count.phase), means[count.phase]
-        seconds, units = observed.get(count.phase, (0.0, 0))
+            priced.append((count, price, mean, seconds, units))
+    whole = sum(_middle(count) * mean for count, _, mean, _, _ in priced)
+    for count, price, mean, seconds, units in priced:
+        error = 0.5 if price is None else price.relative_error  # as of a single measurement
         ratio, noise = 0.0, math.inf
         # what was saved so far is smaller than what is yet to be saved
         sized = price is not None and price.per_size_s > 0
@@ -147,7 +142,7 @@ def _items(
         yield _Item(
             left_s=_to_do(count, units, done, schedule) * mean,
             ratio=ratio,
-            own=PHASE_SIGMA**2 * whole / (_middle(count) * mean) + price_error(price) ** 2,
+            own=PHASE_SIGMA**2 * whole / (_middle(count) * mean) + error**2,
             noise=noise,
             seen_s=seconds,
         )

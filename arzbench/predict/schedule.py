@@ -28,7 +28,8 @@ def count_training(
     """
     total = config.total_timesteps if budget is None else budget
     loop = config.loop
-    rollouts, steps, updates = loop.counts(total, facts.train_length()[0])
+    train_length, _ = facts.train_length()
+    rollouts, steps, updates = loop.counts(total, train_length)
     calls = steps // config.n_envs
     evaluation = config.evaluation
     evaluations = calls // evaluation.eval_freq if evaluation.eval_freq else 0
@@ -41,7 +42,7 @@ def count_training(
     evaluated = (episodes * length, episodes * bound)
     counts = [
         _exactly(Phase.BUILD, 1),
-        _exactly(Phase.RESET, _resets(config, facts, steps)),
+        _exactly(Phase.RESET, config.n_envs + (steps / train_length if train_length else 0)),
         _exactly(Phase.ENV_STEP, steps),
         _exactly(Phase.POLICY, loop.policy_calls(calls)),
         _exactly(Phase.UPDATE, updates),
@@ -82,11 +83,6 @@ def total_env_steps(schedules: Sequence[TrainSchedule]) -> tuple[float, float]:
 
 def _exactly(phase: Phase, count: float, size: float = 0.0) -> PhaseCount:
     return PhaseCount(phase=phase, count=count, high=count, size=size)
-
-
-def _resets(config: TrainConfig, facts: EnvFacts, steps: int) -> float:
-    length = facts.train_length()[0]
-    return config.n_envs + (steps / length if length else 0)
 
 
 def _mean_state(config: TrainConfig, steps: int, state_bytes: tuple[int, int]) -> float:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import msgspec
 
 from arzbench.facts import Phase
-from arzbench.predict.plan import Planner, fit_all, planner_for, whole_estimate
-from arzbench.records import Calibration, Plan, WhatIf
-from arzbench.study import Study
+from arzbench.predict.plan import fit_all, planner_for
+from arzbench.records import Calibration, Plan, PlanOption, WhatIf
+from arzbench.study import MODES, Study
 from arzbench.study_changes import change_study
 
 #: how much rarer evaluations, checkpoints and log messages are tried
@@ -24,9 +24,10 @@ class _Change:
     """A change of the study, and the calibration that holds its prices."""
 
     title: str
-    changes: tuple[str, ...]
     prices: Calibration
+    changes: tuple[str, ...] = ()
     note: str = ""
+    option: PlanOption | None = None  # of the plan, instead of changes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +45,10 @@ def what_ifs(question: Question) -> tuple[WhatIf, ...]:
     """Changes that save time, the most first; then those whose price was not measured."""
     plan = question.plan
     judged = [_judge(question, change) for change in _changes(question)]
-    saving = [w for w in [*judged, *_fewer_steps(question)] if w.saved_s is not None and w.saved_s > 0]
-    ranked = sorted(saving, key=lambda w: -(w.saved_s or 0.0))
+    ranked = sorted(judged, key=lambda w: -(w.saved_s or 0.0))
     judged_fields = {change.split("=")[0] for w in judged for change in w.changes}
-    return (*ranked, *_not_measured(plan.study, judged_fields, question))
+    saving = (w for w in ranked if w.saved_s is not None and w.saved_s > 0)
+    return (*saving, *_not_measured(plan.study, judged_fields, question))
 
 
 def _changes(question: Question) -> Iterator[_Change]:
@@ -55,6 +56,11 @@ def _changes(question: Question) -> Iterator[_Change]:
     yield from _logging(question.plan.study, question.calibration)
     for field in ("n_envs", "device"):
         yield from _elsewhere(question, field)
+    full = question.plan.study.total_timesteps
+    for option in question.plan.options:
+        if option.key == "B" and option.total_timesteps < full:
+            title = f"train {option.total_timesteps:,} of {full:,} steps"
+            yield _Change(title=title, prices=question.calibration, note="option B", option=option)
 
 
 def _schedules(study: Study, prices: Calibration) -> Iterator[_Change]:
@@ -85,21 +91,17 @@ def _schedules(study: Study, prices: Calibration) -> Iterator[_Change]:
 
 def _logging(study: Study, prices: Calibration) -> Iterator[_Change]:
     """The next quieter mode, where the calibration measured it."""
-    mode = max((t.logging.mode for t in study.trainings), key=["off", "periodic", "every"].index)
+    mode = max((t.logging.mode for t in study.trainings), key=MODES.index)
     quieter = QUIETER.get(mode)
-    if quieter is not None and _measured_mode(study, prices, quieter):
-        title = f"logging {quieter}, not {mode}"
-        yield _Change(title=title, changes=(f"logging.mode={quieter}",), prices=prices)
-
-
-def _measured_mode(study: Study, prices: Calibration, mode: str) -> bool:
     needed = {t.workload_digest() for t in study.trainings}
     measured = {
         w.workload
         for w in prices.workloads
-        if any(p.phase is Phase.ENV_STEP and p.variant == mode and not p.warmup for p in w.phases)
+        if any(p.phase is Phase.ENV_STEP and p.variant == quieter and not p.warmup for p in w.phases)
     }
-    return needed <= measured
+    if quieter is not None and needed <= measured:
+        title = f"logging {quieter}, not {mode}"
+        yield _Change(title=title, changes=(f"logging.mode={quieter}",), prices=prices)
 
 
 def _elsewhere(question: Question, field: str) -> Iterator[_Change]:
@@ -119,45 +121,23 @@ def _elsewhere(question: Question, field: str) -> Iterator[_Change]:
 
 
 def _judge(question: Question, change: _Change) -> WhatIf:
-    study = change_study(question.plan.study, change.changes)
-    asked = _planner(question, study, change.prices)
+    plan, prices, option = question.plan, change.prices, change.option
+    study = change_study(plan.study, change.changes)
+    planner = planner_for(plan, study, fit_all(study, prices), partial=bool(prices.imported))
     sets = "".join(f" --set {shlex.quote(c)}" for c in change.changes)
-    command = f"arzbench run --auto-budget{question.flags}{sets}"
-    return _weigh(question, asked, asked.full, change, command)
-
-
-def _planner(question: Question, study: Study, prices: Calibration) -> Planner:
-    return planner_for(question.plan, study, fit_all(study, prices), partial=bool(prices.imported))
-
-
-def _weigh(
-    question: Question, asked: Planner, budgets: tuple[int, ...], change: _Change, command: str
-) -> WhatIf:
-    job = asked.job(budgets)
-    probability, verdict = asked.judge(job)
+    job = planner.job(option.budgets if option is not None else planner.full)
+    probability, verdict = planner.judge(job)
     estimate = job.estimate()
     return WhatIf(
         title=change.title,
         changes=change.changes,
-        saved_s=whole_estimate(question.plan).p50_s - estimate.p50_s,
+        saved_s=plan.rows[-1].estimate.p50_s - estimate.p50_s,
         estimate=estimate,
         probability=probability,
         verdict=verdict,
-        command=command,
+        command=option.command if option else f"arzbench run --auto-budget{question.flags}{sets}",
         note=change.note,
     )
-
-
-def _fewer_steps(question: Question) -> list[WhatIf]:
-    """Option B: as many steps as fit."""
-    options = [o for o in question.plan.options if o.key == "B"]
-    full = question.plan.study.total_timesteps
-    if not options or options[0].total_timesteps >= full:
-        return []
-    title = f"train {options[0].total_timesteps:,} of {full:,} steps"
-    change = _Change(title=title, changes=(), prices=question.calibration, note="option B")
-    asked = _planner(question, question.plan.study, question.calibration)
-    return [_weigh(question, asked, options[0].budgets, change, options[0].command)]
 
 
 def _not_measured(study: Study, judged_fields: set[str], question: Question) -> Iterator[WhatIf]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from arzbench.clock import Clock, boot_time
 from arzbench.errors import UsageError
-from arzbench.measure.host import gpu_name, host_info, host_of
+from arzbench.measure.host import ask_system, gpu_name, host_info, host_of
 from arzbench.predict.plan import LOCAL, make_plan
 from arzbench.profiles import expired, find_platform, named_calibration, newest_calibration, past_runs
-from arzbench.quota import Surroundings, ask_system, detect, ledger_path, session_left, week
+from arzbench.quota import Surroundings, detect, ledger_path, session_left, week
 from arzbench.records import Calibration, HostInfo, Plan, Platform
 from arzbench.study import Study
 from arzbench.study_changes import change_study

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from arzbench import store
 from arzbench.clock import Clock
 from arzbench.errors import UsageError, WillNotFitError
-from arzbench.predict.plan import whole_estimate
 from arzbench.profiles import find_platform
 from arzbench.records import Plan, Platform
 from arzbench.report.console import make_console, say, show
@@ -90,7 +89,8 @@ def _cells(place: Platform, plan: Plan | None) -> tuple[str, ...]:
         limit = "-" if place.session_s is None else format_duration(place.session_s)
         return (place.name, limit, weekly, "-", "-", "-", "0%", "too short", "0", "-")
     limit = "-" if plan.quota_s is None else format_duration(plan.quota_s)
-    estimate, whole = whole_estimate(plan), plan.rows[-1]
+    whole = plan.rows[-1]
+    estimate = whole.estimate
     times = [format_duration(s) for s in (estimate.p50_s, estimate.p90_s, estimate.p99_s)]
     chance = "-" if whole.probability is None else f"{whole.probability:.0%}"
     verdict = "-" if whole.verdict is None else whole.verdict.value

@@ -27,7 +27,6 @@ def rjot(incident_data: Path) -> LogReport:
 
 def test_tpew_is_counted(tpew: LogReport) -> None:
     assert (tpew.format, tpew.messages, tpew.lines) == ("Kaggle text tail", 16_667, 16_667)
-    assert tpew.unfinished is not None
     assert tpew.unfinished.startswith("Running Simulation: 100%")
     assert (tpew.first_s, tpew.last_s) == (43_204.9, 43_211.8)
     found = tags(tpew)
@@ -37,7 +36,6 @@ def test_tpew_is_counted(tpew: LogReport) -> None:
 
 def test_tpew_s_steps(tpew: LogReport) -> None:
     steps = tpew.steps
-    assert steps is not None
     assert (steps.counter, steps.first, steps.last, steps.seen) == (
         "REWARD_MICROSCOPE step",
         21_724,
@@ -60,7 +58,6 @@ def test_tpew_was_cut_off_by_the_limit(tpew: LogReport) -> None:
 
 def test_tpew_cannot_be_training_alone(tpew: LogReport) -> None:
     cycle = tpew.cycle
-    assert cycle is not None
     assert (cycle.step, cycle.sim_s, cycle.position, cycle.length) == (21_724, 3060, 204, 240)
     assert not cycle.training_alone
     assert cycle.training_alone_sim_s == 1860
@@ -72,13 +69,11 @@ def test_what_is_known_of_the_schedule_decides(incident_data: Path) -> None:
     (file,) = incident_data.glob("*tpew.log")
     options = LogContext(episode_steps=240, eval_episodes=5)
     cycle = read_log(open_source(str(file)), options).cycle
-    assert cycle is not None
     assert cycle.fits == ("1,000 + 5 x 240",)
 
 
 def test_the_cost_of_tpew_s_flood_is_not_invented(tpew: LogReport) -> None:
     flood = tpew.flood
-    assert flood is not None
     assert flood.tags == ("DEBUG_BC_GPU", "DEBUG_BC_DISPATCHER")
     assert flood.share == pytest.approx(16_467 / 16_667)
     assert flood.at_most is None
@@ -100,13 +95,9 @@ def test_rjot_s_phases(rjot: LogReport) -> None:
     assert evaluation.end_s - evaluation.begin_s == pytest.approx(18.8, abs=0.05)
 
 
-def test_rjot_finished(rjot: LogReport) -> None:
+def test_rjot_finished_and_is_training_alone(rjot: LogReport) -> None:
     assert (rjot.end.kind, rjot.end.at_s) == ("finished", pytest.approx(217.5, abs=0.05))
     assert rjot.flood is None
-
-
-def test_rjot_is_training_alone(rjot: LogReport) -> None:
-    assert rjot.cycle is not None
     assert rjot.cycle.training_alone
     assert rjot.cycle.fits == ("training alone, episodes of 8 steps",)
 

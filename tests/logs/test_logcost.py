@@ -1,6 +1,7 @@
 """The cost of messages by sink: measured in turn, and a period chosen from it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -9,7 +10,9 @@ import pytest
 from arzbench.clock import VirtualClock
 from arzbench.facts import Phase
 from arzbench.logs.periodic import PeriodicLogger, smallest_period
-from arzbench.measure.logcost import MODES, ROUNDS, SINKS, measure_sinks
+from arzbench.measure.logcost import ROUNDS, SINKS, measure_sinks
+from arzbench.records import PhaseSamples
+from arzbench.study import MODES
 from arzbench.study_file import make_config
 
 STEP_S, MESSAGE_S = 0.010, 0.002
@@ -32,28 +35,29 @@ class Training:
             control.before_step(self, 0)
             self.clock.advance(STEP_S)
             for i in range(10 if self.log is not None else 0):
-                before = self.log.written  # type: ignore[union-attr]
-                self.log.log("A", "message %d", i)  # type: ignore[union-attr]
-                self.clock.advance(MESSAGE_S * (self.log.written - before))  # type: ignore[union-attr]
+                before = self.log.written
+                self.log.log("A", "message %d", i)
+                self.clock.advance(MESSAGE_S * (self.log.written - before))
             self.num_timesteps += self.config.n_envs
 
     def close(self) -> None:
         self.stream.close()
 
 
-@pytest.mark.parametrize("algo", ["dqn", "ppo"])
-def test_every_sink_under_every_mode(algo: str, tmp_path: Path) -> None:
-    clock = VirtualClock()
+def measured(
+    kind: type[Training], clock: VirtualClock, folder: Path, repetition: int, algo: str = "dqn"
+) -> list[PhaseSamples]:
     config = make_config({"name": "x", "env": "E-v0", "algo": algo, "total_timesteps": 1000}, "test")
 
-    class Workload:
-        def __init__(self, path: Path) -> None:
-            self.path = path
+    def workload_to(path: Path) -> Any:
+        return SimpleNamespace(create=lambda config, recorder: kind(config, path, clock))
 
-        def create(self, config: Any, recorder: Any) -> Training:
-            return Training(config, self.path, clock)
+    return measure_sinks(config, workload_to, folder, clock, repetition)
 
-    samples = measure_sinks(config, Workload, tmp_path, clock, 3)  # type: ignore[arg-type]
+
+@pytest.mark.parametrize("algo", ["dqn", "ppo"])
+def test_every_sink_under_every_mode(algo: str, tmp_path: Path) -> None:
+    samples = measured(Training, VirtualClock(), tmp_path, 3, algo)
     assert {s.variant for s in samples} == {f"{m}:{k}" for m in MODES for k in SINKS}
     assert {(s.phase, s.repetition) for s in samples} == {(Phase.LOG, 3)}
     for sample in samples:
@@ -68,9 +72,7 @@ def test_every_sink_under_every_mode(algo: str, tmp_path: Path) -> None:
 
 
 def test_a_slow_env_is_measured_on_one_sink_a_repetition(tmp_path: Path) -> None:
-    clock = VirtualClock()
-    config = make_config({"name": "x", "env": "E-v0", "algo": "dqn", "total_timesteps": 1000}, "test")
-    steps = []
+    clock, steps = VirtualClock(), []
 
     class Slow(Training):
         def run(self, control: Any) -> None:
@@ -80,17 +82,9 @@ def test_a_slow_env_is_measured_on_one_sink_a_repetition(tmp_path: Path) -> None
                 self.num_timesteps += 1
                 steps.append(1)
 
-    class Workload:
-        def __init__(self, path: Path) -> None:
-            self.path = path
-
-        def create(self, config: Any, recorder: Any) -> Training:
-            return Slow(config, self.path, clock)
-
     seen = set()
     for repetition in range(4):
-        samples = measure_sinks(config, Workload, tmp_path, clock, repetition)  # type: ignore[arg-type]
-        seen |= {s.variant for s in samples}
+        seen |= {s.variant for s in measured(Slow, clock, tmp_path, repetition)}
     assert seen == {f"{m}:{k}" for m in MODES for k in SINKS}
     assert len(steps) == 4 * 4
 

@@ -1,4 +1,4 @@
-"""`--log-period`: what it changes in a study, and the period that measurements choose."""
+"""What messages cost: the tables of it, and the `--log-period` that measurements choose."""
 
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,16 @@ from arzbench import store
 from arzbench.errors import UsageError
 from arzbench.facts import Phase
 from arzbench.profiles import load_calibration
-from arzbench.records import Calibration, PhaseSamples, Plan, WorkloadSamples
+from arzbench.records import Calibration, PhaseSamples, Plan
 from arzbench.report.message_sheets import logging_columns, message_sheets
+from arzbench.study import Logging
 from arzbench.wiring import log_period
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "calibration-1.json"
+
+
+def plan() -> Plan:
+    return store.load(GOLDEN.with_name("plan-1.json"), "arzbench/plan", Plan, "plan")
 
 
 def calibration(off_s: float, periodic_s: float, every_s: float) -> Calibration:
@@ -84,17 +89,39 @@ def test_without_a_study_or_a_measurement_it_is_told(monkeypatch: pytest.MonkeyP
 
 def test_an_env_without_messages_has_no_table_of_their_cost() -> None:
     whole = load_calibration(GOLDEN)
-    silent = msgspec.structs.replace(whole, workloads=tuple(map(silenced, whole.workloads)))
+    workloads = []
+    for samples in whole.workloads:
+        config = msgspec.structs.replace(samples.config, logging=Logging())
+        workloads.append(msgspec.structs.replace(samples, config=config))
+    silent = msgspec.structs.replace(whole, workloads=tuple(workloads))
     assert message_sheets(silent) == []
-    assert (
-        logging_columns(store.load(GOLDEN.with_name("plan-1.json"), "arzbench/plan", Plan, "plan"), silent)
-        == []
-    )
+    assert logging_columns(plan(), silent) == []
     assert message_sheets(whole) != []  # its study logs
 
 
-def silenced(samples: WorkloadSamples) -> WorkloadSamples:
-    """`samples` of a study that does not log."""
-    logging = msgspec.structs.replace(samples.config.logging, mode="off")
-    config = msgspec.structs.replace(samples.config, logging=logging)
-    return msgspec.structs.replace(samples, config=config)
+def measured(**factors: float) -> Calibration:
+    """The golden calibration with env steps that cost `factors` times as much under each mode."""
+    whole = load_calibration(GOLDEN)
+    workloads = []
+    for samples in whole.workloads:
+        extra = [
+            msgspec.structs.replace(i, variant=mode, seconds=tuple(s * factor for s in i.seconds))
+            for i in samples.phases
+            if i.phase is Phase.ENV_STEP
+            for mode, factor in factors.items()
+        ]
+        workloads.append(msgspec.structs.replace(samples, phases=(*samples.phases, *extra)))
+    return msgspec.structs.replace(whole, workloads=tuple(workloads))
+
+
+def test_both_columns_and_their_ratio() -> None:
+    (sheet,) = logging_columns(plan(), measured(off=1.0, every=10.0))
+    assert sheet.columns[1:3] == ("without logging", "every call logged")
+    assert len(sheet.rows) == 7
+    ratios = [float(row[3].lstrip("x")) for row in sheet.rows]
+    assert all(ratio > 1 for ratio in ratios)
+    assert ratios[:6] == sorted(ratios[:6])  # start-up counts less and less
+
+
+def test_no_column_for_what_was_not_measured() -> None:
+    assert logging_columns(plan(), measured(off=1.0)) == []

@@ -143,7 +143,6 @@ def test_configuration_argument_before_environment_before_file(tmp_path: Path) -
     assert str(configured(file=file, environment={})) == "500"
     assert str(configured(file=file, environment=variable)) == "50"
     rule = configured("every", file=file, environment=variable)
-    assert rule is not None
     assert (rule.calls, rule.tags["BC_GPU"].seconds) == (1, 5.0)
     assert str(configured(environment={})) == "1000"
     assert configured("off") is None

@@ -54,7 +54,6 @@ def test_a_signal_is_passed_on() -> None:
     process = subprocess.Popen(
         arguments("sh", "-c", script), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
     )
-    assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(signal.SIGTERM)
     rest, _ = process.communicate(timeout=60)
@@ -88,7 +87,6 @@ def test_a_reader_that_goes_away_ends_an_endless_command(reads: int) -> None:
     process = subprocess.Popen(
         arguments("yes"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment()
     )
-    assert process.stdout is not None
     process.stdout.read(100 * reads)
     process.stdout.close()
     assert process.wait(timeout=60) in (128 + signal.SIGPIPE, 1)

@@ -13,6 +13,7 @@ from arzbench.run.simulated import SyntheticWorkload
 from arzbench.study import TrainConfig
 from arzbench.training_state import TrainingState
 from arzbench.workload import AbstractTraining, Control, Recorder
+from tests import worlds
 
 COSTS = {
     Phase.IMPORT: 2.0,
@@ -28,8 +29,23 @@ COSTS = {
     Phase.LOG: 0.0001,
     Phase.RESTORE: 0.5,
 }
+#: trainings of every way to collect and to learn
+KINDS = [
+    worlds.config(**{**worlds.EVERYTHING, **kind})
+    for kind in (
+        {"algo": "dqn", "hyperparameters": {"learning_starts": 500}},
+        {"algo": "sac", "n_envs": 4, "hyperparameters": {"gradient_steps": -1}},
+        {"algo": "td3", "hyperparameters": {"train_freq": [1, "episode"]}},
+        {"algo": "ppo", "n_envs": 2, "hyperparameters": {"n_steps": 128}},
+        {"algo": "a2c", "n_envs": 3, "logging": {"mode": "off"}},
+    )
+]
 SAVE_S, SAVE_PER_BYTE = 0.02, 1e-9
 BASE_BYTES, OPTIMIZER_BYTES, ROW_BYTES = 50_000, 100_000, 64
+
+
+def by_algo(training: TrainConfig) -> str:
+    return training.algo
 
 
 class Workload(SyntheticWorkload):
@@ -48,10 +64,10 @@ class Workload(SyntheticWorkload):
 
 
 class Store:
-    """Keeps one state; a save takes time in proportion to its size."""
+    """Keeps one state; a save takes time in proportion to its size, or none of its own."""
 
-    def __init__(self, clock: VirtualClock) -> None:
-        self.clock = clock
+    def __init__(self, clock: VirtualClock, *, timed: bool = True) -> None:
+        self.clock, self.timed = clock, timed
         self.kept: TrainingState | None = None
         self.saves = 0
 
@@ -60,7 +76,7 @@ class Store:
         return BASE_BYTES + optimizer + ROW_BYTES * int(state.values["rows"])
 
     def save(self, state: TrainingState) -> int:
-        self.clock.advance(SAVE_S + SAVE_PER_BYTE * self.size(state))
+        self.clock.advance(self.timed * (SAVE_S + SAVE_PER_BYTE * self.size(state)))
         self.kept = state
         self.saves += 1
         return self.size(state)
@@ -95,7 +111,6 @@ def burst_job(training: TrainConfig, **changes: Any) -> BurstJob:
         "eval_episodes": 2,
         "max_eval_s": math.inf,
         "folder": "",
-        "cpu_threads": 1,
     }
     return BurstJob(**{**plain, **changes})
 

@@ -10,7 +10,6 @@ from arzbench.clock import VirtualClock
 from arzbench.facts import Phase, StopReason
 from arzbench.measure.burst import (
     MAX_PROBE_BYTES,
-    MODES,
     BurstResult,
     measure_once,
     short_config,
@@ -19,18 +18,20 @@ from arzbench.measure.phase_times import PhaseTotals
 from arzbench.predict.costmodel import Job, missing_phases, startup_seconds
 from arzbench.predict.schedule import count_training
 from arzbench.records import BEFORE_LEARNING, PhaseSamples
-from arzbench.study import TrainConfig
+from arzbench.study import MODES, TrainConfig
 from arzbench.workload import StopTraining
 from tests import worlds
 from tests.measure.doubles import (
     BASE_BYTES,
     COSTS,
+    KINDS,
     OPTIMIZER_BYTES,
     ROW_BYTES,
     Free,
     Store,
     Workload,
     burst_job,
+    by_algo,
     model_of,
 )
 from tests.worlds import EXACT
@@ -53,22 +54,7 @@ def of(result: BurstResult, phase: Phase) -> list[PhaseSamples]:
     return [s for s in result.phases if s.phase is phase]
 
 
-def kinds() -> list[TrainConfig]:
-    table = {**worlds.EVERYTHING, "evaluation": {"eval_freq": 500, "n_eval_episodes": 2, "final_episodes": 1}}
-    return [
-        worlds.config(**table, hyperparameters={"learning_starts": 5000}),
-        worlds.config(**{**table, "algo": "sac", "n_envs": 4}, hyperparameters={"gradient_steps": -1}),
-        worlds.config(**{**table, "algo": "td3"}, hyperparameters={"train_freq": [1, "episode"]}),
-        worlds.config(**{**table, "algo": "ppo", "n_envs": 2}, hyperparameters={"n_steps": 128}),
-        worlds.config(**{**table, "algo": "a2c", "logging": {"mode": "off"}}),
-    ]
-
-
-def by_algo(training: TrainConfig) -> str:
-    return training.algo
-
-
-@pytest.mark.parametrize("training", kinds(), ids=by_algo)
+@pytest.mark.parametrize("training", KINDS, ids=by_algo)
 def test_a_short_measurement_predicts_the_whole_training(training: TrainConfig) -> None:
     """Hundreds of steps are measured; tens of thousands with evaluations and saves take what was said."""
     result, _, _ = measured(training)
@@ -91,7 +77,7 @@ def test_a_short_measurement_predicts_the_whole_training(training: TrainConfig) 
 # ---------------------------------------------------------------- the schedule brought forward
 
 
-@pytest.mark.parametrize("training", kinds(), ids=by_algo)
+@pytest.mark.parametrize("training", KINDS, ids=by_algo)
 @pytest.mark.parametrize("steps", [1, 50, 1000])
 def test_whole_cycles_after_learning_has_started(training: TrainConfig, steps: int) -> None:
     short = short_config(burst_job(training, steps=steps))
@@ -204,19 +190,17 @@ def test_a_buffer_too_large_to_try_is_extrapolated_and_said(learning_starts: int
     assert result.state_bytes == (BASE_BYTES + OPTIMIZER_BYTES, ROW_BYTES)
 
 
-def test_updates_are_measured_on_a_half_filled_buffer() -> None:
-    _, work, _ = measured(FULL)
-    assert work.made[0].replay_size() >= 12_000
-
-
-def test_a_study_shorter_than_its_measurement_has_one_size_and_a_slope() -> None:
-    result, _, _ = measured(worlds.config(total_timesteps=100), steps=400)
-    assert result.state_bytes == (BASE_BYTES + OPTIMIZER_BYTES, ROW_BYTES)
-
-
-def test_a_state_without_a_buffer_has_one_size() -> None:
-    result, _, _ = measured(worlds.config(algo="ppo", hyperparameters={"n_steps": 64}))
-    assert result.state_bytes == (BASE_BYTES + OPTIMIZER_BYTES, 0)
+@pytest.mark.parametrize(
+    ("training", "per_row"),
+    [
+        (worlds.config(total_timesteps=100), ROW_BYTES),  # shorter than its measurement: one size
+        (worlds.config(algo="ppo", hyperparameters={"n_steps": 64}), 0),  # no buffer
+    ],
+    ids=["short", "no buffer"],
+)
+def test_a_state_of_one_size(training: TrainConfig, per_row: int) -> None:
+    result, _, _ = measured(training, steps=400)
+    assert result.state_bytes == (BASE_BYTES + OPTIMIZER_BYTES, per_row)
 
 
 def test_progress_rises_and_says_what_is_measured() -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from arzbench.clock import VirtualClock
-from arzbench.errors import StateError, UsageError
+from arzbench.errors import ArzbenchError, StateError, UsageError
 from arzbench.facts import Phase
 from arzbench.measure import calibrate as module
-from arzbench.measure.calibrate import BURST_S, Worker, calibrate
+from arzbench.measure.calibrate import BURST_S, calibrate
 from arzbench.records import Calibration
 from arzbench.study import Study
 from tests import worlds
@@ -45,7 +45,7 @@ def run(
 
     found = calibrate(
         study or worlds.study(),
-        Worker(command=(sys.executable, str(SCRIPT), str(log), mode)),
+        (sys.executable, str(SCRIPT), str(log), mode),
         clock,
         steps=steps,
         repetitions=repetitions,
@@ -163,29 +163,31 @@ def test_what_an_env_prints_is_passed_over(tmp_path: Path) -> None:
     assert told == ["t, process 1/1: training"]
 
 
-def test_a_problem_of_the_users_is_told_as_the_process_told_it(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown env 'Nope-v0'") as caught:
-        run(tmp_path, mode="usage")
-    assert caught.value.hint == "valid: Yes-v0"
-    assert caught.value.exit_code == 2
-    assert list((tmp_path / "work").iterdir()) == []
-
-
-def test_a_crash_shows_the_last_lines_and_the_code(tmp_path: Path) -> None:
-    with pytest.raises(StateError, match="ended with code 7") as caught:
-        run(tmp_path, mode="crash")
-    assert caught.value.hint.splitlines() == [f"line {n}" for n in range(12, 20)]
-    assert list((tmp_path / "work").iterdir()) == []
-
-
-def test_a_process_without_a_result_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(StateError, match="ended with code 0") as caught:
-        run(tmp_path, mode="silent")
-    assert caught.value.hint == "it printed nothing"
-
-
-def test_a_process_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TIMEOUT_S", 0.3)
-    with pytest.raises(StateError, match="took longer than 300 ms"):
-        run(tmp_path, mode="hang")
+@pytest.mark.parametrize(
+    ("mode", "kind", "message", "hint"),
+    [
+        ("usage", UsageError, "unknown env 'Nope-v0'", "valid: Yes-v0"),
+        (
+            "crash",
+            StateError,
+            "a measuring process ended with code 7",
+            "\n".join(f"line {n}" for n in range(12, 20)),
+        ),
+        ("silent", StateError, "a measuring process ended with code 0", "it printed nothing"),
+        ("hang", StateError, "a measuring process took longer than 300 ms", ""),
+    ],
+)
+def test_a_process_without_a_result_is_one_error(
+    mode: str,
+    kind: type[ArzbenchError],
+    message: str,
+    hint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if mode == "hang":
+        monkeypatch.setattr(module, "TIMEOUT_S", 0.3)
+    with pytest.raises(kind) as caught:
+        run(tmp_path, mode=mode)
+    assert (caught.value.message, caught.value.hint) == (message, hint)
     assert list((tmp_path / "work").iterdir()) == []

@@ -60,13 +60,6 @@ def test_a_phase_not_yet_seen_keeps_its_calibrated_price() -> None:
     assert left == pytest.approx(others + 0.5 * (steps - 2400) * worlds.PRICES[Phase.ENV_STEP], rel=0.05)
 
 
-def test_a_moment_of_a_phase_moves_its_price_a_little() -> None:
-    model, schedule = model_of(), schedule_of()
-    blip = {Phase.UPDATE: (10 * worlds.PRICES[Phase.UPDATE], 1)}
-    before, after = (remaining([(model, schedule, o)], EXACT).p50_s for o in ({}, blip))
-    assert before < after < 1.02 * before
-
-
 def test_a_phase_the_calibration_lacks_is_priced_once_it_is_seen() -> None:
     schedule = schedule_of()
     model = model_of(leave_out=(Phase.UPDATE,))

@@ -15,9 +15,7 @@ from arzbench.predict.spread import (
     RECENT,
     PastRun,
     spread_from,
-    training_key,
 )
-from tests import worlds
 from tests.worlds import EXACT, FULL, model_of
 
 PRIOR = spread_from([])
@@ -87,13 +85,6 @@ def test_the_centre_moves_the_whole_estimate_and_the_share_the_prices_errors() -
     assert factor == pytest.approx(math.exp(spread.log_centre), rel=0.01)
     known = EXACT.__class__(source="", log_sigma=0.0, price_share=0.0)
     assert np.ptp(Job(parts, known).seconds) < np.ptp(Job(parts, EXACT).seconds)
-
-
-def test_trainings_are_the_same_however_long() -> None:
-    study = worlds.study(FULL)
-    longer = worlds.study(worlds.config(**worlds.EVERYTHING, total_timesteps=2 * FULL.total_timesteps))
-    other = worlds.study(worlds.config(**worlds.EVERYTHING, n_envs=4))
-    assert training_key(study) == training_key(longer) != training_key(other)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from arzbench.facts import StopReason
 from arzbench.run import ledger
 from arzbench.run.simulated import SyntheticWorkload
 from tests.run.jobs import COSTS, fingerprints, run, study
-from tests.run.test_signals import resume, start
+from tests.run.program import resume, start
 
 
 class Jumping(VirtualClock):

@@ -9,8 +9,8 @@ from arzbench.errors import DivergedError
 from arzbench.facts import Phase
 from arzbench.study import TrainConfig
 from arzbench.workload import LIGHT, StopTraining
+from tests.sb3.cases import ALGORITHMS, SPECIAL, STAGES, VARIANTS, whole
 from tests.sb3.controls import Seldom, StopAt, config, start, through_bytes, tidy  # noqa: F401
-from tests.sb3.test_resume import ALGORITHMS, SPECIAL, STAGES, VARIANTS, whole
 
 pytestmark = pytest.mark.filterwarnings("ignore:You have specified a mini-batch:UserWarning")
 
