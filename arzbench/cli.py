@@ -1,27 +1,38 @@
 """The command line: the app, its errors and exit codes. The commands are the modules of `arzbench.commands`.
 
-Nothing heavy is imported here: `arzbench --help` needs neither torch, numba nor gymnasium.
+A command's module is imported when the command is called: `arzbench --help` imports none.
 """
 
 from __future__ import annotations
 
 import errno
 import importlib
-import pkgutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.main
 from typer.core import TyperGroup
 
-from arzbench import __version__, commands
+from arzbench import __version__
 from arzbench.errors import ArzbenchError, ExitCode, leave, tell, unknown
 
-#: the first commands in `arzbench --help`, in this order; any others follow by name
-_FIRST = (
-    "calibrate", "plan", "run", "report", "bench", "logs", "watch", "doctor", "quota", "compare", "validate",
-)  # fmt: skip
+#: listed first by `arzbench --help`, in the order in which they are met; the others follow by name
+_ROAD = ("calibrate", "plan", "run", "report")
+
+
+def _commands() -> dict[str, str]:
+    """Name and first line of the docstring of each command, read from its file, which is not imported."""
+    commands = {}
+    files = sorted(Path(__file__).with_name("commands").glob("[a-z]*.py"))
+    for path in sorted(files, key=lambda path: (_ROAD.index(path.stem) if path.stem in _ROAD else 9, path)):
+        body = path.read_text(encoding="utf-8").partition(f"\ndef {path.stem}(")[2]
+        commands[path.stem] = body.split('"""')[1].partition("\n")[0]
+    return commands
+
+
+COMMANDS = _commands()
 _EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 will not fit the quota, 4 stopped with more to do, "
     "5 the same, with no session left. "
@@ -30,12 +41,22 @@ _EPILOG = (
 
 
 class _Commands(TyperGroup):
-    """Names the valid commands where an unknown one is given."""
+    """Imports a command when it is called; names the valid ones where an unknown one is given."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
-            raise unknown("command", args[0], [n for n in self.commands if not n.startswith("_")])
+        name, *rest = args
+        if name in COMMANDS:
+            return name, load(name), rest
+        if name not in self.commands and not name.startswith("-"):
+            raise unknown("command", name, COMMANDS)
         return super().resolve_command(ctx, args)
+
+
+def load(name: str) -> Any:
+    """The command `name`: the function of that name in its module of `arzbench.commands`."""
+    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    alone.command(name)(getattr(importlib.import_module(f"arzbench.commands.{name}"), name))
+    return typer.main.get_command(alone)
 
 
 app = typer.Typer(
@@ -66,14 +87,8 @@ def _main(
     pass
 
 
-def _register_commands() -> None:
-    names = {module.name for module in pkgutil.iter_modules(commands.__path__)}
-    for name in (*_FIRST, *sorted(names.difference(_FIRST))):
-        module = importlib.import_module(f"{commands.__name__}.{name}")
-        app.command(name)(getattr(module, name))
-
-
-_register_commands()
+for _name, _help in COMMANDS.items():
+    app.command(_name, help=_help)(lambda: None)  # what is called instead: `load`
 
 
 @app.command("_worker", hidden=True)
@@ -81,6 +96,7 @@ def _worker(task: Path, answer: Path) -> None:
     """Measure one repetition (started by calibrate)."""
     from arzbench.worker import run_worker
 
+    load("run")  # loaded to be measured, as `arzbench run` does before it trains
     leave(run_worker(task, answer))
 
 

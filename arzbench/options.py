@@ -79,15 +79,15 @@ def switch(flag: str, text: str) -> Any:
     return typer.Option(flag, help=text)
 
 
-StudyOption = Annotated[str | None, value("--study", "NAME|FILE", "A study file or its name.")]
-EnvOption = Annotated[str | None, value("--env", "ID", "A registered Gymnasium env.")]
-AlgoOption = Annotated[str | None, value("--algo", "NAME", "dqn, ppo, a2c, sac, td3 or ddpg.")]
-SetOption = Annotated[
+Study = Annotated[str | None, value("--study", "NAME|FILE", "A study file or its name.")]
+Env = Annotated[str | None, value("--env", "ID", "A registered Gymnasium env.")]
+Algo = Annotated[str | None, value("--algo", "NAME", "dqn, ppo, a2c, sac, td3 or ddpg.")]
+Set = Annotated[
     list[str] | None,
     value("--set", "KEY=VALUE", "Change a hyper-parameter or a study's key (n_steps=512)."),
 ]
-DeviceOption = Annotated[str | None, value("--device", "NAME", "cpu, cuda or auto.")]
-DirOption = Annotated[
+Device = Annotated[str | None, value("--device", "NAME", "cpu, cuda or auto.")]
+Dir = Annotated[
     Path,
     typer.Option(
         "--dir",
@@ -96,14 +96,14 @@ DirOption = Annotated[
         help="Working folder: profiles/, reports/, checkpoints/.",
     ),
 ]
-QuotaOption = Annotated[
+Quota = Annotated[
     str | None, value("--quota", "TIME", "Wall time there is: 12h, 90m, 1-06:00:00; auto finds it.")
 ]
-PlatformOption = Annotated[
+Platform = Annotated[
     str | None,
     value("--platform", "NAME", "Whose limits count (kaggle-p100, local, ...); plan compares a,b,c."),
 ]
-ConfidenceOption = Annotated[
+Confidence = Annotated[
     float,
     typer.Option(
         "--confidence",
@@ -112,15 +112,13 @@ ConfidenceOption = Annotated[
         help="How sure the budget must be to end in time.",
     ),
 ]
-ForeignOption = Annotated[
-    bool, switch("--allow-foreign", "Use another machine's calibration, widened and marked.")
-]
-FromOption = Annotated[
+Foreign = Annotated[bool, switch("--allow-foreign", "Use another machine's calibration, widened and marked.")]
+From = Annotated[
     str | None, value("--from", "NAME|FILE", "Use this calibration, widened if of another machine.")
 ]
-ExpiredOption = Annotated[bool, switch("--allow-expired", "Use a calibration of more than 30 days ago.")]
-CheckpointsOption = Annotated[
+Expired = Annotated[bool, switch("--allow-expired", "Use a calibration of more than 30 days ago.")]
+Checkpoints = Annotated[
     str | None, value("--checkpoints", "URL", "A run copies its checkpoints there, and goes on from them.")
 ]
-RunOption = Annotated[str | None, value("--run", "ID", "Which run; else the newest.")]
-JsonOption = Annotated[bool, switch("--json", "Print JSON instead of tables.")]
+Run = Annotated[str | None, value("--run", "ID", "Which run; else the newest.")]
+Json = Annotated[bool, switch("--json", "Print JSON instead of tables.")]

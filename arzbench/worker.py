@@ -16,10 +16,6 @@ from arzbench.measure.logcost import measure_sinks
 from arzbench.saves.checkpoints import CheckpointStore, Header
 from arzbench.study import TrainConfig
 from arzbench.training_state import TrainingState
-from arzbench.wiring import remote, session
-
-#: loaded to be measured, beside the command line: what `arzbench run` loads before it trains
-LOADED = (remote, session)
 
 
 class TrialCheckpoints:

@@ -4,7 +4,6 @@ import io
 import os
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,21 +13,12 @@ from arzbench.choose_study import choose_study
 from arzbench.clock import SystemClock
 from arzbench.measure.host import host_info
 from tests import worlds
+from tests.processes import ROOT, Ended
 
-ROOT = Path(__file__).resolve().parent.parent
 CARTPOLE = "--env CartPole-v1 --algo ppo --set n_steps=512"
 
 
-@dataclass(frozen=True)
-class Told:
-    """How a command ended."""
-
-    code: object
-    out: str
-    err: str
-
-
-def call(arguments: str | list[str], folder: Path) -> Told:
+def call(arguments: str | list[str], folder: Path) -> Ended:
     """One command in this process, in `folder`."""
     words = shlex.split(arguments) if isinstance(arguments, str) else arguments
     code: object = None
@@ -46,7 +36,20 @@ def call(arguments: str | list[str], folder: Path) -> Told:
         except SystemExit as ended:
             code = ended.code
     out.flush()
-    return Told(code, out.buffer.getvalue().decode(), err.getvalue())  # type: ignore[attr-defined]
+    return Ended(code, out.buffer.getvalue().decode(), err.getvalue())  # type: ignore[attr-defined]
+
+
+def refused(arguments: str, folder: Path, *texts: str, code: int = 2) -> str:
+    """The one error of a command that fails, has `texts` in it, and changes nothing in `folder`."""
+    before = listing(folder)
+    ended = call(arguments, folder)
+    assert (ended.code, ended.out) == (code, ""), ended.err
+    assert ended.err.startswith("error: ")
+    assert ended.err.count("error: ") == 1
+    assert "Traceback" not in ended.err
+    assert not [text for text in texts if text not in ended.err], ended.err[:2000]
+    assert listing(folder) == before
+    return ended.err
 
 
 def listing(folder: Path) -> dict[str, bytes | None]:

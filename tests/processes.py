@@ -33,8 +33,11 @@ else:
 
 @dataclass(frozen=True)
 class Ended:
-    code: int
+    """How a command ended; `err` is empty where its output is one stream."""
+
+    code: Any
     out: str
+    err: str = ""
 
 
 def environment() -> dict[str, str]:

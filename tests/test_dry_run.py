@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.calls import CARTPOLE, calibrated, call, listing
+from tests.calls import CARTPOLE, calibrated, call, listing, refused
 from tests.processes import TRAINING_PACKAGES, loaded
 
 SMALL = f"{CARTPOLE} --set total_timesteps=20480 --set checkpoint.checkpoint_freq=4096"
@@ -65,14 +65,15 @@ def test_a_plan_file_is_simulated_and_nothing_that_trains_is_loaded(place: Path)
 @pytest.mark.parametrize(
     ("arguments", "messages"),
     [
-        (f"{CARTPOLE} --timesteps 512 --dir elsewhere", ["--dry-run needs prices", "--plan FILE"]),
-        (f"{CARTPOLE} --auto-budget --dir elsewhere", ["no fitting calibration", "arzbench calibrate"]),
-        ("--run x", ["from its beginning", "leave out --run"]),
-        ("--timesteps 512 --checkpoints file:///x", ["from its beginning"]),
+        (f"--dry-run {CARTPOLE} --timesteps 512 --dir elsewhere", ["--dry-run needs prices", "--plan FILE"]),
+        (
+            f"--dry-run {CARTPOLE} --auto-budget --dir elsewhere",
+            ["no fitting calibration", "arzbench calibrate"],
+        ),
+        ("--dry-run --run x", ["from its beginning", "leave out --run"]),
+        ("--dry-run --timesteps 512 --checkpoints file:///x", ["from its beginning"]),
+        ("--json --timesteps 512", ["--json belongs to --dry-run"]),
     ],
 )
 def test_what_cannot_be_simulated_is_one_error(arguments: str, messages: list[str], place: Path) -> None:
-    ended = call(f"run --dry-run {arguments}", place)
-    assert ended.code == 2
-    assert not [text for text in messages if text not in ended.err], ended.err
-    assert call("run --json --timesteps 512", place).code == 2
+    refused(f"run {arguments}", place, *messages)

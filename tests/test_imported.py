@@ -14,7 +14,8 @@ from arzbench.facts import Phase
 from arzbench.profiles import load_calibration, named_calibration, names, save_calibration
 from arzbench.records import Calibration
 from tests import worlds
-from tests.calls import ROOT, Told, calibrated, call
+from tests.calls import calibrated, call
+from tests.processes import ROOT, Ended
 
 P100 = "plan --study incident --quota 12h --from incident-p100"
 
@@ -108,7 +109,7 @@ def old(folder: Path, **changes: Any) -> Calibration:
     return made
 
 
-def plan_from(folder: Path, name: str, more: str = "") -> Told:
+def plan_from(folder: Path, name: str, more: str = "") -> Ended:
     return call(
         f"plan --env CartPole-v1 --algo ppo --set n_steps=512 --quota 1h --from {name} {more}", folder
     )

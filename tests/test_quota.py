@@ -17,7 +17,7 @@ from arzbench.profiles import find_platform
 from arzbench.quota import Detected, Surroundings
 from arzbench.sb3.workload import SB3Workload
 from arzbench.wiring import planning, session
-from tests.calls import CARTPOLE, calibrated, call
+from tests.calls import CARTPOLE, calibrated, call, refused
 
 NOW = datetime.datetime(2026, 3, 11, 12, tzinfo=datetime.UTC)
 SCONTROL = (
@@ -152,9 +152,7 @@ def test_the_week_may_hold_less_than_the_session(tmp_path: Path, monkeypatch: py
     assert made["quota_s"] == 5 * 3600.0
     assert "left of the week" in made["warnings"][0]
     quota.add(quota.ledger_path(tmp_path, "kaggle-p100"), "b", NOW, 5 * 3600.0)
-    told = call(f"plan {CARTPOLE} --quota auto", tmp_path)
-    assert told.code == 2
-    assert "nothing is left of the week on kaggle-p100" in told.err
+    refused(f"plan {CARTPOLE} --quota auto", tmp_path, "nothing is left of the week on kaggle-p100")
 
 
 def test_platforms_are_compared_in_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,9 +180,7 @@ def test_platforms_are_compared_in_one_table(tmp_path: Path, monkeypatch: pytest
 )
 def test_a_comparison_that_cannot_be_made_is_refused(flags: str, said: str, tmp_path: Path) -> None:
     calibrated(tmp_path)
-    told = call(f"plan {CARTPOLE} {flags}", tmp_path)
-    assert told.code == 2
-    assert said in told.err
+    refused(f"plan {CARTPOLE} {flags}", tmp_path, said)
 
 
 # ---------------------------------------------------------------- the week

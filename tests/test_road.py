@@ -1,10 +1,8 @@
 """The whole road as its user goes it, on CartPole with PPO: calibrate, plan, run, kill, resume, report."""
 
-import functools
 import importlib.metadata
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -29,11 +27,10 @@ def last_stop(folder: Path) -> dict[str, Any]:
     return data
 
 
-@functools.cache
-def _calibrated(base: Path) -> Path:
-    done = arzbench(
-        f"calibrate {CARTPOLE} --repetitions 2 --max-time 5s --dir {shlex.quote(str(base))}", base
-    )
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("road")
+    done = arzbench(f"calibrate {CARTPOLE} --repetitions 2 --max-time 5s", base)
     assert done.code == 0, done.out
     assert "PPO on CartPole-v1: seconds per unit of each phase" in done.out
     for phase in ("import", "env step", "policy", "update", "evaluation", "checkpoint"):
@@ -42,9 +39,8 @@ def _calibrated(base: Path) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path: Path, shared: Path) -> Path:
     """A working folder of its own, with the calibration that all tests share."""
-    shared = _calibrated(tmp_path_factory.getbasetemp())
     (tmp_path / "profiles").symlink_to(shared / "profiles")
     return tmp_path
 

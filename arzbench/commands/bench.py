@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
+from arzbench import options, store
+from arzbench.clock import SystemClock
 from arzbench.errors import UsageError, unknown
-from arzbench.options import DeviceOption, JsonOption, switch, value
+from arzbench.options import switch, value
+from arzbench.report.console import make_console, say, show
+from arzbench.report.sheets import host_line
+from arzbench.traffic.bench.record import bench_sheets
+from arzbench.units import format_duration
+from arzbench.wiring import checks
 
 
 def bench(
-    device: DeviceOption = None,
+    device: options.Device = None,
     quick: Annotated[bool, switch("--quick", "Fewer and shorter rounds, one batch size.")] = False,
     output: Annotated[Path | None, value("--output", "FILE", "Keep the raw record here as JSON.")] = None,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Measure the traffic engine against the most this core can compute."""
-    import sys
-
-    from arzbench import store
-    from arzbench.clock import SystemClock
-    from arzbench.report.console import make_console, say, show
-    from arzbench.report.sheets import host_line
-    from arzbench.traffic.bench.record import bench_sheets
-    from arzbench.units import format_duration
-    from arzbench.wiring import checks
-
     if device is not None and device not in checks.DEVICES:
         raise unknown("device", device, checks.DEVICES)
     if device == "cuda":

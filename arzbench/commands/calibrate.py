@@ -2,52 +2,40 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
-from arzbench.options import (
-    AlgoOption,
-    DeviceOption,
-    DirOption,
-    EnvOption,
-    JsonOption,
-    SetOption,
-    StudyOption,
-    count,
-    value,
-)
+from arzbench import options, store
+from arzbench.choose_study import DEFAULT_STUDY, choose_study
+from arzbench.clock import SystemClock
+from arzbench.measure.calibrate import calibrate as measure
+from arzbench.options import count, value
+from arzbench.profiles import calibrations_folder, save_calibration
+from arzbench.report.console import make_console, say, show
+from arzbench.report.message_sheets import message_sheets
+from arzbench.report.run_display import calibration_progress
+from arzbench.report.sheets import calibration_sheets, host_line, study_line
+from arzbench.units import format_duration, parse_duration
+from arzbench.wiring.checks import on_device, require_training_stack, undone
 
 
 def calibrate(
-    study: StudyOption = None,
-    env: EnvOption = None,
-    algo: AlgoOption = None,
-    changes: SetOption = None,
+    study: options.Study = None,
+    env: options.Env = None,
+    algo: options.Algo = None,
+    changes: options.Set = None,
     timesteps: Annotated[int | None, count("--timesteps", "total_timesteps with --env and --algo.")] = None,
-    device: DeviceOption = None,
+    device: options.Device = None,
     steps: Annotated[int, count("--steps", "Measure at least this many training steps.")] = 100,
     repetitions: Annotated[
         int, count("--repetitions", "Fresh processes; the first has cold caches.", least=2)
     ] = 4,
     max_time: Annotated[str, value("--max-time", "TIME", "Measure no longer than about this.")] = "60s",
-    folder: DirOption = Path(),
-    as_json: JsonOption = False,
+    folder: options.Dir = Path(),
+    as_json: options.Json = False,
 ) -> None:
     """Measure what each phase of a training costs here, with and without logging."""
-    import sys
-
-    from arzbench import store
-    from arzbench.choose_study import DEFAULT_STUDY, choose_study
-    from arzbench.clock import SystemClock
-    from arzbench.measure.calibrate import calibrate as measure
-    from arzbench.profiles import calibrations_folder, save_calibration
-    from arzbench.report.console import make_console, say, show
-    from arzbench.report.message_sheets import message_sheets
-    from arzbench.report.run_display import CalibrationProgress
-    from arzbench.report.sheets import calibration_sheets, host_line, study_line
-    from arzbench.units import format_duration, parse_duration
-    from arzbench.wiring.checks import on_device, require_training_stack, undone
-
     max_s = parse_duration(max_time)
     if env is None and algo is None and study is None:
         study = DEFAULT_STUDY
@@ -60,7 +48,7 @@ def calibrate(
     with undone(records):
         store.ensure_writable(records)
         say(console, f"calibrating {study_line(chosen)}")
-        with CalibrationProgress(console) as progress:
+        with calibration_progress(console) as progress:
             calibration = measure(
                 chosen,
                 (sys.executable, "-m", "arzbench", "_worker"),
@@ -69,7 +57,7 @@ def calibrate(
                 repetitions=repetitions,
                 max_s=max_s,
                 folder=records,
-                progress=progress.show,
+                progress=progress,
             )
         path = save_calibration(folder, calibration)
     if as_json:

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
+from arzbench import options, runs, store
+from arzbench.clock import SystemClock
 from arzbench.errors import ExitCode, StateError, UsageError, unknown
-from arzbench.options import DirOption, JsonOption, RunOption, switch, takes, value
-
-if TYPE_CHECKING:
-    from arzbench.records import RunRecord
-    from arzbench.saves.read import Manifest
-    from arzbench.saves.remote import Remote
+from arzbench.measure.phase_times import PhaseTotals
+from arzbench.options import switch, takes, value
+from arzbench.records import RunRecord
+from arzbench.report.console import make_console, say, show
+from arzbench.report.sheets import Sheet
+from arzbench.run.resume import model_file
+from arzbench.saves.checkpoints import Checkpoint, checkpoint_paths
+from arzbench.saves.read import Manifest, UnsoundError, read_manifest, verify
+from arzbench.saves.remote import Remote, all_manifests
+from arzbench.units import format_bytes
+from arzbench.wiring.checks import ensure_file, require_training_stack
 
 ACTIONS = ("ls", "verify", "export")
 _WHICH = "arzbench checkpoint verify tells which are; --name chooses one"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)  # made at every start
+@dataclass(frozen=True, kw_only=True)
 class CheckpointFlags:
     """The command line of `arzbench checkpoint`."""
 
@@ -30,23 +39,19 @@ class CheckpointFlags:
     where: Annotated[
         str | None, typer.Argument(metavar="WHERE", help="A folder of checkpoints or a URL; else the run's.")
     ] = None
-    run_id: RunOption = None
+    run_id: options.Run = None
     name: Annotated[str | None, value("--name", "STEP-...", "Export this one; else the newest.")] = None
     best: Annotated[bool, switch("--best", "Export the one of the best evaluation.")] = False
     output: Annotated[Path | None, value("--output", "FILE.zip", "Where the model is exported to.")] = None
-    folder: DirOption = Path()
-    as_json: JsonOption = False
+    folder: options.Dir = Path()
+    as_json: options.Json = False
 
     def remote(self) -> Remote | None:
         """The URL that was named, if one was."""
-        from arzbench.saves.remote import Remote
-
         return Remote(self.where) if self.where is not None and "://" in self.where else None
 
     def states(self) -> Path:
         """The folder that holds the checkpoints."""
-        from arzbench import runs
-
         if self.where is not None and self.run_id is not None:
             raise UsageError("a place and --run were given", "give one of them")
         if self.where is None:
@@ -83,8 +88,6 @@ def checkpoint(flags: CheckpointFlags) -> ExitCode:
 
 def _list(flags: CheckpointFlags, *, whole: bool) -> tuple[str, list[_Listed]]:
     """Every checkpoint there is; those at a URL are read as a whole only to verify them."""
-    from arzbench.saves.checkpoints import checkpoint_paths
-
     remote = flags.remote()
     if remote is not None:
         where, listed = remote.url, _list_remote(remote, whole)
@@ -102,27 +105,18 @@ def _list(flags: CheckpointFlags, *, whole: bool) -> tuple[str, list[_Listed]]:
 
 
 def _read_local(path: Path) -> _Listed:
-    from arzbench.saves.read import UnsoundError, read_manifest, verify
-
+    manifest = None
     try:
         manifest = read_manifest(path)
-    except (UnsoundError, UsageError) as error:
-        return _Listed(path.name, None, str(error))
-    try:
         verify(path, manifest)
-    except UnsoundError as error:
+    except (UnsoundError, UsageError) as error:
         return _Listed(path.name, manifest, str(error))
     return _Listed(path.name, manifest, "")
 
 
 def _list_remote(remote: Remote, whole: bool) -> list[_Listed]:
-    import tempfile
-
-    from arzbench.saves.read import UnsoundError
-    from arzbench.saves.remote import all_manifests
-
     with remote.reading(), tempfile.TemporaryDirectory(prefix="arzbench-") as aside:
-        listed = [_Listed(name, manifest, why) for name, manifest, why in all_manifests(remote)]
+        listed = [_Listed(*one) for one in all_manifests(remote)]
         for index, one in enumerate(listed if whole else []):
             if not one.why:
                 try:
@@ -133,11 +127,6 @@ def _list_remote(remote: Remote, whole: bool) -> list[_Listed]:
 
 
 def _show(flags: CheckpointFlags, where: str, listed: Sequence[_Listed]) -> None:
-    import json
-
-    from arzbench.report.console import make_console, show
-    from arzbench.report.sheets import Sheet
-
     best = _best(listed)
     if flags.as_json:
         rows = [
@@ -166,20 +155,11 @@ def _show(flags: CheckpointFlags, where: str, listed: Sequence[_Listed]) -> None
 
 
 def _facts(manifest: Manifest) -> dict[str, object]:
-    return {
-        "training": manifest.training,
-        "num_timesteps": manifest.num_timesteps,
-        "stage": _stage(manifest),
-        "tier": manifest.tier,
-        "bytes": manifest.bytes,
-        "best": manifest.best,
-        "created": manifest.created,
-    }
+    names = ("training", "num_timesteps", "tier", "bytes", "best", "created")
+    return {"stage": _stage(manifest), **{name: getattr(manifest, name) for name in names}}
 
 
 def _row(one: _Listed, is_best: bool) -> tuple[str, ...]:
-    from arzbench.units import format_bytes
-
     m = one.manifest
     if m is None:
         return (one.name, "-", "-", "-", "-", "-", "no", "")
@@ -200,13 +180,6 @@ def _best(listed: Sequence[_Listed]) -> _Listed | None:
 
 
 def _export(flags: CheckpointFlags) -> None:
-    import tempfile
-
-    from arzbench.report.console import make_console, say
-    from arzbench.run.resume import model_file
-    from arzbench.saves.read import UnsoundError
-    from arzbench.wiring.checks import ensure_file, require_training_stack
-
     require_training_stack()
     if flags.name is not None and flags.best:
         raise UsageError("--name and --best exclude each other", "give one of them")
@@ -261,19 +234,12 @@ def _chosen(flags: CheckpointFlags, listed: Sequence[_Listed]) -> _Listed:
 
 def _record(flags: CheckpointFlags, manifest: Manifest) -> RunRecord | None:
     """The run that a local checkpoint is of: its record holds the study."""
-    from arzbench import runs
-
     if flags.where is None:
         return runs.find(flags.folder, flags.run_id).record
     return next((run.record for run in runs.of_study(flags.folder, manifest.study)), None)
 
 
 def _write_model(path: Path, record: RunRecord, target: Path) -> None:
-    from arzbench import store
-    from arzbench.clock import SystemClock
-    from arzbench.measure.phase_times import PhaseTotals
-    from arzbench.saves.checkpoints import Checkpoint
-    from arzbench.saves.read import read_manifest
     from arzbench.sb3.workload import SB3Workload
 
     saved = Checkpoint(path, read_manifest(path))

@@ -7,47 +7,51 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+from arzbench import options, runs, store
+from arzbench.choose_study import choose_study
+from arzbench.clock import SystemClock
 from arzbench.digest import digest
 from arzbench.errors import UsageError, unknown
-from arzbench.options import (
-    AlgoOption,
-    DirOption,
-    EnvOption,
-    JsonOption,
-    SetOption,
-    StudyOption,
-    count,
-    takes,
-    value,
+from arzbench.logs.plot import require_matplotlib
+from arzbench.options import count, takes, value
+from arzbench.report.comparison import (
+    Comparison,
+    PolicyResult,
+    compare_policies,
+    comparison_sheets,
+    plot_comparison,
 )
-
-if TYPE_CHECKING:
-    from arzbench.report.comparison import Comparison
-    from arzbench.runs import Run
-    from arzbench.study import Study
+from arzbench.report.console import make_console, say, show
+from arzbench.run.resume import model_file
+from arzbench.runs import Run
+from arzbench.saves.checkpoints import CheckpointStore
+from arzbench.study import Study
+from arzbench.study_changes import change_study
+from arzbench.wiring.checks import ensure_file, require_training_stack
 
 _MOST_SEEDS = 10_000  # a batch holds some 30 kB of each
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)  # made at every start
+@dataclass(frozen=True, kw_only=True)
 class CompareFlags:
     """The command line of `arzbench compare`."""
 
     run_id: Annotated[str | None, value("--run", "ID", "Models of this run; else of the newest.")] = None
-    study: StudyOption = None
+    study: options.Study = None
     model: Annotated[
-        Path | None, value("--model", "FILE.zip", "This model; --study or --env and --algo tell its env.")
+        Path | None,
+        value("--model", "FILE.zip", "This model; --study or --env and --algo tell its env."),
     ] = None
-    env: EnvOption = None
-    algo: AlgoOption = None
-    changes: SetOption = None
+    env: options.Env = None
+    algo: options.Algo = None
+    changes: options.Set = None
     training: Annotated[str | None, value("--training", "NAME", "Only this training's model.")] = None
     seeds: Annotated[int, count("--seeds", "Held-out episodes each policy plays.", least=2)] = 50
     plot: Annotated[Path | None, value("--plot", "FILE.png", "Draw the comparison.")] = None
-    folder: DirOption = Path()
-    as_json: JsonOption = False
+    folder: options.Dir = Path()
+    as_json: options.Json = False
 
     def check(self) -> None:
         """Raise a `UsageError` where flags contradict each other or say too little."""
@@ -69,12 +73,6 @@ class CompareFlags:
 @takes(CompareFlags)
 def compare(flags: CompareFlags) -> None:
     """Play held-out episodes under the baselines and the trained models; say who is better."""
-    from arzbench import store
-    from arzbench.logs.plot import require_matplotlib
-    from arzbench.report.comparison import comparison_sheets, plot_comparison
-    from arzbench.report.console import make_console, say, show
-    from arzbench.wiring.checks import ensure_file, require_training_stack
-
     flags.check()
     if flags.plot is not None:
         require_matplotlib()
@@ -96,10 +94,6 @@ def compare(flags: CompareFlags) -> None:
 
 def _run_and_study(flags: CompareFlags) -> tuple[Run | None, Study]:
     """The run whose models are compared (None: a model by its file) and the study they are of."""
-    from arzbench import runs
-    from arzbench.choose_study import choose_study
-    from arzbench.study_changes import change_study
-
     changes = flags.changes or ()
     study = choose_study(flags.folder, study=flags.study, env=flags.env, algo=flags.algo, changes=changes)
     if flags.model is not None:
@@ -120,8 +114,6 @@ def _run_and_study(flags: CompareFlags) -> tuple[Run | None, Study]:
 
 
 def _comparison(flags: CompareFlags, run: Run | None, study: Study) -> Comparison:
-    from arzbench.report.comparison import PolicyResult, compare
-    from arzbench.report.console import make_console
     from arzbench.sb3.held_out import HeldOutEpisodes
 
     chosen = _trainings(study, flags.training)
@@ -143,7 +135,7 @@ def _comparison(flags: CompareFlags, run: Run | None, study: Study) -> Compariso
             status.update(f"{flags.seeds} episodes under {name}")
             add(name, "trained", episodes.play_model(model))
     source = f"run {run.record.id}" if run is not None else f"model {flags.model}"
-    return compare(first.env, first.env_kwargs, source, episodes.seeds, results)
+    return compare_policies(first.env, first.env_kwargs, source, episodes.seeds, results)
 
 
 def _trainings(study: Study, name: str | None) -> list[int]:
@@ -163,10 +155,6 @@ def _models(
     flags: CompareFlags, run: Run | None, study: Study, chosen: list[int]
 ) -> Iterator[tuple[str, Any]]:
     """(name, model) of each training: as exported, or what the newest checkpoint holds of it."""
-    from arzbench import runs
-    from arzbench.clock import SystemClock
-    from arzbench.run.resume import model_file
-    from arzbench.saves.checkpoints import CheckpointStore
     from arzbench.sb3.held_out import load_model, restore_model
 
     if run is None:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import Annotated, NamedTuple
 
-from arzbench import __version__
+import msgspec
+
+from arzbench import __version__, options, profiles
+from arzbench.clock import Clock, SystemClock
 from arzbench.errors import ArzbenchError, UsageError
-from arzbench.options import DirOption, JsonOption, switch
-
-if TYPE_CHECKING:
-    from arzbench.clock import Clock
-    from arzbench.records import HostInfo
+from arzbench.measure.host import host_info
+from arzbench.options import switch
+from arzbench.quota import detect
+from arzbench.records import HostInfo
+from arzbench.report.console import make_console, say, show
+from arzbench.report.sheets import Sheet, host_line
+from arzbench.units import format_bytes, format_duration
+from arzbench.wiring import planning
 
 #: distribution -> what needs it
 PACKAGES = {
@@ -39,16 +47,10 @@ class Finding(NamedTuple):
 
 def doctor(
     with_torch: Annotated[bool, switch("--torch", "Import torch, too, and ask it.")] = False,
-    folder: DirOption = Path(),
-    as_json: JsonOption = False,
+    folder: options.Dir = Path(),
+    as_json: options.Json = False,
 ) -> None:
     """Show host, threads, GPU, packages, folders, platform and quota, calibrations and their age."""
-    import msgspec
-
-    from arzbench.clock import SystemClock
-    from arzbench.report.console import make_console, say, show
-    from arzbench.report.sheets import Sheet
-
     findings = list(examine(folder, SystemClock(), with_torch=with_torch))
     if as_json:
         sys.stdout.buffer.write(msgspec.json.encode([f._asdict() for f in findings]) + b"\n")
@@ -65,15 +67,12 @@ def doctor(
 
 def examine(working: Path, clock: Clock, *, with_torch: bool) -> Iterator[Finding]:
     """Everything, in the order it is shown."""
-    from arzbench.measure.host import host_info
-    from arzbench.report.sheets import host_line
-
     host = host_info("auto")
-    yield Finding(what="arzbench", found=f"{__version__}, Python {host.python}")
-    yield Finding(what="host", found=host_line(host))
+    yield Finding("arzbench", f"{__version__}, Python {host.python}")
+    yield Finding("host", host_line(host))
     yield _threads(host)
     gpu = host.device if host.device != "cpu" else None
-    yield Finding(what="GPU", found=gpu or "none (by nvidia-smi)")
+    yield Finding("GPU", gpu or "none (by nvidia-smi)")
     yield from (_package(name, need) for name, need in PACKAGES.items())
     yield _numba_cuda(gpu)
     if with_torch:
@@ -86,17 +85,14 @@ def examine(working: Path, clock: Clock, *, with_torch: bool) -> Iterator[Findin
 def _threads(host: HostInfo) -> Finding:
     limits = [f"{name}={os.environ[name]}" for name in THREADS if name in os.environ]
     shown = ", ".join(limits) or "no limit set"
-    return Finding(what="threads", found=f"{host.cores} usable cores; {shown}; trainings set their own")
+    return Finding("threads", f"{host.cores} usable cores; {shown}; trainings set their own")
 
 
 def _package(name: str, need: str) -> Finding:
-    from importlib import metadata
-
     try:
-        return Finding(what=name, found=metadata.version(name))
+        return Finding(name, metadata.version(name))
     except metadata.PackageNotFoundError:
-        fix = f'{need} need it: pip install "arzbench[train]"'
-        return Finding(what=name, found="not installed", missing=True, fix=fix)
+        return Finding(name, "not installed", True, f'{need} need it: pip install "arzbench[train]"')
 
 
 def _numba_cuda(gpu: str | None) -> Finding:
@@ -105,9 +101,9 @@ def _numba_cuda(gpu: str | None) -> Finding:
     if not finding.missing:
         return finding
     if gpu is None:
-        return Finding(what="numba-cuda", found="not installed; only a GPU needs it")
+        return Finding("numba-cuda", "not installed; only a GPU needs it")
     fix = f'the traffic model needs it on the {gpu}: pip install "arzbench[cuda]"'
-    return Finding(what="numba-cuda", found="not installed", missing=True, fix=fix)
+    return Finding("numba-cuda", "not installed", True, fix)
 
 
 def _torch() -> Finding:
@@ -115,56 +111,41 @@ def _torch() -> Finding:
     try:
         torch = importlib.import_module("torch")
         gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no CUDA device"
-        return Finding(
-            what="torch says", found=f"{torch.__version__}, {torch.get_num_threads()} threads, {gpu}"
-        )
+        return Finding("torch says", f"{torch.__version__}, {torch.get_num_threads()} threads, {gpu}")
     except Exception as error:  # whatever is wrong with it, the rest is still worth telling
-        fix = 'pip install "arzbench[train]"'
-        return Finding(what="torch says", found=f"{type(error).__name__}: {error}", missing=True, fix=fix)
+        message = f"{type(error).__name__}: {error}"
+        return Finding("torch says", message, True, 'pip install "arzbench[train]"')
 
 
 def _folder(path: Path) -> Finding:
     """Whether files can be made there, and the space left; nothing is made to find out."""
-    import shutil
-
-    from arzbench.units import format_bytes
-
     above = next((p for p in (path, *path.absolute().parents) if p.exists()), Path("/"))
     if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
-        return Finding(
-            what=f"{path.name}/", found=f"cannot write in {above}", missing=True, fix="--dir another folder"
-        )
+        return Finding(f"{path.name}/", f"cannot write in {above}", True, "--dir another folder")
     free = format_bytes(shutil.disk_usage(above).free)
-    return Finding(what=f"{path.name}/", found=f"{path} can be written, {free} free")
+    return Finding(f"{path.name}/", f"{path} can be written, {free} free")
 
 
 def _platform_and_quota(working: Path, clock: Clock) -> Iterator[Finding]:
-    from arzbench.quota import detect
-    from arzbench.wiring import planning
-
     try:
         place = detect(planning.surroundings(clock))
     except UsageError:
         place = None  # a job without a known end: the quota below says so
-    name = place.platform or "Slurm" if place is not None else "local"
-    yield Finding(what="platform", found=name)
+    yield Finding("platform", "local" if place is None else place.platform or "Slurm")
     try:
-        yield Finding(what="quota", found=planning.find_limits(working, planning.AUTO, None, clock).how)
+        yield Finding("quota", planning.find_limits(working, planning.AUTO, None, clock).how)
     except ArzbenchError as error:
-        yield Finding(what="quota", found=error.message.removeprefix("--quota auto: "), fix=error.hint)
+        yield Finding("quota", error.message.removeprefix("--quota auto: "), fix=error.hint)
 
 
 def _calibrations(working: Path, host: HostInfo, clock: Clock) -> Iterator[Finding]:
     """Those of this machine with their age, the number of the others, and the imported ones."""
-    from arzbench import profiles
-    from arzbench.units import format_duration
-
     own, others = 0, 0
     for path in sorted(profiles.calibrations_folder(working).glob("*/*.json")):
         try:
             record = profiles.load_calibration(path)
         except ArzbenchError as error:
-            yield Finding(what="calibration", found=error.message, missing=True, fix="measure it again")
+            yield Finding("calibration", error.message, True, "measure it again")
             continue
         if set(record.host.differs_from(host)) - {"device", "torch_threads"}:
             others += 1
@@ -176,10 +157,9 @@ def _calibrations(working: Path, host: HostInfo, clock: Clock) -> Iterator[Findi
         old = bool(profiles.expired(record, now))
         note = f", older than {profiles.EXPIRES_DAYS} days" if old else ""
         fix = f"{record.id} is too old: arzbench calibrate" if old else ""
-        yield Finding(what="calibration", found=f"{record.id}, {age} old{note}", missing=old, fix=fix)
+        yield Finding("calibration", f"{record.id}, {age} old{note}", missing=old, fix=fix)
     if not own:
-        fix = "measure: arzbench calibrate"
-        yield Finding(what="calibration", found="none of this machine", missing=True, fix=fix)
+        yield Finding("calibration", "none of this machine", True, "measure: arzbench calibrate")
     if others:
-        yield Finding(what="of other machines", found=f"{others} (plan --from ID, or --allow-foreign)")
-    yield Finding(what="imported", found=", ".join(profiles.names(working, "imported")) or "none")
+        yield Finding("of other machines", f"{others} (plan --from ID, or --allow-foreign)")
+    yield Finding("imported", ", ".join(profiles.names(working, "imported")) or "none")

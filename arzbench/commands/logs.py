@@ -5,25 +5,29 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import msgspec
 import typer
 
+from arzbench import options, store
+from arzbench.choose_study import choose_study
+from arzbench.clock import SystemClock
 from arzbench.errors import UsageError
-from arzbench.options import (
-    DirOption,
-    JsonOption,
-    PlatformOption,
-    QuotaOption,
-    StudyOption,
-    count,
-    switch,
-    value,
-)
-
-if TYPE_CHECKING:
-    from arzbench.logs.findings import LogContext, LogReport
-    from arzbench.study import Study
+from arzbench.facts import EnvFacts
+from arzbench.logs import plot as figure
+from arzbench.logs.analyze import compare, forecast, read_log
+from arzbench.logs.findings import LogContext, LogReport, LogReports
+from arzbench.logs.follow import follow as follow_file
+from arzbench.logs.formats import compile_pattern
+from arzbench.logs.source import open_source
+from arzbench.options import count, switch, value
+from arzbench.predict.schedule import count_training, total_env_steps
+from arzbench.profiles import find_platform
+from arzbench.report.console import make_console, say, show
+from arzbench.report.log_sheets import log_lines, log_sheets
+from arzbench.study import Study
+from arzbench.units import format_duration, parse_duration
 
 
 def logs(
@@ -33,28 +37,19 @@ def logs(
     pattern: Annotated[
         str | None, value("--pattern", "REGEX", "Of a line; groups time, tag, message, step, t.")
     ] = None,
-    quota: QuotaOption = None,
-    platform: PlatformOption = None,
-    study: StudyOption = None,
+    quota: options.Quota = None,
+    platform: options.Platform = None,
+    study: options.Study = None,
     total_steps: Annotated[int | None, count("--total-steps", "Env steps of the whole study.")] = None,
     episode_steps: Annotated[int | None, count("--episode-steps", "Env steps of an episode.")] = None,
     eval_freq: Annotated[int | None, count("--eval-freq", "Training steps between evaluations.")] = None,
     eval_episodes: Annotated[int | None, count("--eval-episodes", "Episodes of one evaluation.")] = None,
     follow: Annotated[bool, switch("--follow", "Go on reading as the file grows.")] = False,
     plot: Annotated[Path | None, value("--plot", "FILE.png", "Draw rates and phases.")] = None,
-    folder: DirOption = Path(),
-    as_json: JsonOption = False,
+    folder: options.Dir = Path(),
+    as_json: options.Json = False,
 ) -> None:
     """Say from logs what happened: step times, floods, phases, the schedule, how it ended."""
-    from arzbench.choose_study import choose_study
-    from arzbench.clock import SystemClock
-    from arzbench.logs import plot as figure
-    from arzbench.logs.analyze import read_log
-    from arzbench.logs.findings import LogContext
-    from arzbench.logs.follow import follow as follow_file
-    from arzbench.logs.formats import compile_pattern
-    from arzbench.logs.source import open_source
-
     if not files:
         if sys.stdin.isatty():
             raise UsageError("no log is named", "arzbench logs FILE, or: command | arzbench logs")
@@ -93,9 +88,6 @@ def _limits(
     working: Path, quota: str | None, platform: str | None
 ) -> tuple[float | None, tuple[tuple[str, float], ...]]:
     """The quota in seconds, and the times at which a platform would have cut the log off."""
-    from arzbench.profiles import find_platform
-    from arzbench.units import format_duration, parse_duration
-
     session = find_platform(working, platform).session_s if platform is not None else None
     seconds = parse_duration(quota) if quota is not None else session
     limits = [(f"the quota of {format_duration(seconds)}", seconds)] if quota is not None and seconds else []
@@ -113,12 +105,6 @@ def _shared(study: Study | None, name: str) -> int | None:
 
 def _with_study(report: LogReport, study: Study, context: LogContext) -> LogReport:
     """`report` with the forecast of the whole of `study`: its trainings, evaluations and baselines."""
-    import msgspec
-
-    from arzbench.facts import EnvFacts
-    from arzbench.logs.analyze import forecast
-    from arzbench.predict.schedule import count_training, total_env_steps
-
     length = context.episode_steps or (report.cycle.length if report.cycle is not None else None)
     facts = EnvFacts(n_envs=1, max_episode_steps=length, episode_steps=(), eval_episode_steps=())
     total, _ = total_env_steps([count_training(t, facts) for t in study.trainings])
@@ -129,12 +115,6 @@ def _with_study(report: LogReport, study: Study, context: LogContext) -> LogRepo
 
 
 def _show(reports: Sequence[LogReport], as_json: bool) -> None:
-    from arzbench import store
-    from arzbench.logs.analyze import compare
-    from arzbench.logs.findings import LogReports
-    from arzbench.report.console import make_console, say, show
-    from arzbench.report.log_sheets import log_lines, log_sheets
-
     compared = compare(reports)
     if as_json:
         record = LogReports(logs=tuple(reports), compared=tuple(compared))

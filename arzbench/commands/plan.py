@@ -3,62 +3,47 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-from arzbench.errors import UsageError
-from arzbench.options import (
-    AlgoOption,
-    CheckpointsOption,
-    ConfidenceOption,
-    DirOption,
-    EnvOption,
-    ExpiredOption,
-    ForeignOption,
-    FromOption,
-    JsonOption,
-    PlatformOption,
-    QuotaOption,
-    SetOption,
-    StudyOption,
-    value,
-)
+import msgspec
 
-if TYPE_CHECKING:
-    from arzbench.records import Calibration, Plan
-
-_Flags = Sequence[tuple[str, str | None]]
+from arzbench import options, store
+from arzbench.choose_study import DEFAULT_CONFIDENCE, choose_study
+from arzbench.clock import Clock, SystemClock
+from arzbench.errors import UsageError, WillNotFitError
+from arzbench.options import value
+from arzbench.predict.whatif import Question, what_ifs
+from arzbench.profiles import find_platform, names, of_machine
+from arzbench.records import Calibration, Plan, Platform
+from arzbench.report.console import make_console, say, show
+from arzbench.report.message_sheets import logging_columns
+from arzbench.report.sheets import Sheet, forecast_cells, plan_lines, plan_sheets
+from arzbench.study import Study
+from arzbench.units import format_duration, parse_duration
+from arzbench.wiring.checks import ensure_file, undone
+from arzbench.wiring.planning import AUTO, Pricing, find_limits
 
 
 def plan(
-    study: StudyOption = None,
-    env: EnvOption = None,
-    algo: AlgoOption = None,
-    changes: SetOption = None,
-    quota: QuotaOption = None,
-    platform: PlatformOption = None,
-    confidence: ConfidenceOption = 0.95,
-    source: FromOption = None,
-    allow_foreign: ForeignOption = False,
-    allow_expired: ExpiredOption = False,
-    checkpoints: CheckpointsOption = None,
-    folder: DirOption = Path(),
+    study: options.Study = None,
+    env: options.Env = None,
+    algo: options.Algo = None,
+    changes: options.Set = None,
+    quota: options.Quota = None,
+    platform: options.Platform = None,
+    confidence: options.Confidence = 0.95,
+    source: options.From = None,
+    allow_foreign: options.Foreign = False,
+    allow_expired: options.Expired = False,
+    checkpoints: options.Checkpoints = None,
+    folder: options.Dir = Path(),
     output: Annotated[Path | None, value("--output", "FILE", "Where to write the plan file.")] = None,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Say what fits: wall times with intervals, a safe budget, and three ways to spend the quota."""
-    import sys
-
-    import msgspec
-
-    from arzbench import store
-    from arzbench.choose_study import DEFAULT_CONFIDENCE, choose_study
-    from arzbench.clock import SystemClock
-    from arzbench.predict.whatif import Question, what_ifs
-    from arzbench.profiles import names, of_machine
-    from arzbench.wiring.planning import Pricing, find_limits
-
     changes, clock = changes or [], SystemClock()
     chosen = choose_study(folder, study=study, env=env, algo=algo, changes=changes)
     pricing = Pricing(
@@ -79,8 +64,6 @@ def plan(
     if platform is not None and "," in platform:
         if output is not None:
             raise UsageError("--output keeps one plan, and several platforms are compared", "name one")
-        from arzbench.wiring.platforms import compare_platforms
-
         compare_platforms(pricing, chosen, quota, platform.split(","), clock, as_json=as_json)
         return
     limits = find_limits(folder, quota, platform, clock)
@@ -104,10 +87,6 @@ def plan(
 
 
 def _show(made: Plan, calibration: Calibration, path: Path) -> None:
-    from arzbench.report.console import make_console, say, show
-    from arzbench.report.message_sheets import logging_columns
-    from arzbench.report.sheets import plan_lines, plan_sheets
-
     console = make_console()
     for line in plan_lines(made):
         say(console, line)
@@ -116,9 +95,6 @@ def _show(made: Plan, calibration: Calibration, path: Path) -> None:
 
 
 def _save(made: Plan, folder: Path, output: Path | None) -> Path:
-    from arzbench import store
-    from arzbench.wiring.checks import ensure_file, undone
-
     path = output or folder / "reports" / "plans" / f"{made.id}.json"
     with undone(path.parent):
         ensure_file(path, "--dir" if output is None else "--output")
@@ -126,5 +102,83 @@ def _save(made: Plan, folder: Path, output: Path | None) -> Path:
     return path
 
 
-def _as_flags(words: _Flags) -> str:
+def _as_flags(words: Sequence[tuple[str, str | None]]) -> str:
     return "".join(f" --{name} {shlex.quote(value)}" for name, value in words if value is not None)
+
+
+def compare_platforms(
+    pricing: Pricing,
+    study: Study | None,
+    quota: str | None,
+    names: Sequence[str],
+    clock: Clock,
+    *,
+    as_json: bool,
+) -> None:
+    """Show one line a platform; with `as_json`, all plans as a JSON array.
+
+    Raises:
+        UsageError: an unknown platform, or nothing that prices can come from.
+    """
+    if quota == AUTO:
+        raise UsageError("--quota auto is of one platform, the one here", "leave it out: each has its limit")
+    places = [find_platform(pricing.working, name) for name in dict.fromkeys(n.strip() for n in names)]
+    quota_s = None if not quota else parse_duration(quota)
+    plans = [(place, _plan(pricing, study, quota_s, place, clock)) for place in places]
+    made = [plan for _, plan in plans if plan is not None]
+    if as_json:
+        texts = [store.encode("arzbench/plan", plan).strip() for plan in made]
+        sys.stdout.buffer.write(b"[" + b",".join(texts) + b"]\n")
+        return
+    console = make_console()
+    if made:
+        first = made[0]
+        say(console, f"study {first.study.name}: {first.study.total_timesteps:,} training steps")
+        say(console, f"prices: {first.calibration_path}")
+        say(console, "the limits are each platform's; the prices were measured on "
+            f"{first.host.name} ({first.host.device}) alone")  # fmt: skip
+    show(console, [_sheet(plans)])
+
+
+def _plan(
+    pricing: Pricing, study: Study | None, quota_s: float | None, place: Platform, clock: Clock
+) -> Plan | None:
+    """None where not one rollout fits. A quota longer than a session counts as one session."""
+    limits = [s for s in (place.session_s, quota_s) if s]
+    try:
+        return pricing.plan(study, clock, min(limits, default=None), place)[0]
+    except WillNotFitError:
+        return None
+
+
+def _sheet(plans: Sequence[tuple[Platform, Plan | None]]) -> Sheet:
+    return Sheet(
+        title="the whole study on each platform",
+        columns=(
+            "platform",
+            "session",
+            "a week",
+            "P50",
+            "P90",
+            "P99",
+            "P(fits)",
+            "",
+            "safe steps",
+            "sessions",
+        ),
+        align="lrrrrrrlrr",
+        rows=tuple(_cells(place, plan) for place, plan in plans),
+        notes=("safe: training steps that fit a session; sessions: of the whole study, resuming included",),
+    )
+
+
+def _cells(place: Platform, plan: Plan | None) -> tuple[str, ...]:
+    weekly = "-" if place.weekly_s is None else format_duration(place.weekly_s)
+    if plan is None:
+        limit = "-" if place.session_s is None else format_duration(place.session_s)
+        return (place.name, limit, weekly, "-", "-", "-", "0%", "too short", "0", "-")
+    limit = "-" if plan.quota_s is None else format_duration(plan.quota_s)
+    safe = "-" if plan.safe_timesteps is None else f"{plan.safe_timesteps:,}"
+    entire = [o for o in plan.options if o.budgets == tuple(t.total_timesteps for t in plan.study.trainings)]
+    sessions = str(entire[-1].sessions) if entire else "-"
+    return (place.name, limit, weekly, *forecast_cells(plan.rows[-1]), safe, sessions)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
-from arzbench.options import DirOption, JsonOption, RunOption, value
+from arzbench import options, runs, store
+from arzbench.options import value
+from arzbench.report.console import make_console, say, show
+from arzbench.report.summary import head_lines, run_record, run_sheets, write_summary
+from arzbench.wiring.checks import ensure_file
 
 
 def report(
-    run_id: RunOption = None,
-    folder: DirOption = Path(),
+    run_id: options.Run = None,
+    folder: options.Dir = Path(),
     output: Annotated[Path | None, value("--output", "FILE", "Write the Markdown here as well.")] = None,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show what a run did: predicted against actual, time per phase, evaluations, sessions."""
-    import sys
-
-    from arzbench import runs, store
-    from arzbench.report.console import make_console, say, show
-    from arzbench.report.summary import head_lines, run_record, run_sheets, write_summary
-    from arzbench.wiring.checks import ensure_file
-
     run = runs.find(folder, run_id)
     summary, plan = run.summary(), run.plan()
     if output is not None:

@@ -6,47 +6,46 @@ import shlex
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import msgspec
+
+from arzbench import options, runs, store
+from arzbench.choose_study import choose_study
+from arzbench.clock import Clock, SystemClock, process_start
+from arzbench.digest import digest
 from arzbench.errors import ExitCode, UsageError, WillNotFitError
-from arzbench.options import (
-    AlgoOption,
-    CheckpointsOption,
-    ConfidenceOption,
-    DeviceOption,
-    DirOption,
-    EnvOption,
-    ExpiredOption,
-    ForeignOption,
-    FromOption,
-    PlatformOption,
-    QuotaOption,
-    SetOption,
-    StudyOption,
-    count,
-    switch,
-    takes,
-    value,
-)
-
-if TYPE_CHECKING:
-    from arzbench.clock import Clock
-    from arzbench.run.job import RunOutcome
-    from arzbench.runs import Run
-    from arzbench.saves.remote import Remote
-    from arzbench.study import Study
-    from arzbench.wiring.planning import Limits, Pricing
-    from arzbench.wiring.run_spec import RunSpec
+from arzbench.facts import StopReason
+from arzbench.logs.periodic import AUTO_SHARE, parse_period
+from arzbench.measure.host import host_info, host_of
+from arzbench.options import count, switch, takes, value
+from arzbench.predict.landing import LEAVE_S
+from arzbench.profiles import newest_calibration
+from arzbench.records import Plan
+from arzbench.report.console import make_console
+from arzbench.report.message_sheets import auto_period
+from arzbench.run.job import RunOutcome
+from arzbench.run.signals import starting
+from arzbench.saves.remote import Remote
+from arzbench.study import Study
+from arzbench.study_changes import change_study
+from arzbench.units import format_duration
+from arzbench.wiring import run_spec, session
+from arzbench.wiring.checks import on_device, require_training_stack
+from arzbench.wiring.dry_run import dry_run
+from arzbench.wiring.planning import Limits, Pricing, find_limits
+from arzbench.wiring.run_spec import RunSpec
+from arzbench.workload import StopTraining
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)  # made at every start
+@dataclass(frozen=True, kw_only=True)
 class RunFlags:
     """The command line of `arzbench run`."""
 
-    study: StudyOption = None
-    env: EnvOption = None
-    algo: AlgoOption = None
-    changes: SetOption = None
+    study: options.Study = None
+    env: options.Env = None
+    algo: options.Algo = None
+    changes: options.Set = None
     auto_budget: Annotated[bool, switch("--auto-budget", "Plan now, and train what fits the quota.")] = False
     plan_file: Annotated[Path | None, value("--plan", "FILE", "Carry out this plan file.")] = None
     timesteps: Annotated[int | None, count("--timesteps", "Train this many steps, planned or not.")] = None
@@ -54,15 +53,15 @@ class RunFlags:
         bool, switch("--extend", "Let --timesteps be more than before; schedules keep their horizon.")
     ] = False
     max_sessions: Annotated[int | None, count("--max-sessions", "Sessions this run may have in all.")] = None
-    checkpoints: CheckpointsOption = None
+    checkpoints: options.Checkpoints = None
     option: Annotated[str, value("--option", "A|B|C", "Which option of the plan.")] = "B"
-    quota: QuotaOption = None
-    platform: PlatformOption = None
-    confidence: ConfidenceOption = 0.95
-    source: FromOption = None
-    allow_foreign: ForeignOption = False
-    allow_expired: ExpiredOption = False
-    device: DeviceOption = None
+    quota: options.Quota = None
+    platform: options.Platform = None
+    confidence: options.Confidence = 0.95
+    source: options.From = None
+    allow_foreign: options.Foreign = False
+    allow_expired: options.Expired = False
+    device: options.Device = None
     run_id: Annotated[str | None, value("--run", "ID", "Continue this run.")] = None
     fresh: Annotated[bool, switch("--fresh", "Start anew even if a run can be resumed.")] = False
     log_period: Annotated[
@@ -71,7 +70,7 @@ class RunFlags:
     dry_run: Annotated[
         bool, switch("--dry-run", "Only simulate it at the plan's prices; nothing is written.")
     ] = False
-    folder: DirOption = Path()
+    folder: options.Dir = Path()
     as_json: Annotated[bool, switch("--json", "With --dry-run: print JSON instead of tables.")] = False
 
     @property
@@ -117,30 +116,22 @@ class RunFlags:
 @takes(RunFlags)
 def run(flags: RunFlags) -> ExitCode:
     """Train: checkpointed, resumed by itself when started again, landed before the deadline."""
-    from arzbench import runs
-    from arzbench.clock import SystemClock, process_start
-    from arzbench.facts import StopReason
-    from arzbench.predict.landing import LEAVE_S
-    from arzbench.run.signals import starting
-    from arzbench.units import format_duration
-    from arzbench.wiring.checks import on_device, require_training_stack
-    from arzbench.wiring.planning import find_limits
-    from arzbench.wiring.remote import open_remote, take_up
-    from arzbench.workload import StopTraining
-
-    if flags.log_period is not None:
-        flags = replace(flags, changes=_with_log_period(flags, flags.log_period))
     clock = SystemClock()
     started = process_start(clock)
     flags.check()
+    if flags.log_period is not None:
+        flags = replace(flags, changes=logging_changes(flags, flags.log_period))
+    limits = find_limits(flags.folder, flags.quota, flags.platform, clock)
     if flags.dry_run:
-        return _dry_run(flags, clock)
+        dry_run(resolve(flags, clock, None, limits), as_json=flags.as_json)
+        return ExitCode.OK
     require_training_stack()
-    remote = None if flags.checkpoints is None else open_remote(flags.checkpoints)
+    remote = None if flags.checkpoints is None else Remote(flags.checkpoints)
+    if remote is not None:
+        remote.check()
     earlier = runs.find(flags.folder, flags.run_id) if flags.run_id is not None else None
     if remote is not None:
         earlier = take_up(remote, flags.folder, earlier, _study(flags), budgeted=flags.budgeted)
-    limits = find_limits(flags.folder, flags.quota, flags.platform, clock)
     spec = resolve(flags, clock, earlier, limits)
     require_training_stack(spec.study)
     on_device(spec.study, None)
@@ -161,11 +152,13 @@ def run(flags: RunFlags) -> ExitCode:
 
 
 def _train(
-    flags: RunFlags, clock: Clock, started: float, spec: RunSpec, earlier: Run | None, remote: Remote | None
+    flags: RunFlags,
+    clock: Clock,
+    started: float,
+    spec: RunSpec,
+    earlier: runs.Run | None,
+    remote: Remote | None,
 ) -> ExitCode:
-    from arzbench.report.console import make_console
-    from arzbench.wiring import session
-
     console = make_console(lasting=True)
     begun, spec = session.begin_or_resume(spec, clock, earlier, console)
     outcome = session.carry_out(spec, clock, started, begun, console, remote)
@@ -173,26 +166,12 @@ def _train(
     return outcome.exit_code
 
 
-def _dry_run(flags: RunFlags, clock: Clock) -> ExitCode:
-    from arzbench.wiring.dry_run import dry_run
-    from arzbench.wiring.planning import find_limits
-
-    limits = find_limits(flags.folder, flags.quota, flags.platform, clock)
-    dry_run(resolve(flags, clock, None, limits), as_json=flags.as_json)
-    return ExitCode.OK
-
-
-def resolve(flags: RunFlags, clock: Clock, earlier: Run | None, limits: Limits) -> RunSpec:
+def resolve(flags: RunFlags, clock: Clock, earlier: runs.Run | None, limits: Limits) -> RunSpec:
     """What `flags` amount to; `earlier` is the run they name.
 
     Raises:
         UsageError: they ask for what there is not, or for more than the study has.
     """
-    from arzbench import store
-    from arzbench.records import Plan
-    from arzbench.wiring import run_spec
-    from arzbench.wiring.planning import Pricing
-
     request = run_spec.Request(
         working=flags.folder,
         limits=limits,
@@ -235,9 +214,6 @@ def resolve(flags: RunFlags, clock: Clock, earlier: Run | None, limits: Limits) 
 
 def _study(flags: RunFlags) -> Study | None:
     """The study that `flags` name, with their changes; None where they name none."""
-    from arzbench.choose_study import choose_study
-    from arzbench.wiring.checks import on_device
-
     study = choose_study(
         flags.folder,
         study=flags.study,
@@ -251,22 +227,11 @@ def _study(flags: RunFlags) -> Study | None:
 
 def _newest_study(pricing: Pricing) -> Study:
     """The study of the newest calibration, as `plan` takes it."""
-    from arzbench.measure.host import host_info
-    from arzbench.profiles import newest_calibration
-    from arzbench.study_changes import change_study
-
     calibration = newest_calibration(pricing.working, host_info(), None, allow_foreign=True)[1]
     return change_study(calibration.study, pricing.changes)
 
 
-def _with_log_period(flags: RunFlags, log_period: str) -> list[str]:
-    from arzbench.wiring.log_period import logging_changes
-
-    changes = flags.changes or ()
-    return [*logging_changes(flags.folder, flags.study, flags.env, flags.algo, changes, log_period)]
-
-
-def _again(flags: RunFlags, spec: RunSpec, begun: Run, outcome: RunOutcome) -> str:
+def _again(flags: RunFlags, spec: RunSpec, begun: runs.Run, outcome: RunOutcome) -> str:
     """The command that continues this run."""
     words = ["arzbench", "run", "--run", begun.record.id]
     quota = flags.quota
@@ -287,3 +252,76 @@ def _again(flags: RunFlags, spec: RunSpec, begun: Run, outcome: RunOutcome) -> s
             words += [flag, str(given)]
     words += ["--allow-foreign"] * flags.allow_foreign + ["--allow-expired"] * flags.allow_expired
     return shlex.join(words)
+
+
+def logging_changes(flags: RunFlags, text: str) -> list[str]:
+    """The changes of `flags` with those that make the study log as `text` says: N, every, off or auto.
+
+    Auto is the smallest period under which messages add less than 1 % to a training step, as the newest
+    calibration of this host measured it; off where there is none.
+
+    Raises:
+        UsageError: no such period, no study is named, or nothing was measured.
+    """
+    study = _study(flags)
+    if study is None:
+        raise UsageError(
+            "--log-period changes a study, and none is named", "add --study NAME, or --env and --algo"
+        )
+    if text.strip().lower() == "auto":
+        calls = _measured_period(flags.folder, study)
+        mode = "off" if calls is None else "periodic"
+    else:
+        rule = parse_period(text)
+        calls = None if rule is None else rule.calls
+        if rule is not None and calls is None:
+            raise UsageError(
+                f"--log-period {text!r}: a run's messages go by calls", "1000, every, off or auto"
+            )
+        mode = "off" if calls is None else "every" if calls == 1 else "periodic"
+    period = [] if calls is None else [f"logging.log_period={calls}"]
+    return [*(flags.changes or ()), f"logging.mode={mode}", *period]
+
+
+def _measured_period(working: Path, study: Study) -> int | None:
+    first = study.trainings[0]
+    _, calibration = newest_calibration(working, host_of(first), study, allow_foreign=False)
+    samples = calibration.find(first.workload_digest())
+    assert samples is not None
+    if not any(":" in item.variant for item in samples.phases):
+        raise UsageError(
+            f"the calibration {calibration.id} did not measure what messages cost by where they go",
+            f"measure it ({AUTO_SHARE:.0%} is the limit): arzbench calibrate --set logging.mode=periodic",
+        )
+    return auto_period(samples)
+
+
+def take_up(
+    remote: Remote, working: Path, named: runs.Run | None, study: Study | None, *, budgeted: bool
+) -> runs.Run | None:
+    """The run whose checkpoints are at the URL, not yet written down here; `named` where there is none.
+
+    Raises:
+        UsageError: it is another run, or of another study, than asked for, or nothing says what to train.
+    """
+    record = remote.run_record()
+    if record is None:
+        if named is None and not budgeted:
+            raise UsageError(
+                f"how much to train was not said, and {remote.url} holds no run to go on with",
+                "--auto-budget (what fits the quota), --plan FILE or --timesteps N",
+            )
+        return named
+    other = f"{remote.url} holds the checkpoints of run {record.id}"
+    if named is not None and named.record.id != record.id:
+        raise UsageError(f"{other}, not of {named.record.id}", "name another URL, or leave out --run")
+    if study is not None and digest(study) != record.study_digest:
+        raise UsageError(f"{other}, which is of another study", "name another URL for this study")
+    here = [one for one in runs.newest_first(working) if one.record.id == record.id]
+    taken = here[0] if here else runs.Run(folder=runs.reports_folder(working) / record.id, record=record)
+    newest = remote.session()
+    if newest is None or newest.run != record.id:
+        return taken
+    if len(newest.budgets) != len(record.budgets) or min(newest.sessions, *newest.budgets) < 0:
+        raise UsageError(f"{remote.url}/session.json does not fit its run.json", "remove it")
+    return msgspec.structs.replace(taken, sessions=newest.sessions, budgets=newest.budgets)

@@ -21,18 +21,28 @@ def require_matplotlib() -> None:
 
 
 def plot(reports: Sequence[LogReport], path: Path) -> None:
-    """Draw `reports` side by side into `path`; its ending says the format (.png, .svg, .pdf).
-
-    Raises:
-        UsageError: matplotlib is missing, or cannot write such a file.
-        StateError: the file cannot be written.
-    """
+    """Draw `reports` side by side into `path`; its ending says the format (.png, .svg, .pdf)."""
     require_matplotlib()
-    figure_class: Any = importlib.import_module("matplotlib.figure").Figure
-    figure = figure_class(figsize=(7 * len(reports), 6), layout="constrained")
+    figure = make_figure(7 * len(reports), 6)
     panels = figure.subplots(2, len(reports), sharex="col", squeeze=False)
     for column, report in enumerate(reports):
         _draw(panels[0][column], panels[1][column], report)
+    save_figure(figure, path)
+
+
+def make_figure(width: float, height: float) -> Any:
+    """An empty figure of matplotlib; its size in inches."""
+    figure_class: Any = importlib.import_module("matplotlib.figure").Figure
+    return figure_class(figsize=(width, height), layout="constrained")
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write `figure` into `path`.
+
+    Raises:
+        UsageError: matplotlib cannot write such a file.
+        StateError: the file cannot be written.
+    """
     try:
         figure.savefig(path, dpi=120)
     except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from arzbench.errors import StateError, UsageError
+from arzbench.logs.plot import make_figure, save_figure
 from arzbench.report.sheets import Sheet
 
 RESAMPLES = 10_000
@@ -50,7 +49,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     differences: tuple[Difference, ...]
 
 
-def compare(
+def compare_policies(
     env: str,
     env_kwargs: Mapping[str, Any],
     source: str,
@@ -152,14 +151,8 @@ def _interval(difference: Difference) -> str:
 
 
 def plot_comparison(comparison: Comparison, path: Path) -> None:
-    """Draw the first measure of each policy, and its differences to the baselines, into `path`.
-
-    Raises:
-        UsageError: matplotlib cannot write such a file.
-        StateError: the file cannot be written.
-    """
-    figure_class: Any = importlib.import_module("matplotlib.figure").Figure
-    figure = figure_class(figsize=(10, 1.5 + 0.45 * len(comparison.policies)), layout="constrained")
+    """Draw the first measure of each policy, and its differences to the baselines, into `path`."""
+    figure = make_figure(10, 1.5 + 0.45 * len(comparison.policies))
     left, right = figure.subplots(1, 2)
     measure = next(iter(comparison.policies[0].values))
     for row, policy in enumerate(comparison.policies):
@@ -181,9 +174,4 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
     right.set_xlabel(f"difference in {measure.partition(' [')[0]} [%], 95 % interval")
     for panel in (left, right):
         panel.invert_yaxis()
-    try:
-        figure.savefig(path, dpi=120)
-    except ValueError as error:
-        raise UsageError(f"--plot {path}: {error}", "name it .png, .svg or .pdf") from error
-    except OSError as error:
-        raise StateError(f"cannot write {path}: {error.strerror}") from error
+    save_figure(figure, path)

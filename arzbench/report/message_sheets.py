@@ -129,12 +129,12 @@ def logging_columns(plan: Plan, calibration: Calibration) -> list[Sheet]:
     if not any(map(messages_measured, calibration.workloads)):
         return []
     try:
-        without, with_ = (_Times(plan, calibration, mode) for mode in ("off", "every"))
-        rows = []
-        for steps in (*STEPS, None):
-            quiet, loud = without(steps), with_(steps)
-            label = f"{steps:,}" if steps is not None else f"study {plan.study.name}"
-            rows.append((label, format_duration(quiet), format_duration(loud), f"x{loud / quiet:.2f}"))
+        without, with_ = (_p50_s(plan, calibration, mode) for mode in ("off", "every"))
+        labels = [*(f"{steps:,}" for steps in STEPS), f"study {plan.study.name}"]
+        rows = [
+            (label, format_duration(quiet), format_duration(loud), f"x{loud / quiet:.2f}")
+            for label, quiet, loud in zip(labels, without, with_, strict=True)
+        ]
     except (UsageError, KeyError, ZeroDivisionError):
         return []
     return [
@@ -148,17 +148,12 @@ def logging_columns(plan: Plan, calibration: Calibration) -> list[Sheet]:
     ]
 
 
-class _Times:
-    """Median wall times of the study under one logging mode."""
-
-    def __init__(self, plan: Plan, calibration: Calibration, mode: str) -> None:
-        fitted = {w.workload: _fit(w, mode) for w in calibration.workloads}
-        self._planner = planner_for(plan, _logged(plan.study, mode), fitted)
-
-    def __call__(self, steps: int | None) -> float:
-        """Seconds for `steps` of the first training, None: for the whole study."""
-        planner = self._planner if steps is None else self._planner.for_first()
-        return planner.job(planner.full if steps is None else (steps,)).estimate().p50_s
+def _p50_s(plan: Plan, calibration: Calibration, mode: str) -> list[float]:
+    """Under one logging mode: of each of `STEPS` in the first training, then of the whole study."""
+    fitted = {w.workload: _fit(w, mode) for w in calibration.workloads}
+    planner = planner_for(plan, _logged(plan.study, mode), fitted)
+    jobs = [*(planner.for_first().job((steps,)) for steps in STEPS), planner.job(planner.full)]
+    return [job.estimate().p50_s for job in jobs]
 
 
 def _fit(samples: WorkloadSamples, mode: str) -> CostModel:

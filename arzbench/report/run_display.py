@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from types import TracebackType
+from collections.abc import Callable, Iterator
 
 from rich import progress as bars
 from rich.console import Console
@@ -24,42 +25,31 @@ from arzbench.run.progress import Progress
 from arzbench.units import format_duration
 
 
-class CalibrationProgress:
-    """A progress bar with what is being measured."""
+@contextlib.contextmanager
+def calibration_progress(console: Console) -> Iterator[Callable[[str, float], None]]:
+    """A progress bar; the block calls what it gets: what is being measured, and the share that is done."""
+    bar = bars.Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("starting", total=1.0)
+    seen: set[str] = set()
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar = bars.Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
-        self._task = self._bar.add_task("starting", total=1.0)
-        self._last = ""
-
-    def __enter__(self) -> CalibrationProgress:
-        if self._console.is_terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def show(self, what: str, fraction: float) -> None:
-        """`fraction` of all is done; `what` is being measured now."""
-        if self._console.is_terminal:
-            self._bar.update(self._task, description=what, completed=fraction)
-            return
+    def show(what: str, fraction: float) -> None:
+        bar.update(task, description=what, completed=fraction)
         process = what.partition(":")[0]
-        if process != self._last:
-            self._last = process
-            say(self._console, f"  {process}")
+        if bar.disable and process not in seen:
+            seen.add(process)
+            say(console, f"  {process}")
+
+    with bar:
+        yield show
 
 
 class RunDisplay:

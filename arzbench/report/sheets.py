@@ -13,11 +13,12 @@ from arzbench.predict.schedule import count_training, total_env_steps
 from arzbench.records import (
     Calibration,
     CostModel,
-    Estimate,
     HostInfo,
     Plan,
+    TableRow,
     TrainSchedule,
     Verdict,
+    WhatIf,
     WorkloadSamples,
 )
 from arzbench.study import Study
@@ -74,16 +75,10 @@ def _phase_sheet(
             if not values:
                 continue
             label = f"{phase.value} ({variant})" if variant else phase.value
+            middle, high = (format_duration(float(np.percentile(values, p))) for p in (50, 95))
             share = shares.get(phase, 0.0) if variant != "cold" else 0.0
-            rows.append(
-                (
-                    label,
-                    f"{units:,}",
-                    format_duration(float(np.median(values))),
-                    format_duration(float(np.percentile(values, 95))),
-                    f"{share / total:.1%}" if total and share else "-",
-                )
-            )
+            shown = f"{share / total:.1%}" if total and share else "-"
+            rows.append((label, f"{units:,}", middle, high, shown))
     length, bound = model.facts.eval_length()
     notes = [
         f"shares of the planned {sum(s.total_timesteps for s in schedules):,} training steps "
@@ -121,32 +116,28 @@ def plan_sheets(plan: Plan) -> list[Sheet]:
     return sheets
 
 
-def _estimate_cells(estimate: Estimate) -> tuple[str, str, str]:
-    return (
-        format_duration(estimate.p50_s),
-        format_duration(estimate.p90_s),
-        format_duration(estimate.p99_s),
-    )
+def forecast_cells(row: TableRow | WhatIf) -> tuple[str, ...]:
+    """P50, P90, P99, the chance that it fits, and the verdict; "-" for what is not there."""
+    end = row.estimate
+    times = ("-",) * 3 if end is None else map(format_duration, (end.p50_s, end.p90_s, end.p99_s))
+    chance = "-" if row.probability is None else f"{row.probability:.0%}"
+    return (*times, chance, "-" if row.verdict is None else row.verdict.value)
 
 
 def _wall_time_sheet(plan: Plan) -> Sheet:
-    rows = []
-    for row in plan.rows:
-        chance = "-" if row.probability is None else f"{row.probability:.0%}"
-        verdict = "-" if row.verdict is None else row.verdict.value
-        cells = (row.label, f"{row.total_timesteps:,}", count_range(row.hidden_steps))
-        rows.append((*cells, *_estimate_cells(row.estimate), chance, verdict))
     quota = "no quota" if plan.quota_s is None else format_duration(plan.quota_s)
-    notes = [n for row in plan.rows[-1:] for n in row.estimate.notes]
     return Sheet(
         title=f"wall time on {plan.platform.name} ({quota})",
         columns=("steps", "trained", "hidden", "P50", "P90", "P99", "P(fits)", ""),
         align="lrrrrrrl",
-        rows=tuple(rows),
+        rows=tuple(
+            (row.label, f"{row.total_timesteps:,}", count_range(row.hidden_steps), *forecast_cells(row))
+            for row in plan.rows
+        ),
         notes=(
             "trained: in whole rollouts; hidden: env steps of evaluations and baselines; "
             "rows with a number alone: the study's first training",
-            *notes,
+            *plan.rows[-1].estimate.notes,
         ),
     )
 
@@ -157,13 +148,12 @@ def _option_sheet(plan: Plan) -> Sheet:
         chance = "-" if option.probability is None else f"{option.probability:.0%}"
         cells = (option.key, option.title, f"{option.total_timesteps:,}", str(option.sessions))
         rows.append((*cells, format_duration(option.estimate.p50_s), chance))
-    commands = tuple(f"{o.key}: {o.command}" for o in plan.options)
     return Sheet(
         title="ways to spend it",
         columns=("", "option", "steps", "sessions", "P50", "P(fits)"),
         align="llrrrr",
         rows=tuple(rows),
-        notes=commands,
+        notes=tuple(f"{o.key}: {o.command}" for o in plan.options),
     )
 
 
@@ -171,11 +161,8 @@ def _what_if_sheet(plan: Plan) -> Sheet:
     rows: list[tuple[str, ...]] = []
     notes: list[str] = []
     for number, item in enumerate(plan.what_ifs, 1):
-        times = ("-", "-", "-") if item.estimate is None else _estimate_cells(item.estimate)
         saved = "not measured" if item.saved_s is None else format_duration(item.saved_s)
-        chance = "-" if item.probability is None else f"{item.probability:.0%}"
-        verdict = "-" if item.verdict is None else item.verdict.value
-        rows.append((str(number), item.title, saved, *times, chance, verdict))
+        rows.append((str(number), item.title, saved, *forecast_cells(item)))
         notes.append(f"{number}: {item.command}{f'   ({item.note})' if item.note else ''}")
     return Sheet(
         title="what would make it fit: the whole study with one change",

@@ -72,7 +72,7 @@ def steps_done(summary: Summary) -> int:
     """Training env steps of the whole job."""
     last: dict[int, int] = {}
     for entry in summary.kept:
-        if entry.kind not in ("session",):
+        if entry.kind != "session":
             last[entry.training] = max(last.get(entry.training, 0), entry.step)
     return sum(last.values())
 

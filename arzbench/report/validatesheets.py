@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from arzbench.report.sheets import Sheet, host_line
 from arzbench.units import format_duration
@@ -57,8 +57,8 @@ def _percent(value: float | None, signed: bool = False) -> str:
     return f"{value:+.1%}" if signed else f"{value:.1%}"
 
 
-def _most(values: Iterable[float]) -> float | None:
-    return max(values, key=abs, default=None)
+def _size_and_worst(errors: Sequence[float]) -> tuple[str, str]:
+    return _percent(scores.median_size(errors)), _percent(max(errors, key=abs, default=None), signed=True)
 
 
 def _criteria_sheet(validation: Validation) -> Sheet:
@@ -86,14 +86,11 @@ def _error_sheet(validation: Validation) -> Sheet:
                 name,
                 str(len(runs)),
                 _percent(statistics.median(ours) if ours else None, signed=True),
-                _percent(scores.median_size(ours)),
-                _percent(_most(ours), signed=True),
+                *_size_and_worst(ours),
                 _percent(scores.median_size(map(scores.price_error, runs))),
                 _percent(scores.floor(runs)),
-                _percent(scores.median_size(naive)),
-                _percent(_most(naive), signed=True),
-                _percent(scores.median_size(fps)),
-                _percent(_most(fps), signed=True),
+                *_size_and_worst(naive),
+                *_size_and_worst(fps),
             )
         )
     return Sheet(
@@ -120,7 +117,7 @@ def _coverage_sheet(validation: Validation) -> Sheet:
     rows = [
         (
             f"P{level:.0%}".rstrip("%"),
-            _percent(scores.below(runs, scores.UPPER[level])),
+            _percent(scores.below(runs, str(level))),
             _percent(scores.covered(runs, level)),
             f"± {_percent(scores.half_width(runs, level))}",
         )

@@ -66,65 +66,42 @@ def make_design(
     Raises:
         UsageError: not even two runs of each pair fit.
     """
-    calibrate_s = QUICK_CALIBRATE_S if quick else None
-    if planned_s is None:
-        runs, target = (4, 12.0) if quick else (USUAL_RUNS, 40.0)
-    else:
-        runs, target = _fitting(len(pairs), busy_share, calibrate_s, planned_s)
-    beside = _share(runs, busy_share)
-    return Design(
-        pairs=tuple(pairs),
-        alone=runs - beside,
-        beside=beside,
-        target_s=target,
-        calibrate_s=calibrate_s,
-        planned_s=planned_s,
-        seed=seed,
-    )
 
-
-def _fitting(pairs: int, busy_share: float, calibrate_s: float | None, planned_s: float) -> tuple[int, float]:
-    """(runs of each pair, length of a run) that take `planned_s`."""
-
-    def target_of(runs: int) -> float:
-        return _target(pairs, runs, _share(runs, busy_share), calibrate_s, planned_s)
-
-    runs = next((n for n in (USUAL_RUNS, 5, 4, 2) if target_of(n) >= LEAST_S), None)
-    if runs is None:
-        least = _needed(pairs, 2, _share(2, busy_share), calibrate_s, LEAST_S)
-        raise UsageError(
-            f"--for {format_duration(planned_s)} is too short for {pairs} pair(s)",
-            f"at least --for {math.ceil(least / 60)}m, or fewer --pairs",
+    def design(runs: int, target_s: float = LEAST_S) -> Design:
+        beside = min(runs, max(0, round(runs * busy_share)))
+        return Design(
+            pairs=tuple(pairs),
+            alone=runs - beside,
+            beside=beside,
+            target_s=target_s,
+            calibrate_s=QUICK_CALIBRATE_S if quick else None,
+            planned_s=planned_s,
+            seed=seed,
         )
-    while target_of(runs) > 1.5 * LEAST_S * 2:
+
+    if planned_s is None:
+        return design(4, 12.0) if quick else design(USUAL_RUNS, 40.0)
+
+    def fitting(runs: int) -> float:
+        """The length of a run: a run's own error, and a pair's factor, on the safe side."""
+        return 0.95 * (LEAST_S + (planned_s - expected_s(design(runs))) / (len(pairs) * runs))
+
+    runs = next((n for n in (USUAL_RUNS, 5, 4, 2) if fitting(n) >= LEAST_S), None)
+    if runs is None:
+        raise UsageError(
+            f"--for {format_duration(planned_s)} is too short for {len(pairs)} pair(s)",
+            f"at least --for {math.ceil(expected_s(design(2)) / 60)}m, or fewer --pairs",
+        )
+    while fitting(runs) > 1.5 * LEAST_S * 2:
         runs += 2
-    return runs, min(target_of(runs), MOST_S)
-
-
-def _share(runs: int, busy_share: float) -> int:
-    return min(runs, max(0, round(runs * busy_share)))
-
-
-def _before(pairs: int, runs: int, beside: int, calibrate_s: float | None) -> float:
-    """Seconds of calibrations and trials."""
-    kinds = (beside > 0) + (beside < runs)
-    return pairs * kinds * ((calibrate_s or CALIBRATE_S) + TRIAL_S)
-
-
-def _needed(pairs: int, runs: int, beside: int, calibrate_s: float | None, target_s: float) -> float:
-    return _before(pairs, runs, beside, calibrate_s) + pairs * runs * (target_s + AROUND_S)
-
-
-def _target(pairs: int, runs: int, beside: int, calibrate_s: float | None, planned_s: float) -> float:
-    left = planned_s - _before(pairs, runs, beside, calibrate_s)
-    # a run's own error, and a pair's factor, on the safe side
-    return 0.95 * (left / (pairs * runs) - AROUND_S)
+    return design(runs, min(fitting(runs), MOST_S))
 
 
 def expected_s(design: Design) -> float:
-    """How long it will take, about."""
-    runs = design.alone + design.beside
-    return _needed(len(design.pairs), runs, design.beside, design.calibrate_s, design.target_s)
+    """How long it will take, about: the calibrations with their trials, and the runs."""
+    runs = len(design.pairs) * (design.alone + design.beside)
+    calibrating = len(design.cells()) * ((design.calibrate_s or CALIBRATE_S) + TRIAL_S)
+    return calibrating + runs * (design.target_s + AROUND_S)
 
 
 def pair_target_s(design: Design, pair: Pair) -> float:

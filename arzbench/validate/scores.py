@@ -17,10 +17,8 @@ from arzbench.validate.result import Cell, Outcome, Validation
 
 #: central intervals: probability -> its two quantiles
 INTERVALS = {0.5: ("0.25", "0.75"), 0.9: ("0.05", "0.95"), 0.95: ("0.025", "0.975"), 0.99: ("0.005", "0.995")}
-#: what most such runs stay under
-UPPER = {0.5: "0.5", 0.9: "0.9", 0.95: "0.95", 0.99: "0.99"}
-#: every quantile that is kept of a prediction
-QUANTILES = sorted({*UPPER.values(), *(q for pair in INTERVALS.values() for q in pair)}, key=float)
+#: every quantile that is kept of a prediction: also the one that such a share of the runs stays under
+QUANTILES = sorted({*map(str, INTERVALS), *(q for pair in INTERVALS.values() for q in pair)}, key=float)
 MARKS = (0.05, 0.10, 0.25)
 ALONE_MOST, BESIDE_MOST, FLOOR_FACTOR = 0.10, 0.15, 1.25
 COVERED = (0.88, 1.0)
@@ -81,11 +79,11 @@ def median_size(values: Iterable[float]) -> float | None:
 
 def repeats(runs: Sequence[Outcome]) -> list[float]:
     """Relative differences of all two finished runs of the same training under the same conditions."""
-    found = []
-    for one, other in itertools.combinations([r for r in runs if r.finished], 2):
-        if (one.pair, one.beside) == (other.pair, other.beside):
-            found.append(abs(one.wall_s - other.wall_s) / ((one.wall_s + other.wall_s) / 2))
-    return found
+    return [
+        abs(one.wall_s - other.wall_s) / ((one.wall_s + other.wall_s) / 2)
+        for one, other in itertools.combinations([r for r in runs if r.finished], 2)
+        if (one.pair, one.beside) == (other.pair, other.beside)
+    ]
 
 
 def floor(runs: Sequence[Outcome]) -> float | None:
@@ -165,7 +163,7 @@ def criteria(validation: Validation) -> list[Criterion]:
     )
     for share, most in ((0.10, AT_10_MOST), (0.25, AT_25_MOST)):
         text = f"at {share:.0%} of a run the median error of its predicted end is at most {most:.0%}"
-        found.append(_at_most(text, online(validation.runs, share)[0], most))
+        found.append(_between(text, online(validation.runs, share)[0], 0.0, most))
     found.append(_beats(validation))
     longest = max((c.calibration_s for c in validation.cells), default=None)
     found.append(
@@ -184,17 +182,13 @@ def _between(text: str, value: float | None, least: float, most: float) -> Crite
     return Criterion(text=text, found=f"{value:.1%}", passed=least <= value <= most)
 
 
-def _at_most(text: str, value: float | None, most: float) -> Criterion:
-    return _between(text, value, 0.0, most)
-
-
 def _error_criteria(validation: Validation) -> list[Criterion]:
     found = []
     for name, runs in split(validation).items():
         size = median_size(map(own_error, runs))
         most = BESIDE_MOST if runs[0].beside else ALONE_MOST
         text = f"{name}: the median error is at most {most:.0%}"
-        found.append(_at_most(text, size, most))
+        found.append(_between(text, size, 0.0, most))
     runs = unlimited(validation)
     size, own_floor = median_size(map(own_error, runs)), floor(runs)
     text = "the median error is at most 1.25 times the machine's own floor"

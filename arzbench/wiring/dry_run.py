@@ -22,7 +22,6 @@ from arzbench.run import ledger
 from arzbench.run.job import RunRequest, run_job
 from arzbench.run.simulated import SyntheticWorkload
 from arzbench.study import TrainConfig
-from arzbench.training_state import TrainingState
 from arzbench.units import format_duration
 from arzbench.wiring.run_spec import RunSpec
 from arzbench.workload import AbstractTraining, AbstractWorkload, Recorder
@@ -55,16 +54,8 @@ class _Priced(AbstractWorkload):
     def check(self, config: TrainConfig) -> None:
         return
 
-    def create(
-        self,
-        config: TrainConfig,
-        recorder: Recorder,
-        *,
-        budget: int | None = None,
-        state: TrainingState | None = None,
-    ) -> AbstractTraining:
-        workload = self._workloads[config.workload_digest()]
-        return workload.create(config, recorder, budget=budget, state=state)
+    def create(self, config: TrainConfig, recorder: Recorder, **how: Any) -> AbstractTraining:
+        return self._workloads[config.workload_digest()].create(config, recorder, **how)
 
     def first_step(self, config: TrainConfig) -> None:
         self._workloads[config.workload_digest()].first_step(config)

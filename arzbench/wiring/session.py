@@ -42,14 +42,33 @@ def carry_out(
     spec: RunSpec, clock: Clock, started: float, run: runs.Run, console: Console, remote: Remote | None
 ) -> RunOutcome:
     """Train until the session ends."""
+    from arzbench.sb3.workload import SB3Workload
+
+    states = runs.checkpoints_folder(spec.request.working, run.record.id)
     uploads = None
     if remote is not None:
-        states = runs.checkpoints_folder(spec.request.working, run.record.id)
         for line in remote.fetch(run.record.study_digest, states):
             say(console, line)
         uploads = Uploads(remote, run.folder / "run.json")
+    request = RunRequest(
+        study=spec.study,
+        budgets=spec.budgets,
+        quota_s=spec.quota_s,
+        plan=spec.plan,
+        run_id=run.record.id,
+        run_folder=run.folder,
+        checkpoint_folder=states,
+        session_start=started,
+        max_sessions=spec.request.max_sessions,
+        stall_s=STALL_S,
+        predict=predictor(spec.plan, spec.study, spec.budgets),
+        uploads=uploads,
+        sessions=run.sessions,
+    )
+    logged = any(t.logging.mode != "off" for t in spec.study.trainings)
+    workload = SB3Workload(clock, run.folder / MESSAGES if logged else None)
     with _booked(spec, clock, started, run):
-        return _train(spec, clock, started, run, console, uploads)
+        return run_job(request, workload, clock, RunDisplay(console))
 
 
 def begin_or_resume(
@@ -145,36 +164,6 @@ def _booked(spec: RunSpec, clock: Clock, started: float, run: runs.Run) -> Abstr
     session = f"{run.record.id} {clock.wall():%Y%m%dT%H%M%SZ}"
     limit_s = place.session_s or spec.quota_s or place.weekly_s
     return reserved(ledger_path(spec.request.working, place.name), session, clock, started, limit_s)
-
-
-def _train(
-    spec: RunSpec,
-    clock: Clock,
-    started: float,
-    run: runs.Run,
-    console: Console,
-    uploads: Uploads | None,
-) -> RunOutcome:
-    from arzbench.sb3.workload import SB3Workload
-
-    request = RunRequest(
-        study=spec.study,
-        budgets=spec.budgets,
-        quota_s=spec.quota_s,
-        plan=spec.plan,
-        run_id=run.record.id,
-        run_folder=run.folder,
-        checkpoint_folder=runs.checkpoints_folder(spec.request.working, run.record.id),
-        session_start=started,
-        max_sessions=spec.request.max_sessions,
-        stall_s=STALL_S,
-        predict=predictor(spec.plan, spec.study, spec.budgets),
-        uploads=uploads,
-        sessions=run.sessions,
-    )
-    logged = any(t.logging.mode != "off" for t in spec.study.trainings)
-    workload = SB3Workload(clock, run.folder / MESSAGES if logged else None)
-    return run_job(request, workload, clock, RunDisplay(console))
 
 
 def show_end(

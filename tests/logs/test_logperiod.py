@@ -7,13 +7,13 @@ import msgspec
 import pytest
 
 from arzbench import store
+from arzbench.commands import run
 from arzbench.errors import UsageError
 from arzbench.facts import Phase
 from arzbench.profiles import load_calibration
 from arzbench.records import Calibration, PhaseSamples, Plan
 from arzbench.report.message_sheets import logging_columns, message_sheets
 from arzbench.study import Logging
-from arzbench.wiring import log_period
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "calibration-1.json"
 
@@ -41,31 +41,31 @@ def calibration(off_s: float, periodic_s: float, every_s: float) -> Calibration:
     return msgspec.structs.replace(whole, workloads=(*others, samples))
 
 
-def changes(text: str, monkeypatch: pytest.MonkeyPatch, found: Calibration) -> tuple[str, ...]:
+def changes(text: str, monkeypatch: pytest.MonkeyPatch, found: Calibration) -> list[str]:
     def newest(*_: Any, **__: Any) -> tuple[Path, Calibration]:
         return GOLDEN, found
 
-    monkeypatch.setattr(log_period, "newest_calibration", newest)
-    monkeypatch.setattr(log_period, "choose_study", lambda *_, **__: found.study)
-    return log_period.logging_changes(Path(), "x", None, None, ("seed=1",), text)
+    monkeypatch.setattr(run, "newest_calibration", newest)
+    monkeypatch.setattr(run, "choose_study", lambda *_, **__: found.study)
+    return run.logging_changes(run.RunFlags(study="x", changes=["seed=1"]), text)
 
 
 def test_periods_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
     found = calibration(1.0, 1.0, 2.0)
     said = {text: changes(text, monkeypatch, found)[1:] for text in ("500", "every", "off")}
     assert said == {
-        "500": ("logging.mode=periodic", "logging.log_period=500"),
-        "every": ("logging.mode=every", "logging.log_period=1"),
-        "off": ("logging.mode=off",),
+        "500": ["logging.mode=periodic", "logging.log_period=500"],
+        "every": ["logging.mode=every", "logging.log_period=1"],
+        "off": ["logging.mode=off"],
     }
 
 
 def test_the_period_that_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     cheap = changes("auto", monkeypatch, calibration(1e-3, 1e-3, 1e-3))
     dear = changes("auto", monkeypatch, calibration(1e-3, 1e-3, 60.0))
-    assert cheap[1:] == ("logging.mode=periodic", "logging.log_period=1")
+    assert cheap[1:] == ["logging.mode=periodic", "logging.log_period=1"]
     assert int(dear[2].partition("=")[2]) > 100
-    assert changes("auto", monkeypatch, calibration(1e-3, 60.0, 60.0))[1:] == ("logging.mode=off",)
+    assert changes("auto", monkeypatch, calibration(1e-3, 60.0, 60.0))[1:] == ["logging.mode=off"]
 
 
 def test_the_table_of_sinks() -> None:
@@ -82,7 +82,7 @@ def test_what_is_no_period_of_a_run_is_told(text: str, monkeypatch: pytest.Monke
 
 def test_without_a_study_or_a_measurement_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="none is named"):
-        log_period.logging_changes(Path(), None, None, None, (), "auto")
+        run.logging_changes(run.RunFlags(), "auto")
     with pytest.raises(UsageError, match="did not measure"):
         changes("auto", monkeypatch, load_calibration(GOLDEN))
 

@@ -15,7 +15,8 @@ import pytest
 
 from arzbench import profiles, store
 from arzbench.clock import SystemClock
-from arzbench.commands.validate import validate
+from arzbench.commands import validate as command
+from arzbench.commands.validate import PairRunner, validate
 from arzbench.errors import StateError, UsageError
 from arzbench.measure.host import host_info
 from arzbench.options import parse_share
@@ -23,8 +24,6 @@ from arzbench.predict.landing import quota_for
 from arzbench.validate import scores
 from arzbench.validate.design import PAIRS, make_design, study_of
 from arzbench.validate.result import Cell, Outcome, Pair, Validation
-from arzbench.wiring import validation
-from arzbench.wiring.validation import PairRunner
 from tests import worlds
 from tests.validate.figures import cell, outcome
 
@@ -63,7 +62,7 @@ class Pretended:
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> type[Pretended]:
     kind = type("Fresh", (Pretended,), {"made": []})
-    monkeypatch.setattr(validation, "PairRunner", kind)
+    monkeypatch.setattr(command, "PairRunner", kind)
     return kind
 
 
@@ -94,13 +93,6 @@ def test_every_run_is_kept_and_scored(
     told = capsys.readouterr().out
     assert "what was to be shown" in told
     assert (folder / "summary.md").read_text().startswith(f"# {validation.id}")
-
-
-def test_a_failed_criterion_is_an_exit_code_of_one(
-    tmp_path: Path, pretended: type[Pretended], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scores, "criteria", lambda validation: [])
-    assert begin(tmp_path) == 0
 
 
 def test_killed_it_goes_on_where_it_was(
@@ -147,10 +139,14 @@ def test_wrong_requests_are_told_before_anything_is_written(tmp_path: Path) -> N
     assert parse_share("--neighbour", "25%") == 0.25
 
 
-def test_json_alone_goes_to_standard_output(
-    tmp_path: Path, pretended: type[Pretended], capfdbinary: pytest.CaptureFixture[bytes]
+def test_json_goes_to_standard_output_and_the_exit_code_is_zero_where_no_criterion_failed(
+    tmp_path: Path,
+    pretended: type[Pretended],
+    capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    begin(tmp_path, as_json=True)
+    monkeypatch.setattr(scores, "criteria", lambda validation: [])
+    assert begin(tmp_path, as_json=True) == 0
     assert json.loads(capfdbinary.readouterr().out)["schema"] == "arzbench/validation"
 
 
@@ -169,7 +165,7 @@ def test_the_busy_process_is_busy_and_ends(tmp_path: Path) -> None:
 
 
 def test_a_busy_process_that_ends_by_itself_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validation, "BUSY_PROCESS", (sys.executable, "-c", "raise SystemExit(3)"))
+    monkeypatch.setattr(command, "BUSY_PROCESS", (sys.executable, "-c", "raise SystemExit(3)"))
 
     def run_beside_it() -> None:
         with runner(tmp_path).busy_process(True):

@@ -14,12 +14,9 @@ def found(text: str, *runs: scores.Outcome, **changes: object) -> scores.Criteri
     return one
 
 
-def test_an_error_is_below_zero_where_a_run_took_longer() -> None:
+def test_an_error_is_below_zero_where_a_run_took_longer_and_others_have_their_own_rules() -> None:
     assert scores.own_error(outcome(wall_s=40.0)) == pytest.approx(-0.25)
     assert scores.own_error(outcome(wall_s=24.0)) == pytest.approx(0.25)
-
-
-def test_others_errors_come_from_their_own_rules() -> None:
     run, one = outcome(wall_s=40.0), cell(first_100_s=0.1, own_fps=200.0, timesteps=4000)
     assert scores.naive_error(run, one) == pytest.approx(4.0 / 40.0 - 1)
     assert scores.fps_error(run, one) == pytest.approx(20.0 / 40.0 - 1)
