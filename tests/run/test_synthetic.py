@@ -80,20 +80,3 @@ def test_every_event_is_as_counted(config: Any, share: float) -> None:
     assert training.stage == "done"
     spent = sum(seconds for seconds, _ in totals.totals.values())
     assert clock.now() == pytest.approx(spent)
-
-
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.name}-{c.total_timesteps}")
-def test_stopped_anywhere_it_goes_on_to_the_same_end(config: Any) -> None:
-    def make(state: Any = None) -> Any:
-        workload = SyntheticWorkload(VirtualClock(), {}, episode_steps=20)
-        return workload.create(config, PhaseTotals(), state=state)
-
-    whole, watch = make(), Watch()
-    whole.run(watch)
-    for stop_at in range(1, watch.events, watch.events // 40 + 1):
-        first = make()
-        with pytest.raises(StopTraining):
-            first.run(Watch(stop_at))
-        second = make(first.capture())
-        second.run(Watch())
-        assert second.fingerprint() == whole.fingerprint(), stop_at

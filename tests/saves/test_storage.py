@@ -2,8 +2,6 @@
 
 import json
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -170,16 +168,6 @@ def test_what_was_fetched_is_not_read_once_more(tmp_path: Path, monkeypatch: pyt
 # The thread.
 
 
-def test_the_newest_wins_and_the_end_waits_for_it(tmp_path: Path, url: str) -> None:
-    uploads = Uploads(Remote(url))
-    for path in filled(tmp_path / "here", 5).paths():
-        uploads.offer(path)
-    assert uploads.flush(60) == []
-    assert uploads.done == names(tmp_path / "here")[-1]
-    assert remote_names(uploads.remote)[-1] == "0005"
-    assert not uploads.pinned()
-
-
 def test_a_server_killed_midway_and_started_again(
     tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,38 +196,6 @@ def test_a_server_killed_midway_and_started_again(
         del remote._fs.put_file
         Remote(URL).fetch("study-1", tmp_path / "back")
         assert newest(tmp_path / "back").load().values == {"step": 2}
-
-
-class Faulty(BaseHTTPRequestHandler):
-    """An S3 server that answers with errors, and later with nonsense."""
-
-    def do_GET(self) -> None:
-        self.send_response(503)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    do_PUT = do_HEAD = do_POST = do_DELETE = do_GET  # noqa: N815
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-def test_errors_of_the_server_are_retried_until_it_recovers(
-    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    faulty = ThreadingHTTPServer(("127.0.0.1", 0), Faulty)
-    port = faulty.server_address[1]
-    threading.Thread(target=faulty.serve_forever, daemon=True).start()
-    for name, value in environment(f"http://127.0.0.1:{port}").items():
-        monkeypatch.setenv(name, value)
-    uploads = Uploads(Remote(URL))
-    uploads.offer(filled(tmp_path / "here", 1).paths()[0])
-    assert "not uploaded" in uploads.flush(0.5)[0]
-    faulty.shutdown()
-    faulty.server_close()
-    with serving(tmp_path / "s3", port):
-        assert uploads.flush(60) == []
-        assert remote_names(Remote(URL)) == ["0001"]
 
 
 def test_bytes_changed_on_the_way_are_noticed(tmp_path: Path, quick: None) -> None:

@@ -8,7 +8,7 @@ import pytest
 from arzbench.errors import DivergedError
 from arzbench.facts import Phase
 from arzbench.study import TrainConfig
-from arzbench.workload import LIGHT, StopTraining
+from arzbench.workload import StopTraining
 from tests.sb3.cases import ALGORITHMS, SPECIAL, STAGES, VARIANTS, whole
 from tests.sb3.controls import Seldom, StopAt, config, start, through_bytes, tidy  # noqa: F401
 
@@ -27,33 +27,6 @@ def run(study: TrainConfig, unasked: int) -> tuple[Seldom, dict[str, str], Any]:
 def told(control: Seldom, kind: str) -> list[Any]:
     """What it was told of; an evaluation's result has its step."""
     return [what for name, _, what in control.told if name == kind]
-
-
-@pytest.mark.parametrize("own", [
-    {"algo": "dqn", "learning_starts": 10, "batch_size": 8},
-    {"algo": "dqn", "learning_starts": 10, "batch_size": 8, "gradient_steps": LIGHT, "train_freq": 1},
-    {"algo": "a2c"},
-])  # fmt: skip
-def test_it_is_asked_after_so_many_steps_and_not_before(own: dict[str, Any]) -> None:
-    control, _, _ = run(config(total_timesteps=60, **LONG_EPISODES, **own), 6)
-    # before the first step that updates follow, too: it is another kind of unit
-    assert control.asked == ([0, 7, *range(10, 60, 7)] if own["algo"] == "dqn" else [*range(0, 60, 7)])
-
-
-@pytest.mark.parametrize(("own", "asked"), [
-    # an update of more than LIGHT gradient steps follows step 24 first: the one before is after 20
-    ({"algo": "dqn", "learning_starts": 20, "train_freq": 4, "gradient_steps": LIGHT + 1},
-     [0, 20, *range(23, 60, 4)]),
-    ({"algo": "sac", "learning_starts": 20, "train_freq": 8, "gradient_steps": -1},
-     [0, 20, *range(23, 64, 8)]),
-    ({"algo": "ppo", "n_steps": 16, "batch_size": 8, "n_epochs": 4}, [0, 15, 31, 47]),
-])  # fmt: skip
-def test_it_is_asked_before_each_step_that_many_gradient_steps_follow(
-    own: dict[str, Any], asked: list[int]
-) -> None:
-    table = {"total_timesteps": 60 if own["algo"] != "ppo" else 48, **LONG_EPISODES, **own}
-    control, _, _ = run(config(**table), 1000)
-    assert control.asked == asked
 
 
 @pytest.mark.parametrize("n_envs", [1, 2])
