@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 from arzbench.traffic.physics import cpu  # noqa: E402
 from arzbench.traffic.physics.parameters import PARAMETER_SETS  # noqa: E402
 from arzbench.traffic.physics.scenario import LEFT, Scenario  # noqa: E402
-from tests.traffic.physics.riemann import JAM, STILL, contact_errors, problem  # noqa: E402
+from tests.traffic.physics.riemann import JAM, contact_errors, problem, solved  # noqa: E402
 
 PAGES = ROOT / "docs" / "concepts"
 BEGIN, END = "<!-- made by scripts/figures.py -->", "<!-- end -->"
@@ -49,19 +49,6 @@ def draw_orders() -> None:
     save(figure, "orders")
 
 
-def riemann(scheme: str, case: str, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cell centres from the jump [m], and density over jam density of motorcycles after 15 s."""
-    r = problem(case, motorcycles=True)
-    scenario = Scenario(parameters=STILL, scheme=scheme, n_cells=n, stop_line=None)
-    state = cpu.init(scenario, 1)
-    x = (np.arange(n) + 0.5) * scenario.dx - scenario.length / 2
-    for side, (rho, v) in ((x < 0, r.left), (x > 0, r.right)):
-        cells = np.flatnonzero(side) + scenario.cells.start
-        state.u[0, 0, cells], state.u[0, 1, cells] = rho, rho * (v + r.pressure(rho))
-    cpu.step(scenario, state, np.zeros((1, 2)), np.zeros(1, np.int64))
-    return x, state.u[0, 0, scenario.cells] / JAM
-
-
 def draw_riemann() -> None:
     figure = Figure(figsize=(8, 5), layout="constrained")
     fine = np.linspace(-250, 250, 4001)
@@ -72,9 +59,8 @@ def draw_riemann() -> None:
             fine, problem(case, motorcycles=True).sample(fine / 15.0)[0] / JAM, "k-", lw=1, label="exact"
         )
         for scheme, mark in (("weno5", "."), ("muscl", "+"), ("first_order", "x")):
-            x, rho = riemann(scheme, case, 100)
-            shown = np.abs(x) < 250
-            axes.plot(x[shown], rho[shown], mark, ms=4, label=scheme)
+            _, density = solved(case, True, scheme, 100)
+            axes.plot(np.arange(-245, 250, 10), density[25:75] / JAM, mark, ms=4, label=scheme)
         axes.set(title=case, xlabel="m from the jump", ylabel="density / jam density")
     figure.axes[0].legend(fontsize=8)
     save(figure, "riemann")

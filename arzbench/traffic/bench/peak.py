@@ -15,6 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from arzbench.traffic.physics.scenario import DTYPES
+from arzbench.traffic.physics.simd import call, splat
 
 _CHAINS = 12  # 2 units x 4-5 cycles of latency; with a and b they fit 16 registers
 _BITS = {"float64": 64, "float32": 32}
@@ -55,22 +56,13 @@ def peak_kernel(dtype: str, width: int) -> tuple[Any, int]:
 
 def _emit(builder: Any, vector: Any, rounds: Any, a: Any, b: Any) -> Any:
     """A loop of `rounds` over the chains; returns the sum of all lanes of all of them."""
-    lane = ir.IntType(32)
-
-    def spread(value: Any) -> Any:
-        one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(lane, 0))
-        return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(lane, vector.count), None))
-
-    gain, rise = spread(a), spread(b)
-    suffix = {"double": "f64", "float": "f32"}[str(vector.element)]
-    signature = ir.FunctionType(vector, [vector] * 3)
-    fma = builder.module.declare_intrinsic(f"llvm.fma.v{vector.count}{suffix}", fnty=signature)
+    gain, rise = splat(builder, a, vector.count), splat(builder, b, vector.count)
     # They begin apart, so that none is another's copy; the compiler keeps each in a register.
     starts = (ir.Constant(vector, [float(chain + 1)] * vector.count) for chain in range(_CHAINS))
     chains = [cgutils.alloca_once_value(builder, start) for start in starts]
     with cgutils.for_range(builder, rounds):
         for chain in chains:
-            builder.store(builder.call(fma, [builder.load(chain), gain, rise]), chain)
+            builder.store(call(builder, "llvm.fma", builder.load(chain), gain, rise), chain)
     total = functools.reduce(builder.fadd, map(builder.load, chains))
-    lanes = (builder.extract_element(total, ir.Constant(lane, i)) for i in range(vector.count))
+    lanes = (builder.extract_element(total, ir.Constant(ir.IntType(32), i)) for i in range(vector.count))
     return functools.reduce(builder.fadd, lanes)

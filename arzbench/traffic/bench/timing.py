@@ -22,6 +22,7 @@ from arzbench.traffic.bench.record import EngineBench, EngineSpeed, EnvSpeed, Pe
 from arzbench.traffic.env import DECISIONS, batch, register_envs
 from arzbench.traffic.env.vec_env import ArzVecEnv
 from arzbench.traffic.physics import cpu
+from arzbench.traffic.physics.detectors import SEGMENTS
 from arzbench.traffic.physics.scenario import DTYPES, SCHEMES, Scenario
 from arzbench.traffic.physics.threads import team
 
@@ -100,28 +101,28 @@ class EngineCase:
         start = np.arange(self.roads)
         self._reds = [np.where((start + t) // GREEN % 2, self.scenario.substeps, 0) for t in range(2 * GREEN)]
         self._time = 0
-        self._step: Callable[[Any], None]
+        self.state = cpu.init(self.scenario, self.roads)
+        self._step = self._on_cpu
         if self.device == "cuda":
-            from numba.cuda import synchronize
+            from arzbench.traffic.physics.cuda import RoadsOnGpu
 
-            from arzbench.traffic.physics import cuda
-
-            self.state = cuda.init(self.scenario, self.roads)
-            self._step = lambda red: cuda.step(self.scenario, self.state, self._demand, red)
-            self._wait: Callable[[], None] = synchronize
-        else:
-            self.state = cpu.init(self.scenario, self.roads)
-            self._step = lambda red: cpu.step(
-                self.scenario, self.state, self._demand, red, threads=self.threads
-            )
-            self._wait = lambda: None
+            self._gpu = RoadsOnGpu(self.scenario, self.state, np.ones((self.roads, SEGMENTS)))
+            self._step = self._on_gpu
         for _ in range(_WARMUP):
             self.run()
 
     def run(self) -> None:
         self._step(self._reds[self._time % len(self._reds)])
-        self._wait()
         self._time += 1
+
+    def _on_cpu(self, red: Any) -> None:
+        cpu.step(self.scenario, self.state, self._demand, red, threads=self.threads)
+
+    def _on_gpu(self, red: Any) -> None:
+        from numba.cuda import synchronize
+
+        self._gpu.launch(self._demand, red, None)
+        synchronize()
 
     def record(self, seconds: list[float]) -> EngineSpeed:
         """The record of the times measured."""

@@ -83,26 +83,11 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
     batch_type: ClassVar[type[ArzBatch]]
     baseline_controllers: ClassVar[Mapping[str, type[Controller]]]  # the reference first
 
-    def __init__(
-        self,
-        *,
-        parameters: str | None = None,
-        scheme: str = "weno5",
-        dtype: str = "float64",
-        demand: str = "mixed",
-        reward: str = "delay",
-        device: str = "cpu",
-        render_mode: str | None = None,
-    ) -> None:
+    def __init__(self, *, render_mode: str | None = None, **options: Any) -> None:
         """Make the environment; `reset` starts it.
 
         Args:
-            parameters: Name in `PARAMETER_SETS`; None for the environment's own.
-            scheme: `weno5`, `muscl` or `first_order`.
-            dtype: `float64` or `float32`.
-            demand: `quiet`, `mixed` or `rush`.
-            reward: `delay` or `queue_change`.
-            device: Where the roads are computed: `cpu`, `cuda`, or `auto` for the GPU if there is one.
+            options: Those of `ArzBatch`, but for `threads`.
             render_mode: None, `rgb_array` for a space-time plot of density, or `human` for the same
                 in a window, drawn anew each step. Where no window is possible, `metadata` of the
                 environment does not list it.
@@ -112,14 +97,11 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
                 valid ones.
         """
         if render_mode is not None:
-            pick("render_mode", render_mode, dict.fromkeys(self.metadata["render_modes"]))
+            pick("render_mode", render_mode, self.metadata["render_modes"])
         self._window = Window(type(self).__name__) if render_mode == "human" else None
         if self._window is None and why_no_window() is not None:
             self.metadata = {**self.metadata, "render_modes": ["rgb_array"]}
-        self.batch = self.batch_type(
-            parameters=parameters, scheme=scheme, dtype=dtype, demand=demand, reward=reward,
-            device=device,
-        )  # fmt: skip
+        self.batch = self.batch_type(1, threads=1, **options)
         self.render_mode = render_mode
         self.message_log: MessageLog | None = None
         self.history = np.zeros((DECISIONS, self.batch.roads, self.scenario.n_cells), np.float32)
@@ -164,10 +146,6 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
             self.emit_messages()
         info = dict(zip(ACCOUNTS, values, strict=True))
         return self.batch.observe()[0], reward, False, time >= DECISIONS, info
-
-    def report(self) -> dict[str, int]:
-        """How often limiters and guards of the engine acted in this episode."""
-        return self.state.report()
 
     def get_state(self) -> Captured:
         """Return everything but `np_random`, as arrays and numbers.

@@ -23,24 +23,22 @@ from arzbench.traffic.physics.scenario import (
     DTYPES,
     PROFILE_INV_JAM,
     SCHEMES,
+    STATE_ARRAYS,
     FloatArray,
     Scenario,
     State,
 )
 
 if TYPE_CHECKING:
-    from arzbench.traffic.env.gpu import RoadsOnGpu
+    from arzbench.traffic.physics.cuda import RoadsOnGpu
 
 Observations: TypeAlias = NDArray[np.float32]
 Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
 Captured: TypeAlias = dict[str, NDArray[Any] | int | float | bool]
 
-STATE_ARRAYS = ("u", "standing", "totals", "counters", "profile")
 DEVICES = ("cpu", "cuda", "auto")
-REWARDS = ("delay", "queue_change")
-DELAY_SCALE = 1000.0  # veh s
-QUEUE_SCALE = 10.0  # veh
+REWARDS = {"delay": -1000.0, "queue_change": -10.0}  # veh s, veh: what it is divided by
 
 
 def pick(kind: str, name: object, table: Any) -> Any:
@@ -51,7 +49,7 @@ def pick(kind: str, name: object, table: Any) -> Any:
     """
     if not isinstance(name, str) or name not in table:
         raise ValueError(f"{kind}={name!r} is not one of {', '.join(table)}")
-    return table[name]
+    return table[name] if isinstance(table, dict) else name
 
 
 def whole(actions: Any) -> Integers:
@@ -101,9 +99,7 @@ def choose_device(device: str) -> str:
     Raises:
         ValueError: If there is no such device, or none here.
     """
-    if device not in DEVICES:
-        raise ValueError(f"device={device!r} is not one of {', '.join(DEVICES)}")
-    if device == "cpu":
+    if pick("device", device, DEVICES) == "cpu":
         return device
     missing = missing_for_cuda()
     if missing and device == "cuda":
@@ -127,6 +123,7 @@ class ArzBatch(ABC):
     actions: ClassVar[int]
     layout: ClassVar[dict[str, Any]] = {"stop_line": None}  # of the scenario
     demands: ClassVar[Demands]
+    control: ClassVar[dict[str, int]]  # first values of the control's state, by the name of its array
     default_parameters: ClassVar[str] = "default"
 
     def __init__(
@@ -145,13 +142,13 @@ class ArzBatch(ABC):
 
         Args:
             num_envs: Environments in the batch.
-            parameters: These and the next four are those of `ArzEnv`.
-            scheme: Scheme.
-            dtype: Type of the state.
-            demand: Demand.
-            reward: Reward.
+            parameters: Name in `PARAMETER_SETS`; None for the environment's own.
+            scheme: `weno5`, `muscl` or `first_order`.
+            dtype: `float64` or `float32`.
+            demand: `quiet`, `mixed` or `rush`.
+            reward: `delay` or `queue_change`.
             threads: Threads of the CPU engine.
-            device: `cpu`, `cuda`, or `auto`: the GPU if there is one.
+            device: Where the roads are computed: `cpu`, `cuda`, or `auto` for the GPU if there is one.
 
         Raises:
             ValueError: If a name is unknown, or there is no such device here; the message lists the
@@ -159,7 +156,7 @@ class ArzBatch(ABC):
         """
         pick("scheme", scheme, SCHEMES)
         pick("dtype", dtype, DTYPES)
-        pick("reward", reward, dict.fromkeys(REWARDS))
+        unit = pick("reward", reward, REWARDS)
         self.device = choose_device(device)
         self.num_envs = num_envs
         self.threads = threads
@@ -176,6 +173,8 @@ class ArzBatch(ABC):
         self.demand = np.zeros(shape)
         self.time = np.zeros(num_envs, np.int64)
         self.ending = 0
+        for name, first in self.control.items():
+            setattr(self, name, np.full(num_envs, first))
         self._arrivals = np.zeros((num_envs, self.roads * self.scenario.origins * 2))
         self._before = np.zeros_like(self._state.totals)
         # Jam density over that of each segment: more than 1 past a lane drop.
@@ -183,27 +182,23 @@ class ArzBatch(ABC):
         self.narrowing = inverse.reshape(len(inverse), SEGMENTS, -1).mean(axis=2)
         self.narrowing *= self.scenario.parameters.rho_jam
         queues = 2 * self.scenario.origins
-        control: int = self.control_state().shape[1]
-        self.observation_size = self.roads * (4 * SEGMENTS + queues + 1) + control + 1
+        shown: int = self.control_state().shape[1]
+        self.observation_size = self.roads * (4 * SEGMENTS + queues + 1) + shown + 1
         by_delay = reward == "delay"
-        unit = -DELAY_SCALE if by_delay else -QUEUE_SCALE
         # What the compiled functions need of this batch in every step.
-        self._numbers = cpu.numbers_of(self.scenario)
         self._books = self.roads, self.scenario.stop_line is not None, by_delay, unit
         self._view = (
             self.narrowing, self.scenario.parameters.rho_jam, sight_of(self.scenario.parameters),
             self.scenario.cells.start, self.scenario.n_cells, self.roads, queues, DECISIONS,
         )  # fmt: skip
-        self._gpu = self._take_to_gpu(control + 1) if self.device == "cuda" else None
+        self._gpu: RoadsOnGpu | None = None
+        if self.device == "cuda":
+            from arzbench.traffic.physics import cuda  # loads CUDA
 
-    def _take_to_gpu(self, tail: int) -> "RoadsOnGpu":
-        from arzbench.traffic.env.gpu import RoadsOnGpu  # loads CUDA
-
-        *_, by_delay, unit = self._books
-        return RoadsOnGpu(
-            self.scenario, self._state, self.narrowing, roads=self.roads, tail=tail,
-            zone=self.limited_cells(), by_delay=by_delay, unit=unit,
-        )  # fmt: skip
+            self._gpu = cuda.RoadsOnGpu(
+                self.scenario, self._state, self.narrowing, roads=self.roads, tail=shown + 1,
+                zone=self.limited_cells(), by_delay=by_delay, unit=unit,
+            )  # fmt: skip
 
     @property
     def state(self) -> State:
@@ -228,18 +223,6 @@ class ArzBatch(ABC):
         Valid until the next call.
         """
 
-    @abstractmethod
-    def reset_control(self, env: int) -> None:
-        """Put an environment's control in its first state."""
-
-    @abstractmethod
-    def get_control(self, env: int) -> Captured:
-        """Return an environment's control's part of the state."""
-
-    @abstractmethod
-    def set_control(self, env: int, state: Captured) -> None:
-        """Restore an environment's control's part of the state."""
-
     def new_state(self) -> State:
         """Empty roads."""
         return cpu.init(self.scenario, self.num_envs * self.roads)
@@ -256,7 +239,8 @@ class ArzBatch(ABC):
         demand = [[model.sample(DECISIONS, rng) for model in self.demand_models] for _ in range(self.roads)]
         self.demand[env] = np.moveaxis(np.array(demand), 2, 0)
         self.time[env] = 0
-        self.reset_control(env)
+        for name, first in self.control.items():
+            getattr(self, name)[env] = first
 
     def get_state(self, env: int) -> Captured:
         """Return an environment's part of the batch, as arrays and numbers."""
@@ -265,7 +249,7 @@ class ArzBatch(ABC):
             **{name: getattr(state, name)[own].copy() for name in STATE_ARRAYS},
             "demand": self.demand[env].copy(),
             "time": int(self.time[env]),
-            **self.get_control(env),
+            **{name: int(getattr(self, name)[env]) for name in self.control},
         }
 
     def set_state(self, env: int, captured: Captured) -> None:
@@ -278,9 +262,8 @@ class ArzBatch(ABC):
         own, state = self.own(env), self.state
         for name in STATE_ARRAYS:
             getattr(state, name)[own] = captured[name]
-        self.demand[env] = captured["demand"]
-        self.time[env] = captured["time"]
-        self.set_control(env, captured)
+        for name in ("demand", "time", *self.control):
+            getattr(self, name)[env] = captured[name]
 
     def _refuse(self, actions: Integers) -> NoReturn:
         """Refuse actions of which not all are valid.
@@ -296,11 +279,6 @@ class ArzBatch(ABC):
         choices = ", ".join(map(str, range(self.actions)))
         raise ValueError(f"action={actions[wrong][0]} is not one of {choices}")
 
-    def step(self, actions: Integers) -> tuple[Floats, dict[str, Floats]]:
-        """Simulate 15 s; return rewards and infos, each of shape (num_envs,)."""
-        report = self.report(actions)
-        return report[-1], dict(zip(ACCOUNTS, report, strict=False))
-
     def report(self, actions: Integers) -> Floats:
         """Simulate 15 s; return ACCOUNTS and the reward, shape (5, num_envs)."""
         arrivals, before, totals = self._arrivals, self._before, self._state.totals
@@ -313,7 +291,7 @@ class ArzBatch(ABC):
         if self._gpu is not None:
             self._write_tail(self._gpu.tail)
             return self._gpu.step(arrivals, red, rate).T
-        cpu.step_with(self._numbers, self._state, arrivals, red, rate, self.threads)
+        cpu.step(self.scenario, self._state, arrivals, red, rate, threads=self.threads)
         return self.measure(before)
 
     def _write_tail(self, out: FloatArray) -> None:

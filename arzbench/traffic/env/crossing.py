@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from arzbench.traffic.env.base import ArzEnv, Controller
-from arzbench.traffic.env.batch import ArzBatch, Captured, Floats, Integers
+from arzbench.traffic.env.batch import ArzBatch, Floats, Integers
 from arzbench.traffic.env.demand import DemandModel, Demands
 from arzbench.traffic.env.orders import show, switch
 from arzbench.traffic.env.vector import make_vector
@@ -30,19 +30,16 @@ class CrossingBatch(ArzBatch):
     actions: ClassVar[int] = 2
     layout: ClassVar[dict[str, Any]] = {"stop_line": 500.0}
     demands: ClassVar[Demands] = _DEMANDS
+    control = {"phase": 0, "since_switch": 0}  # green for the first approach
+    phase: Integers
+    since_switch: Integers
 
     def __init__(self, num_envs: int = 1, **options: Any) -> None:
         """Make the batch; see `ArzBatch` for options and errors."""
-        self.phase = np.zeros(num_envs, np.int64)
-        self.since_switch = np.zeros(num_envs, np.int64)
         super().__init__(num_envs, **options)
         self._red = np.zeros((num_envs, self.roads), np.int64)
         self._substeps = self.scenario.substeps
         self._all_red = round(ALL_RED_S / self.scenario.decision_s * self._substeps)
-
-    def reset_control(self, env: int) -> None:
-        """Start with green for the first approach."""
-        self.phase[env] = self.since_switch[env] = 0
 
     def apply(self, actions: Integers) -> tuple[Integers, None]:
         """Close one approach, and the other for 3 s if the light switches."""
@@ -79,15 +76,6 @@ class CrossingBatch(ArzBatch):
         shown = np.empty((self.num_envs, 3))
         show(self.phase, self.since_switch, SWITCH_SCALE, shown)
         return shown
-
-    def get_control(self, env: int) -> Captured:
-        """Return phase and time since the last switch."""
-        return {"phase": int(self.phase[env]), "since_switch": int(self.since_switch[env])}
-
-    def set_control(self, env: int, state: Captured) -> None:
-        """Restore phase and time since the last switch."""
-        self.phase[env] = state["phase"]
-        self.since_switch[env] = state["since_switch"]
 
 
 class FixedTime(Controller):
@@ -150,7 +138,7 @@ class TrafficLightEnv(ArzEnv):
 
     A switch costs 3 s during which both stop lines are closed. The control's own state in the
     observation is the phase, one-hot, and the decisions since the last switch over 20.
-    Arguments, observation and reward are those of `ArzEnv`.
+    Arguments are those of `ArzBatch`, observation and reward those of `ArzEnv`.
     """
 
     batch_type = CrossingBatch

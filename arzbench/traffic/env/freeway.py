@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from arzbench.traffic.env.base import ArzEnv, Controller
-from arzbench.traffic.env.batch import ArzBatch, Captured, Floats, Integers
+from arzbench.traffic.env.batch import ArzBatch, Floats, Integers
 from arzbench.traffic.env.demand import DemandModel, Demands
 from arzbench.traffic.env.vector import make_vector
 from arzbench.traffic.physics.scenario import NUM_GHOST, PROFILE_INV_JAM, PROFILE_LIMIT, State
@@ -33,23 +33,21 @@ _LANE_DROP: Demands = {
 
 
 class FreewayBatch(ArzBatch):
-    """Freeways; see `FreewayEnv`."""
+    """Freeways whose action chooses one of five settings, the last being no control."""
 
     actions: ClassVar[int] = 5
+    control = {"setting": actions - 1}  # no control
+    setting: Integers
     settings: ClassVar[tuple[float, ...]]
     default_parameters: ClassVar[str] = "freeway"
     bottleneck: ClassVar[tuple[float, float]] = (600.0, 700.0)  # m
 
     def __init__(self, num_envs: int = 1, **options: Any) -> None:
         """Make the batch; see `ArzBatch` for options and errors."""
-        self.setting = np.full(num_envs, self.actions - 1)
         self._one_hot = np.eye(self.actions)
         self._no_red = np.zeros(num_envs, np.int64)
+        self._settings = np.array(self.settings)
         super().__init__(num_envs, **options)
-
-    def reset_control(self, env: int) -> None:
-        """Start without control, the last setting."""
-        self.setting[env] = self.actions - 1
 
     def occupancy(self, start: float, end: float) -> Floats:
         """Total density between two positions [m] over jam density there, shape (num_envs,)."""
@@ -75,14 +73,6 @@ class FreewayBatch(ArzBatch):
         shown: Floats = self._one_hot[self.setting]
         return shown
 
-    def get_control(self, env: int) -> Captured:
-        """Return the last setting."""
-        return {"setting": int(self.setting[env])}
-
-    def set_control(self, env: int, state: Captured) -> None:
-        """Restore the last setting."""
-        self.setting[env] = state["setting"]
-
 
 class RampBatch(FreewayBatch):
     """On-ramps; see `RampMeteringEnv`."""
@@ -91,15 +81,10 @@ class RampBatch(FreewayBatch):
     layout: ClassVar[dict[str, Any]] = {"stop_line": None, "ramp": 600.0}
     demands: ClassVar[Demands] = _RAMP
 
-    def __init__(self, num_envs: int = 1, **options: Any) -> None:
-        """Make the batch; see `ArzBatch` for options and errors."""
-        super().__init__(num_envs, **options)
-        self._rates = np.array(self.settings)
-
     def apply(self, actions: Integers) -> tuple[Integers, Floats]:
         """Meter the ramps."""
         self.setting[:] = actions
-        return self._no_red, self._rates[actions]
+        return self._no_red, self._settings[actions]
 
 
 class LaneDropBatch(FreewayBatch):
@@ -214,20 +199,10 @@ class Alinea(Controller):
         return nearest_rate(batch, self.rates)
 
 
-class FreewayEnv(ArzEnv):
-    """One road and an action that chooses one of five settings, the last being no control.
-
-    The control's own state in the observation is the last setting, one-hot.
-    Arguments, observation and reward are those of `ArzEnv`.
-    """
-
-    batch: FreewayBatch
-
-
-class RampMeteringEnv(FreewayEnv):
+class RampMeteringEnv(ArzEnv):
     """An on-ramp joins at 600 m; the action is the largest flow let in from it.
 
-    The settings are 0.05, 0.10, 0.15 and 0.25 veh/s and no metering.
+    The settings are 0.05, 0.10, 0.15 and 0.25 veh/s and no metering; the last one is observed, one-hot.
     """
 
     batch_type = RampBatch
@@ -239,11 +214,12 @@ class RampMeteringEnv(FreewayEnv):
     }
 
 
-class SpeedControlEnv(FreewayEnv):
+class SpeedControlEnv(ArzEnv):
     """The last 300 m have two lanes of three; the action limits the speed from 300 to 500 m.
 
     The settings are 12, 14, 16 and 20 km/h and no limit. Three lanes carry less than two only
-    below 16 km/h: the limit holds traffic back, as a meter on the mainline would.
+    below 16 km/h: the limit holds traffic back, as a meter on the mainline would. The last setting is
+    observed, one-hot.
     """
 
     batch_type = LaneDropBatch

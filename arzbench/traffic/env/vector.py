@@ -32,18 +32,23 @@ def env_class(name: str) -> type[ArzEnv]:
 
 
 class EpisodeBatch:
-    """A batch with a random generator for each environment, reset as episodes end."""
+    """A batch with a random generator for each environment, reset as episodes end.
+
+    What both kinds of vector environment are, whichever library's methods they have.
+    """
 
     def __init__(self, name: str, num_envs: int, **options: Any) -> None:
-        """Make the environments of a registered name.
+        """Make `num_envs` environments of a registered name; options are those of `ArzBatch`.
 
         Raises:
             ValueError: If the name or an option is unknown, or `num_envs` is less than one.
         """
         self.batch = env_class(name).batch_type(num_envs, **options)
         self.rngs: list[np.random.Generator | None] = [None] * num_envs
-        self.space = spaces.Box(0.0, 1.0, (self.batch.observation_size,), np.float32)
-        self.actions = spaces.Discrete(self.batch.actions)
+        self.spaces = (
+            spaces.Box(0.0, 1.0, (self.batch.observation_size,), np.float32),
+            spaces.Discrete(self.batch.actions),
+        )
 
     def start(self, seeds: list[int | None]) -> Observations:
         """Start all environments; one without a seed goes on with its own generator.
@@ -90,7 +95,9 @@ class EpisodeBatch:
                 self.rngs[env] = rng = seeding.np_random()[0]
                 rng.bit_generator.state = state["np_random"]
 
-    def step(self, actions: Integers) -> tuple[Observations, Floats, NDArray[np.bool_], Observations | None]:
+    def advance(
+        self, actions: Integers
+    ) -> tuple[Observations, Floats, NDArray[np.bool_], Observations | None]:
         """Step all; restart those at their end.
 
         Returns:
@@ -115,7 +122,7 @@ def _masked(report: Floats, of: NDArray[np.bool_]) -> dict[str, Any]:
     return values | dict.fromkeys((f"_{name}" for name in values), of)
 
 
-class ArzVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any]]):
+class ArzVectorEnv(EpisodeBatch, VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any]]):
     """Gymnasium vector environment; an episode that ends restarts within the step.
 
     Its last observation and accounts are then under `final_obs` and `final_info`, as in
@@ -125,15 +132,10 @@ class ArzVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
 
     def __init__(self, name: str, num_envs: int = 1, **options: Any) -> None:
-        """Make `num_envs` environments of a registered name; options are those of `ArzBatch`.
-
-        Raises:
-            ValueError: If the name or an option is unknown, or `num_envs` is less than one.
-        """
-        self.episodes = EpisodeBatch(name, num_envs, **options)
+        """Make the environments; arguments and errors are those of `EpisodeBatch`."""
+        super().__init__(name, num_envs, **options)
         self.num_envs = num_envs
-        self.single_observation_space = self.episodes.space
-        self.single_action_space = self.episodes.actions
+        self.single_observation_space, self.single_action_space = self.spaces
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._all = np.ones(num_envs, np.bool_)
@@ -152,22 +154,13 @@ class ArzVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any
             seeds = [int(seed) + i for i in range(self.num_envs)]
         else:
             seeds = list(seed)
-        observations, batch = self.episodes.start(seeds), self.episodes.batch
-        return observations, _masked(batch.measure(batch.state.totals), self._all)
-
-    def get_state(self) -> list[dict[str, Any]]:
-        """Return the state of each environment, its random generator included."""
-        return self.episodes.get_state()
-
-    def set_state(self, states: list[dict[str, Any]]) -> None:
-        """Restore what `get_state` returned; errors as `EpisodeBatch.set_state`."""
-        self.episodes.set_state(states)
+        return self.start(seeds), _masked(self.batch.measure(self.batch.state.totals), self._all)
 
     def step(
         self, actions: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Step all environments."""
-        observations, report, done, last = self.episodes.step(whole(actions))
+        observations, report, done, last = self.advance(whole(actions))
         rewards = report[-1]
         out = _masked(report, self._all)
         if last is not None:

@@ -136,21 +136,17 @@ def speeds(faces: Any, road: Any, stride: Any, n: Any, k: Any) -> None:
     """Speeds and smallest eigenvalue of each face state."""
     for q in range(NUM_GHOST - 1, NUM_GHOST + n + 1, lanes(k.zero)):
         c_m, c_c = load_pack(road, PROFILE_C_M * stride + q), load_pack(road, PROFILE_C_C * stride + q)
-        v_m, v_c, lam = face_speeds(
-            load_pack(faces, _LEFT_RHO_M * stride + q), load_pack(faces, _LEFT_W_M * stride + q),
-            load_pack(faces, _LEFT_RHO_C * stride + q), load_pack(faces, _LEFT_W_C * stride + q),
-            c_m, c_c, k,
-        )  # fmt: skip
-        store_pack(faces, _LEFT_V_M * stride + q, v_m)
-        store_pack(faces, _LEFT_V_C * stride + q, v_c)
-        store_pack(faces, _LEFT_LAM * stride + q, lam)
-        v_m, v_c, lam = face_speeds(
-            load_pack(faces, _RHO_M * stride + q), load_pack(faces, _W_M * stride + q),
-            load_pack(faces, _RHO_C * stride + q), load_pack(faces, _W_C * stride + q), c_m, c_c, k,
-        )  # fmt: skip
-        store_pack(faces, _V_M * stride + q, v_m)
-        store_pack(faces, _V_C * stride + q, v_c)
-        store_pack(faces, _LAM * stride + q, lam)
+        for side in range(2):
+            row, to = 2 * side, _LEFT_V_M + 3 * side
+            v_m, v_c, lam = face_speeds(
+                load_pack(faces, (_LEFT_RHO_M + row) * stride + q),
+                load_pack(faces, (_LEFT_W_M + row) * stride + q),
+                load_pack(faces, (_LEFT_RHO_C + row) * stride + q),
+                load_pack(faces, (_LEFT_W_C + row) * stride + q), c_m, c_c, k,
+            )  # fmt: skip
+            store_pack(faces, to * stride + q, v_m)
+            store_pack(faces, (to + 1) * stride + q, v_c)
+            store_pack(faces, (to + 2) * stride + q, lam)
 
 
 @inlined

@@ -50,6 +50,7 @@ from arzbench.traffic.physics.scenario import (
     RAMP_M,
     REFINED,
     SCHEMES,
+    STAGES,
     STANDING,
     STOPS,
     TILE,
@@ -66,9 +67,6 @@ from arzbench.traffic.physics.threads import team
 # than a power of two keeps rows from falling on the same lines of a cache.
 _WORK_ROWS = FIELDS + PROFILE_ROWS + 1 + 3 * FIELDS + FACE_ROWS
 _SHORT_ROW, _LONGER = 128, 4
-
-# Schemes by the number of their Runge-Kutta stages less one.
-_RK2, _RK3 = SCHEMES["muscl"], SCHEMES["weno5"]
 
 
 @inlined
@@ -126,11 +124,7 @@ def _substep(
     u: Any, work: Any, road: Any, total: Any, count: Any, demand: Any, places: Any, closed: Any,
     rate: Any, scheme: Any, dt: Any, dx: Any, slack: Any, k: Any,
 ) -> None:  # fmt: skip
-    """Transport over dt: one Runge-Kutta step of u, and the vehicles it let in and out.
-
-    SSP-RK3 and SSP-RK2 of Shu & Osher, JCP 77 (1988) 439, or Euler. A stage has a share of its
-    own increment and a weight of its fluxes in the whole step; the last one writes u.
-    """
+    """Transport over dt: one Runge-Kutta step of u, and the vehicles it let in and out."""
     size = FIELDS * places[0]
     first, second, flux, faces = (
         work[:size],
@@ -143,23 +137,15 @@ def _substep(
         cast(total[QUEUE_M] / dt + demand[0], k.one), cast(total[QUEUE_C] / dt + demand[1], k.one),
         cast(total[RAMP_M] / dt + demand[2], k.one), cast(total[RAMP_C] / dt + demand[3], k.one),
     )  # fmt: skip
+    weights, shares = STAGES[scheme]
+    now = u
     for stage in range(1 + scheme):
-        now, target, share, weight = u, first, k.one, 1.0
-        if scheme == stage:
-            target = u
-        if scheme == _RK2:
-            weight = 0.5
-        elif scheme == _RK3:
-            weight = 2 / 3 if stage == 2 else 1 / 6
-        if stage == 1:
-            now, share = first, (k.half if scheme == _RK2 else k.half * k.half)
-            target = u if scheme == stage else second
-        elif stage == 2:
-            now, share = second, k.two * k.third
+        target = u if stage == scheme else (second if stage == 1 else first)
         _stage(
-            now, u, target, faces, flux, road, total, count, wish, places, closed, rate, scheme, weight,
-            share, dt, dx, slack, k,
+            now, u, target, faces, flux, road, total, count, wish, places, closed, rate, scheme,
+            weights[stage], cast(shares[stage], k.one), dt, dx, slack, k,
         )  # fmt: skip
+        now = target
     for origin in range(4):
         total[QUEUE_M + origin] += demand[origin] * dt
     total[ARRIVED] += (demand[0] + demand[1] + demand[2] + demand[3]) * dt
@@ -302,18 +288,6 @@ def step(
             if None.
         threads: Threads to share the roads among; the result does not depend on it.
     """
-    step_with(numbers_of(scenario), state, demand, red, rate, threads)
-
-
-def step_with(
-    numbers: tuple[Any, ...],
-    state: State,
-    demand: NDArray[np.float64],
-    red: NDArray[np.int64],
-    rate: NDArray[np.float64] | None,
-    threads: int,
-) -> None:
-    """`step` with the `numbers_of` a scenario, for who keeps them and has nothing looked up."""
     roads = len(state.u)
     arrays = (
         state.u.reshape(roads, -1), state.standing, state.totals, state.counters,
@@ -321,11 +295,11 @@ def step_with(
         _unmetered(roads) if rate is None else rate,
     )  # fmt: skip
     if threads == 1 or roads == 1:
-        advance(*arrays, *numbers)
+        advance(*arrays, *_numbers_of(scenario))
         return
     # The compiled code holds no lock of the interpreter, so plain threads run side by side.
     bounds = np.linspace(0, roads, min(threads, roads) + 1).astype(int).tolist()
-    parts = [(*(array[a:b] for array in arrays), *numbers) for a, b in pairwise(bounds)]
+    parts = [(*(array[a:b] for array in arrays), *_numbers_of(scenario)) for a, b in pairwise(bounds)]
     team(threads).run(advance, parts)
 
 
@@ -336,15 +310,10 @@ def _unmetered(roads: int) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=64)
-def numbers_of(scenario: Scenario) -> tuple[Any, ...]:
+def _numbers_of(scenario: Scenario) -> tuple[Any, ...]:
     """The numbers `advance` needs of a scenario, worked out once."""
-    p, real = scenario.parameters, scenario.float_type
-    dt = scenario.decision_s / scenario.substeps
-    decay = tuple(real(-math.expm1(-part * dt / tau)) for part in (0.5, 1.0) for tau in (p.tau_m, p.tau_c))
-    places = scenario.n_cells, scenario.stop_cell, scenario.ramp_cell
-    slack = real(0 if p.hard else np.inf)
-    scheme = SCHEMES[scenario.scheme]
     return (
-        places, scheme, scenario.substeps, dt, scenario.dx, scenario.cfl, slack, decay,
+        scenario.places, SCHEMES[scenario.scheme], scenario.substeps, scenario.dt, scenario.dx, scenario.cfl,
+        scenario.slack, scenario.decay,
         tuple(scenario.constants()),  # plain: a named one takes three times as long to hand over
     )  # fmt: skip

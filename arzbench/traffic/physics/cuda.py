@@ -1,146 +1,135 @@
-"""CUDA engine: `init` and `step` as in `cpu`, a thread block for each environment.
+"""Roads on an NVIDIA GPU: the arithmetic of the CPU engine, from the same functions, one launch a decision.
 
-A step is one launch: all substeps and stages run inside it with the roads in shared memory, and
-the host waits for nothing. The arithmetic is that of the CPU engine, from the same functions.
-Under `NUMBA_ENABLE_CUDASIM=1` the same kernel runs in Numba's simulator.
+A thread block has the roads of an environment in shared memory for all substeps and stages, and the host
+waits for nothing until it reads. Under `NUMBA_ENABLE_CUDASIM=1` the same kernel runs in Numba's simulator.
 
 Sums are kept in the state's own type, float32 included: float64 would cost a consumer card more
 than the rest of the kernel. They are added up decision by decision, which keeps them accurate.
 """
 
-import math
 import warnings
-from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import cuda
+from numba.cuda import device_array, to_device
 from numpy.typing import NDArray
 
-from arzbench.traffic.physics import cpu
 from arzbench.traffic.physics.cuda_cells import REPORT
-from arzbench.traffic.physics.cuda_kernel import ARRIVALS, ORDERS, RATE, RED, block_threads, kernel
+from arzbench.traffic.physics.cuda_kernel import ARRIVALS, LIMIT, ORDERS, RATE, RED, block_threads, kernel
 from arzbench.traffic.physics.detectors import QUEUE_HALF, SEGMENTS
-from arzbench.traffic.physics.scenario import CROSSED, LEFT, SCHEMES, Scenario, State
+from arzbench.traffic.physics.scenario import (
+    CROSSED,
+    LEFT,
+    PROFILE_LIMIT,
+    SCHEMES,
+    STAGES,
+    STATE_ARRAYS,
+    FloatArray,
+    Scenario,
+    State,
+)
 
 # An environment is a block: few of them are no mistake, and numba-cuda would say so in every training.
 warnings.filterwarnings("ignore", message=".*Grid size .* low occupancy")
 
 
-def init(scenario: Scenario, roads: int) -> State:
-    """Return `roads` empty roads of `scenario` on the device; see `cpu.init`.
+class RoadsOnGpu:
+    """Roads on the device: one launch a decision, from orders to observations, rewards, accounts.
 
-    The arrays of the state are device arrays, `totals` in the state's own type.
+    Up goes one small array of orders, back come observations and accounts. Who asks for the roads
+    with `host` gets them brought to the host, and may change them; the next step takes them back.
 
-    Raises:
-        ValueError: If `roads` is less than one.
+    Attributes:
+        tail: End of the observations after the next step, shape (environments, some), to be written
+            before it.
     """
-    return upload(scenario, cpu.init(scenario, roads))
+
+    def __init__(
+        self, scenario: Scenario, state: State, narrowing: FloatArray, *, roads: int = 1, tail: int = 0,
+        zone: tuple[int, int] = (0, 0), by_delay: bool = True, unit: float = 1.0,
+    ) -> None:  # fmt: skip
+        """Take a state of the host's, where it stays until the first step.
+
+        Args:
+            scenario: What `state` was made from.
+            state: Roads of all environments. Its profile remains the host's: a step changes nothing
+                in it but the limits of the zone, which it takes from there.
+            narrowing: As in `detectors.detect`.
+            roads: Roads of an environment.
+            tail: Numbers at the end of an observation.
+            zone: Indices in a row of the cells that have the speed limit of the orders, [first, end).
+            by_delay: Whether the reward is the delay of the decision, or the growth of the queue.
+            unit: What the reward is divided by.
+        """
+        envs, real = len(state.u) // roads, scenario.float_type
+        self._scenario, self._host, self._zone = scenario, state, zone
+        self._numbers = numbers_of(scenario, zone, by_delay, unit)
+        self._orders = np.zeros((envs, roads * ORDERS + tail), real)
+        self._roads = self._orders[:, : roads * ORDERS].reshape(envs, roads, ORDERS)  # a view
+        self.tail = self._orders[:, roads * ORDERS :]
+        self._narrowing = to_device(narrowing.astype(real))
+        size = roads * (4 * SEGMENTS + 2 * scenario.origins + 1) + tail
+        self._seen = device_array((envs, size), np.float32)
+        self._report = device_array((envs, REPORT), real)
+        self._device: tuple[Any, ...] | None = None  # arrays of the newest state, unless it is the host's
+        self._observed = np.zeros(self._seen.shape, np.float32)
+
+    def host(self) -> State:
+        """Return the state on the host, to read or to change; back and forth changes no bit."""
+        if self._device is not None:
+            for name, array in zip(STATE_ARRAYS[:-1], self._device, strict=False):
+                getattr(self._host, name)[...] = array.copy_to_host()
+            self._device = None
+        return self._host
+
+    def observed(self) -> NDArray[np.float32] | None:
+        """Return the observations after the last step; None if the host has had the roads since."""
+        return None if self._device is None else self._observed.copy()
+
+    def step(
+        self, arrivals: NDArray[np.float64], red: NDArray[np.int64], rate: NDArray[np.float64] | None
+    ) -> NDArray[np.float64]:
+        """Advance all roads by a decision; arguments as in `cpu.step`.
+
+        Returns:
+            ACCOUNTS of the decision and the reward, shape (environments, REPORT).
+        """
+        self.launch(arrivals, red, rate)
+        self._observed = self._seen.copy_to_host()
+        report: NDArray[np.float64] = self._report.copy_to_host().astype(np.float64)
+        return report
+
+    def launch(
+        self, arrivals: NDArray[np.float64], red: NDArray[np.int64], rate: NDArray[np.float64] | None
+    ) -> None:
+        """`step` without its results; waits for nothing."""
+        scenario = self._scenario
+        real: Any = scenario.float_type
+        if self._device is None:
+            totals = self._host.totals.astype(real)
+            self._device = tuple(
+                to_device(totals if name == "totals" else getattr(self._host, name)) for name in STATE_ARRAYS
+            )
+        of_roads = self._roads.shape[:2]
+        flows = arrivals.reshape(*of_roads, -1)
+        limits = self._host.profile[:, PROFILE_LIMIT, self._zone[0]]
+        self._roads[..., RED] = red.reshape(of_roads)
+        self._roads[..., RATE] = np.inf if rate is None else rate.reshape(of_roads)
+        self._roads[..., LIMIT] = limits.reshape(of_roads)
+        self._roads[..., ARRIVALS : ARRIVALS + flows.shape[2]] = flows
+        envs, roads = of_roads
+        compiled = kernel(real, scenario.n_cells, SCHEMES[scenario.scheme], roads)
+        compiled[envs, (block_threads(scenario.n_cells), roads)](
+            *self._device, to_device(self._orders), self._narrowing, self._seen, self._report, *self._numbers
+        )
 
 
-def upload(scenario: Scenario, state: State) -> State:
-    """Return a state of the host's as one on the device."""
-    return State(
-        u=cuda.to_device(state.u),
-        standing=cuda.to_device(state.standing),
-        totals=cuda.to_device(state.totals.astype(scenario.float_type)),
-        counters=cuda.to_device(state.counters),
-        profile=cuda.to_device(state.profile),
-    )
-
-
-def download(state: State) -> State:
-    """Return a state of the device's as one on the host; back and forth changes no bit."""
-    device_state: Any = state
-    return State(
-        u=device_state.u.copy_to_host(),
-        standing=device_state.standing.copy_to_host(),
-        totals=device_state.totals.copy_to_host().astype(np.float64),
-        counters=device_state.counters.copy_to_host(),
-        profile=device_state.profile.copy_to_host(),
-    )
-
-
-def step(
-    scenario: Scenario,
-    state: State,
-    demand: NDArray[np.float64],
-    red: NDArray[np.int64],
-    rate: NDArray[np.float64] | None = None,
-) -> None:
-    """Advance `state` by `scenario.decision_s` in one launch; arguments as in `cpu.step`."""
-    real: Any = scenario.float_type
-    roads = len(state.u)
-    orders = np.zeros((roads, ORDERS), real)
-    orders[:, RED] = red
-    orders[:, RATE] = np.inf if rate is None else rate
-    orders[:, ARRIVALS : ARRIVALS + 2 * scenario.origins] = np.reshape(demand, (roads, -1))
-    launch(scenario, state, cuda.to_device(orders), *_unread(scenario, roads), numbers_of(scenario))
-
-
-@lru_cache(maxsize=8)
-def _unread(scenario: Scenario, roads: int) -> tuple[Any, Any, Any]:
-    """Narrowing, and arrays for the observations and reports of roads that nobody observes."""
-    real: Any = scenario.float_type
-    seen = cuda.device_array((roads, road_size(scenario)), np.float32)
-    narrowing = cuda.to_device(np.ones((roads, SEGMENTS), real))
-    return narrowing, seen, cuda.device_array((roads, REPORT), real)
-
-
-def launch(
-    scenario: Scenario, state: State, orders: Any, narrowing: Any, seen: Any, report: Any,
-    numbers: Sequence[Any],
-) -> None:  # fmt: skip
-    """Advance all environments by a decision and write what they observe; waits for nothing.
-
-    Args:
-        scenario: What `state` was made from.
-        state: Changed in place, on the device, as all arrays here.
-        orders: ORDERS of each road of an environment, then the end of its observation, which is
-            copied to it, shape (environments, roads * ORDERS + some), of the state's type.
-        narrowing: As in `detectors.detect`, of the state's type.
-        seen: Observations, shape (environments, roads * road_size + some), float32.
-        report: ACCOUNTS and reward of the decision, shape (environments, REPORT).
-        numbers: `numbers_of` the scenario.
-    """
-    envs = len(orders)
-    roads = len(state.u) // envs
-    real: Any = scenario.float_type
-    compiled = kernel(real, scenario.n_cells, SCHEMES[scenario.scheme], roads)
-    compiled[envs, (block_threads(scenario.n_cells), roads)](
-        state.u, state.standing, state.totals, state.counters, state.profile, orders, narrowing,
-        seen, report, *numbers,
-    )  # fmt: skip
-
-
-def road_size(scenario: Scenario) -> int:
-    """Numbers of a road in an observation."""
-    return 4 * SEGMENTS + 2 * scenario.origins + 1
-
-
-@lru_cache(maxsize=64)
 def numbers_of(
-    scenario: Scenario, *, zone: tuple[int, int] = (0, 0), by_delay: bool = True, unit: float = 1.0
+    scenario: Scenario, zone: tuple[int, int] = (0, 0), by_delay: bool = True, unit: float = 1.0
 ) -> tuple[Any, ...]:
-    """The numbers the kernel needs of a scenario, in the state's type.
-
-    Args:
-        scenario: Roads and scheme.
-        zone: Indices in a row of the cells that have the speed limit of the orders, [first, end).
-        by_delay: Whether the reward is the delay of the decision, or the growth of the queue.
-        unit: What the reward is divided by.
-    """
+    """The numbers the kernel needs, in the state's type; arguments as in `RoadsOnGpu`."""
     p, real = scenario.parameters, scenario.float_type
-    dt = scenario.decision_s / scenario.substeps
-    decay = tuple(real(-math.expm1(-part * dt / tau)) for part in (0.5, 1.0) for tau in (p.tau_m, p.tau_c))
-    # As in `cpu`: a stage's weight in the step, and the share of its own increment.
-    weights, shares = {
-        "first_order": ((1.0, 0.0, 0.0), (1.0, 0.0, 0.0)),
-        "muscl": ((0.5, 0.5, 0.0), (1.0, 0.5, 0.0)),
-        "weno5": ((1 / 6, 1 / 6, 2 / 3), (1.0, 1 / 4, 2 / 3)),
-    }[scenario.scheme]
-    places = scenario.n_cells, scenario.stop_cell, scenario.ramp_cell
+    weights, shares = STAGES[SCHEMES[scenario.scheme]]
     length = scenario.n_cells // SEGMENTS
     gone = LEFT if scenario.stop_line is None else CROSSED
     sight = (
@@ -148,7 +137,7 @@ def numbers_of(
         int(by_delay), real(unit),
     )  # fmt: skip
     return (
-        places, zone, scenario.substeps, real(dt), real(scenario.dx), real(scenario.cfl),
-        real(0 if p.hard else np.inf), decay, tuple(map(real, weights)), tuple(map(real, shares)),
+        scenario.places, zone, scenario.substeps, real(scenario.dt), real(scenario.dx), real(scenario.cfl),
+        scenario.slack, scenario.decay, tuple(map(real, weights)), tuple(map(real, shares)),
         sight, scenario.constants(),
     )  # fmt: skip

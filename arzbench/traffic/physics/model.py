@@ -33,7 +33,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Contraction to FMA is wanted; reassociation is not: the update's increment form must stay as written.
 FASTMATH = {"contract", "nnan", "nsz"}
-_JIT = {"fastmath": FASTMATH, "error_model": "numpy", "forceinline": True}
+JIT = {"fastmath": FASTMATH, "error_model": "numpy", "forceinline": True}
 SMOOTH_LENGTH = 25.0  # m, the sharpest crest that MUSCL takes for a smooth one
 STANDING_SPEED = 5 * KMH  # m/s, slower counts as standing in a queue
 
@@ -141,30 +141,30 @@ def _numbers(*kinds: Any) -> bool:
 
 
 # Of numbers; packs of them have their own in `simd`.
-@overload(least, jit_options=_JIT, strict=False)
+@overload(least, jit_options=JIT, strict=False)
 def _least(a: Real, b: Real) -> Any:
     return (lambda a, b: a if a < b else b) if _numbers(a, b) else None
 
 
-@overload(greatest, jit_options=_JIT, strict=False)
+@overload(greatest, jit_options=JIT, strict=False)
 def _greatest(a: Real, b: Real) -> Any:
     return (lambda a, b: a if a > b else b) if _numbers(a, b) else None
 
 
-@overload(choose, jit_options=_JIT, strict=False)
+@overload(choose, jit_options=JIT, strict=False)
 def _choose(condition: Any, a: Real, b: Real) -> Any:
     return (lambda condition, a, b: a if condition else b) if isinstance(condition, types.Boolean) else None
 
 
-@overload(newton_root, jit_options=_JIT, strict=False)
-@overload(root, jit_options=_JIT, strict=False)
+@overload(newton_root, jit_options=JIT, strict=False)
+@overload(root, jit_options=JIT, strict=False)
 def _root(a: Real) -> Any:
     return (lambda a: math.sqrt(a)) if _numbers(a) else None
 
 
 def scalar(function: Function) -> Function:
     """Mark a function of this file as callable from Python and from compiled code alike."""
-    jitable: Any = register_jitable(**_JIT)
+    jitable: Any = register_jitable(**JIT)
     marked: Function = jitable(function)
     return marked
 

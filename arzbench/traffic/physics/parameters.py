@@ -96,13 +96,10 @@ def _default(category: int) -> Parameters:
 
 def _incident(category: int) -> Parameters:
     """The parameters of the run that timed out: weak pressures, and motorcycles creep in a jam."""
-    v_m = SPEED_TABLE_M[category - 1] * KMH
-    v_c = SPEED_TABLE_C[category - 1] * KMH
-    creep = 5 * KMH
-    return Parameters(
-        alpha=0.4, rho_jam=0.25, k_m=10 * KMH, k_c=15 * KMH, v_free_m=v_m, v_free_c=v_c,
-        a_m=0.0, a_c=0.0, b_m=v_m - creep, b_c=v_c, v_floor_m=creep, v_floor_c=0.0,
-        tau_m=5.0, tau_c=10.0, hard=False,
+    p, creep = _default(category), 5 * KMH
+    return replace(
+        p, k_m=10 * KMH, k_c=15 * KMH, a_m=0.0, a_c=0.0, b_m=p.v_free_m - creep, b_c=p.v_free_c,
+        v_floor_m=creep, hard=False,
     )  # fmt: skip
 
 

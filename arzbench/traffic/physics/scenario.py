@@ -16,7 +16,14 @@ NUM_GHOST = 3
 TILE = 16  # cells; a multiple of every pack's size: rows of whole tiles are aligned alike
 FIELDS = 4  # rho_m, y_m, rho_c, y_c
 
+# Schemes by the number of their Runge-Kutta stages less one: Euler, and SSP-RK2 and SSP-RK3 of Shu & Osher,
+# JCP 77 (1988) 439. A stage has a weight of its fluxes in the whole step, and a share of its own increment.
 SCHEMES = {"first_order": 0, "muscl": 1, "weno5": 2}
+STAGES = (
+    ((1.0, 0.0, 0.0), (1.0, 0.0, 0.0)),
+    ((0.5, 0.5, 0.0), (1.0, 0.5, 0.0)),
+    ((1 / 6, 1 / 6, 2 / 3), (1.0, 1 / 4, 2 / 3)),
+)
 DTYPES: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float64": np.float64}
 
 # Rows of a road's profile, one value per cell.
@@ -33,7 +40,7 @@ COUNTERS = ("limited_faces", "cfl_exceeded", "refined_substeps", "negative_cells
 LIMITED, CFL_EXCEEDED, REFINED, NEGATIVE, OVERFULL = range(5)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # looked up in caches, by what it is
 class Scenario:
     """Identical one-way roads and how they are computed.
 
@@ -103,14 +110,30 @@ class Scenario:
         return 5 * math.ceil(least / 5)
 
     @property
+    def dt(self) -> float:
+        """Time of a substep [s]."""
+        return self.decision_s / self.substeps
+
+    @property
+    def decay(self) -> tuple[np.floating[Any], ...]:
+        """`1 - exp(-t / tau)` of both classes over half a substep, then over a whole one."""
+        taus, real = (self.parameters.tau_m, self.parameters.tau_c), self.float_type
+        return tuple(real(-math.expm1(-part * self.dt / tau)) for part in (0.5, 1.0) for tau in taus)
+
+    @property
+    def slack(self) -> np.floating[Any]:
+        """0 for a hard parameter set, infinity for a soft one."""
+        return self.float_type(0 if self.parameters.hard else np.inf)
+
+    @property
     def stop_cell(self) -> int:
         """Number of cells upstream of the stop line; -1 without one."""
         return -1 if self.stop_line is None else round(self.stop_line / self.dx)
 
     @property
-    def ramp_cell(self) -> int:
-        """Cell the on-ramp merges into; -1 without one."""
-        return -1 if self.ramp is None else int(self.ramp / self.dx)
+    def places(self) -> tuple[int, int, int]:
+        """Number of cells, `stop_cell`, and the cell the on-ramp merges into, -1 without one."""
+        return self.n_cells, self.stop_cell, -1 if self.ramp is None else int(self.ramp / self.dx)
 
     @property
     def origins(self) -> int:
@@ -155,6 +178,9 @@ class Scenario:
         out[PROFILE_INV_JAM] = 1 / row
         out[PROFILE_LIMIT] = min(limit, max(p.v_free_m, p.v_free_c))
         return out
+
+
+STATE_ARRAYS = ("u", "standing", "totals", "counters", "profile")
 
 
 @dataclass(slots=True, kw_only=True)

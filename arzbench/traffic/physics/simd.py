@@ -15,10 +15,9 @@ from numba import types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, lower_cast, models, overload, register_model
 
-from arzbench.traffic.physics.model import FASTMATH, choose, greatest, least, newton_root, root
+from arzbench.traffic.physics.model import JIT, choose, greatest, least, newton_root, root
 
 _BITS = 512
-_JIT = {"fastmath": FASTMATH, "error_model": "numpy", "forceinline": True}
 _AVX512 = bool(binding.get_host_cpu_features().get("avx512f"))
 _INDEX = ir.IntType(64)
 
@@ -58,7 +57,8 @@ class _MaskModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, mask, ir.VectorType(ir.IntType(1), mask.lanes))
 
 
-def _splat(builder: Any, value: Any, lanes: int) -> Any:
+def splat(builder: Any, value: Any, lanes: int) -> Any:
+    """A vector of copies of a value."""
     vector = ir.VectorType(value.type, lanes)
     one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), lanes), None))
@@ -66,7 +66,7 @@ def _splat(builder: Any, value: Any, lanes: int) -> Any:
 
 @lower_cast(types.Float, Pack)
 def _float_to_pack(context: Any, builder: Any, from_type: Any, to_type: Any, value: Any) -> Any:
-    return _splat(builder, value, to_type.lanes)
+    return splat(builder, value, to_type.lanes)
 
 
 def _define(function: Any, arity: int, kind: Any, result: Any, emit: Callable[..., Any]) -> None:
@@ -95,7 +95,8 @@ def _mask(pack: Any) -> Any:
     return Mask(pack.lanes)
 
 
-def _call(builder: Any, name: str, *values: Any) -> Any:
+def call(builder: Any, name: str, *values: Any) -> Any:
+    """Call LLVM's function `name` of vectors."""
     vector = values[0].type
     suffix = {"double": "f64", "float": "f32"}[str(vector.element)]
     kind = ir.FunctionType(vector, [vector] * len(values))
@@ -104,17 +105,58 @@ def _call(builder: Any, name: str, *values: Any) -> Any:
     )
 
 
+def _newton_root(builder: Any, number: Any) -> Any:
+    """Root of a pack of numbers >= 0, to the last bit or two.
+
+    With AVX-512 from the 14 bits of `vrsqrt14`: multiply-adds, which run beside a divider that would be
+    busy for 7 to 18 cycles. With g = a r, where r is about 1 / root a, and e = 1 - g r: root a =
+    g (1 - e)^(-1/2), a series in e of which float32 needs one term and float64 three.
+    """
+    vector = number.type
+    if not _AVX512:
+        return call(builder, "llvm.sqrt", number)
+    double = str(vector.element) == "double"
+
+    def copies(value: float) -> Any:
+        return ir.Constant(vector, [value] * vector.count)
+
+    least = copies(1e-300 if double else 1e-37)  # the root of 0 is 0
+    positive = builder.select(builder.fcmp_ordered(">", number, least), number, least)
+    name = f"llvm.x86.avx512.rsqrt14.p{'d' if double else 's'}.512"
+    bits = ir.IntType(vector.count)
+    kind = ir.FunctionType(vector, [vector, vector, bits])
+    estimate = builder.call(
+        builder.module.declare_intrinsic(name, fnty=kind),
+        [positive, ir.Constant(vector, None), ir.Constant(bits, -1)],
+    )
+
+    def fma(a: Any, b: Any, c: Any) -> Any:
+        return call(builder, "llvm.fma", a, b, c)
+
+    g, series = builder.fmul(number, estimate), copies(1 / 2)
+    error = fma(builder.fneg(g), estimate, copies(1.0))
+    if double:
+        series = fma(error, fma(error, copies(5 / 16), copies(3 / 8)), series)
+    return fma(builder.fmul(g, error), series, g)
+
+
+def _compared(symbol: str) -> Callable[..., Any]:
+    return lambda builder, a, b: builder.fcmp_ordered(symbol, a, b)
+
+
 _define(operator.add, 2, Pack, _same, lambda builder, a, b: builder.fadd(a, b))
 _define(operator.sub, 2, Pack, _same, lambda builder, a, b: builder.fsub(a, b))
 _define(operator.mul, 2, Pack, _same, lambda builder, a, b: builder.fmul(a, b))
 _define(operator.truediv, 2, Pack, _same, lambda builder, a, b: builder.fdiv(a, b))
 _define(operator.neg, 1, Pack, _same, lambda builder, a: builder.fneg(a))
-_define(abs, 1, Pack, _same, lambda builder, a: _call(builder, "llvm.fabs", a))
+_define(abs, 1, Pack, _same, lambda builder, a: call(builder, "llvm.fabs", a))
+_define(root, 1, Pack, _same, lambda builder, a: call(builder, "llvm.sqrt", a))
+_define(newton_root, 1, Pack, _same, _newton_root)
 _define(operator.and_, 2, Mask, _same, lambda builder, a, b: builder.and_(a, b))
+_define(least, 2, Pack, _same, lambda builder, a, b: builder.select(_compared("<")(builder, a, b), a, b))
+_define(greatest, 2, Pack, _same, lambda builder, a, b: builder.select(_compared(">")(builder, a, b), a, b))
 for _operator, _symbol in ((operator.lt, "<"), (operator.le, "<="), (operator.gt, ">"), (operator.ge, ">=")):
-    _define(
-        _operator, 2, Pack, _mask, lambda builder, a, b, symbol=_symbol: builder.fcmp_ordered(symbol, a, b)
-    )
+    _define(_operator, 2, Pack, _mask, _compared(_symbol))
 
 
 @intrinsic
@@ -127,83 +169,11 @@ def _select(context: Any, mask: Any, a: Any, b: Any) -> Any:
     return signature(pack, mask, pack, pack), codegen
 
 
-@overload(least, jit_options=_JIT, strict=False)
-def _least(a: Any, b: Any) -> Any:
-    if isinstance(a, Pack) or isinstance(b, Pack):
-        return lambda a, b: _select(a < b, a, b)
-    return None
-
-
-@overload(greatest, jit_options=_JIT, strict=False)
-def _greatest(a: Any, b: Any) -> Any:
-    if isinstance(a, Pack) or isinstance(b, Pack):
-        return lambda a, b: _select(a > b, a, b)
-    return None
-
-
-@overload(choose, jit_options=_JIT, strict=False)
+@overload(choose, jit_options=JIT, strict=False)
 def _choose(condition: Any, a: Any, b: Any) -> Any:
     if isinstance(condition, Mask):
         return lambda condition, a, b: _select(condition, a, b)
     return None
-
-
-@overload(root, jit_options=_JIT, strict=False)
-def _root(a: Any) -> Any:
-    return (lambda a: _divider_root(a)) if isinstance(a, Pack) else None
-
-
-@overload(newton_root, jit_options=_JIT, strict=False)
-def _other_root(a: Any) -> Any:
-    return (lambda a: _newton_root(a)) if isinstance(a, Pack) else None
-
-
-@intrinsic
-def _divider_root(context: Any, a: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _call(builder, "llvm.sqrt", arguments[0])
-
-    return a(a), codegen
-
-
-@intrinsic
-def _newton_root(context: Any, a: Any) -> Any:
-    """Root of a pack of numbers >= 0, to the last bit or two.
-
-    With AVX-512 from the 14 bits of `vrsqrt14`: multiply-adds, which run beside a divider that would be
-    busy for 7 to 18 cycles. With g = a r, where r is about 1 / root a, and e = 1 - g r: root a =
-    g (1 - e)^(-1/2), a series in e of which float32 needs one term and float64 three.
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        number, vector = arguments[0], arguments[0].type
-        if not _AVX512:
-            return _call(builder, "llvm.sqrt", number)
-        double = str(vector.element) == "double"
-
-        def copies(value: float) -> Any:
-            return ir.Constant(vector, [value] * vector.count)
-
-        least = copies(1e-300 if double else 1e-37)  # the root of 0 is 0
-        positive = builder.select(builder.fcmp_ordered(">", number, least), number, least)
-        name = f"llvm.x86.avx512.rsqrt14.p{'d' if double else 's'}.512"
-        bits = ir.IntType(vector.count)
-        kind = ir.FunctionType(vector, [vector, vector, bits])
-        estimate = builder.call(
-            builder.module.declare_intrinsic(name, fnty=kind),
-            [positive, ir.Constant(vector, None), ir.Constant(bits, -1)],
-        )
-
-        def fma(a: Any, b: Any, c: Any) -> Any:
-            return _call(builder, "llvm.fma", a, b, c)
-
-        g, series = builder.fmul(number, estimate), copies(1 / 2)
-        error = fma(builder.fneg(g), estimate, copies(1.0))
-        if double:
-            series = fma(error, fma(error, copies(5 / 16), copies(3 / 8)), series)
-        return fma(builder.fmul(g, error), series, g)
-
-    return a(a), codegen
 
 
 def _pointer(context: Any, builder: Any, array: Any, kind: Any, index: Any, vector: Any) -> Any:
@@ -244,7 +214,7 @@ def spread(context: Any, number: Any) -> Any:
     pack = Pack(number)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _splat(builder, arguments[0], pack.lanes)
+        return splat(builder, arguments[0], pack.lanes)
 
     return pack(number), codegen
 
@@ -275,7 +245,7 @@ def within(context: Any, index: Any, count: Any, number: Any) -> Any:
     lanes = Pack(number).lanes
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        index, count = (_splat(builder, value, lanes) for value in arguments[:2])
+        index, count = (splat(builder, value, lanes) for value in arguments[:2])
         places = builder.add(index, ir.Constant(index.type, list(range(lanes))))
         return builder.icmp_unsigned("<", places, count)  # less than nothing is more than all, unsigned
 

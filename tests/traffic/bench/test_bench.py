@@ -94,13 +94,6 @@ def test_parts_of_a_vectorised_step_are_timed_inside_it() -> None:
     assert timing.cpu.advance is advance  # back in its place
 
 
-def test_an_engine_case_says_what_it_is() -> None:
-    case = EngineCase(scheme="muscl", dtype="float32", roads=3, threads=1)
-    record = case.record([1.0])
-    assert (record.stages, record.cells, record.device, case.units) == (2, 100, "cpu", 3)
-    assert case.state.totals[:, 4].min() > 0  # vehicles have arrived on each road
-
-
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """One engine case, one vector width."""

@@ -12,8 +12,8 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 
 from arzbench.traffic.env import ENVIRONMENTS
 from arzbench.traffic.env.base import ArzEnv
-from arzbench.traffic.env.crossing import TrafficLightEnv
-from arzbench.traffic.env.freeway import SpeedControlEnv
+from arzbench.traffic.env.crossing import FixedTime, TrafficLightEnv
+from arzbench.traffic.env.freeway import Alinea, NoControl, SpeedControlEnv
 from arzbench.traffic.env.vector import env_class
 
 NAMES = sorted(ENVIRONMENTS)
@@ -69,18 +69,6 @@ def test_a_captured_episode_goes_on_bit_for_bit(name: str, reward: str) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_foreign_state_is_refused() -> None:
-    env = TrafficLightEnv()
-    env.reset(seed=0)
-    state = env.get_state()
-    with pytest.raises(ValueError, match="lacks phase"):
-        env.set_state({k: v for k, v in state.items() if k != "phase"})
-    with pytest.raises(ValueError, match="u has shape"):
-        env.set_state(state | {"u": state["u"][:1]})
-    with pytest.raises(ValueError, match="type float32"):
-        TrafficLightEnv(dtype="float64").set_state(state | {"u": state["u"].astype(np.float32)})
-
-
 @pytest.mark.parametrize(
     ("option", "valid"),
     [
@@ -126,18 +114,17 @@ def test_baselines_act_and_other_actions_are_refused(name: str) -> None:
         env.step(len(choices))
 
 
-def test_a_controller_refuses_another_environment() -> None:
-    crossing, freeway = TrafficLightEnv(), SpeedControlEnv()
-    ramp = env_class("arzbench/RampMetering-v0").baseline_controllers
-    for name, make in ramp.items():
-        with pytest.raises(TypeError, match="CrossingBatch is not a "):
-            make().action(crossing)
-        if name not in freeway.baseline_controllers:
-            with pytest.raises(TypeError, match="is not a RampBatch"):
-                make().action(freeway)
-    for make in crossing.baseline_controllers.values():
-        with pytest.raises(TypeError, match="is not a CrossingBatch"):
-            make().action(freeway)
+@pytest.mark.parametrize(
+    ("controller", "env", "needed"),
+    [
+        (FixedTime, SpeedControlEnv, "CrossingBatch"),
+        (NoControl, TrafficLightEnv, "FreewayBatch"),
+        (Alinea, SpeedControlEnv, "RampBatch"),
+    ],
+)
+def test_a_controller_refuses_another_environment(controller: type, env: type, needed: str) -> None:
+    with pytest.raises(TypeError, match=f"is not a {needed}"):
+        controller().action(env())
 
 
 def test_a_picture_shows_both_roads() -> None:

@@ -2,11 +2,12 @@
 
 import pytest
 
-from arzbench.traffic.env.freeway import Alinea, DemandCapacity, FreewayEnv, RampMeteringEnv, SpeedControlEnv
+from arzbench.traffic.env.base import ArzEnv
+from arzbench.traffic.env.freeway import Alinea, DemandCapacity, RampMeteringEnv, SpeedControlEnv
 from arzbench.traffic.physics.scenario import RAMP_C, RAMP_M, WAITING
 
 
-def hold(env: FreewayEnv, action: int, steps: int) -> None:
+def hold(env: ArzEnv, action: int, steps: int) -> None:
     for _ in range(steps):
         env.step(action)
 

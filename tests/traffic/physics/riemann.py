@@ -101,6 +101,20 @@ def problem(case: str, motorcycles: bool) -> Riemann:
     return Riemann(left=left, right=right, k=k, rho_jam=JAM, gamma=gamma)
 
 
+def solved(case: str, motorcycles: bool, scheme: str, n: int) -> tuple[Riemann, np.ndarray]:
+    """A problem in the middle of 1 km of `n` cells, and the density the engine makes of it in 15 s."""
+    r = problem(case, motorcycles)
+    scenario = Scenario(parameters=STILL, scheme=scheme, n_cells=n, stop_line=None)
+    state = cpu.init(scenario, 1)
+    row = 0 if motorcycles else 2
+    fields = state.u[0, row : row + 2, scenario.cells]
+    for cells, (rho, v) in ((slice(0, n // 2), r.left), (slice(n // 2, n), r.right)):
+        fields[0, cells] = rho
+        fields[1, cells] = rho * (v + r.pressure(rho))
+    cpu.step(scenario, state, np.zeros((1, 2)), np.zeros(1, np.int64))
+    return r, fields[0]
+
+
 def hills(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return 0.03 + 0.05 * np.exp(-(((x - 480) / 60) ** 2)), 0.05 + 0.04 * np.exp(-(((x - 520) / 60) ** 2))
 

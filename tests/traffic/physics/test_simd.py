@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from arzbench.traffic.physics import cpu, simd
+from arzbench.traffic.physics import cpu
 from arzbench.traffic.physics.model import choose, greatest, least, newton_root, root
 from arzbench.traffic.physics.scenario import Scenario
 from arzbench.traffic.physics.simd import lanes, largest, load_pack, spread, store_pack, total, within
@@ -90,8 +90,3 @@ def test_a_draining_road_ends_empty_not_in_denormals() -> None:
         cpu.step(scenario, state, np.full((1, 2), level), np.array([scenario.substeps]))
     u = state.u[0, :, scenario.cells]
     assert not ((u > 0) & (u < np.finfo(np.float32).tiny)).any()
-
-
-def test_a_pack_is_as_wide_as_the_widest_register() -> None:
-    assert simd.Pack(simd.types.float64).lanes == 8
-    assert simd.Pack(simd.types.float32).lanes == 16
