@@ -33,8 +33,3 @@ def test_sessions_and_time_travel_in_the_checkpoint(tmp_path: Path) -> None:
     second = run(tmp_path, study(), clock, quota_s=30.0, max_sessions=2)
     assert (second.session, second.exit_code) == (2, ExitCode.SESSIONS_USED)
     assert second.elapsed_s > first.elapsed_s - 1.0
-
-
-def test_a_run_that_ends_in_its_last_session_is_done(tmp_path: Path) -> None:
-    outcome = run(tmp_path, study(), max_sessions=1)
-    assert (outcome.exit_code, outcome.sessions_left) == (ExitCode.OK, 0)

@@ -92,25 +92,6 @@ def test_a_damaged_segment_of_the_newest_gives_the_one_before(tmp_path: Path, da
     assert why.startswith(segment.name)
 
 
-def test_a_checkpoint_is_whole_without_the_others(tmp_path: Path) -> None:
-    checkpoints = opened(tmp_path / "here")
-    for total in (30, 60, 90, 120):
-        save_rows(checkpoints, total)
-    last = opened(tmp_path / "here").paths()[-1]
-    (tmp_path / "there").mkdir()
-    shutil.copytree(last, tmp_path / "there" / last.name)
-    shutil.rmtree(tmp_path / "here")
-    check(newest(tmp_path / "there").load().ring, 120)
-
-
-def test_nothing_is_left_of_removed_checkpoints(tmp_path: Path) -> None:
-    checkpoints = opened(tmp_path)
-    for total in range(0, 400, 20):
-        save_rows(checkpoints, total)
-    assert all(path.parent in opened(tmp_path).paths() for path in tmp_path.rglob("rows-*"))
-    assert sum(1 for _ in tmp_path.rglob("rows-*")) <= 2 * 5
-
-
 def test_without_hard_links_all_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")

@@ -1,11 +1,9 @@
 """What a URL has is copied where the folder here lacks it, or has it damaged."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from arzbench.errors import StateError
 from arzbench.saves.read import ARRAYS
 from arzbench.saves.remote import Remote
 from tests.saves.states import filled, names, newest, truncate
@@ -38,21 +36,6 @@ def test_a_damaged_newest_here_gives_the_one_before_if_it_is_nowhere(tmp_path: P
     truncate(second / ARRAYS)
     assert remote.fetch("study-1", here) == []
     assert newest(here).path == first
-
-
-def test_too_little_space_is_told_before_a_download(
-    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    remote = Remote(url)
-    remote.upload(filled(tmp_path / "here", 1).paths()[0])
-
-    class Full:
-        free = 1000
-
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Full)
-    with pytest.raises(StateError, match=r"too little space .* needed, 1 kB free"):
-        remote.fetch("study-1", tmp_path / "back")
-    assert list((tmp_path / "back").iterdir()) == []
 
 
 def test_what_is_removed_while_it_is_fetched_is_passed_over(

@@ -10,7 +10,7 @@ import pytest
 from arzbench import store
 from arzbench.clock import VirtualClock
 from arzbench.digest import digest
-from arzbench.errors import StateError, UsageError
+from arzbench.errors import UsageError
 from arzbench.facts import StopReason
 from arzbench.run.job import run_job
 from arzbench.run.simulated import SyntheticWorkload
@@ -114,15 +114,6 @@ def test_what_is_torn_or_changed_there_is_never_chosen(tmp_path: Path, url: str,
     again = Remote(url)  # the next upload mends it
     again.upload(opened(tmp_path / "here").paths()[-1])
     again.download(last, tmp_path / "mended")
-
-
-def test_nothing_sound_there_is_one_clear_error(tmp_path: Path, url: str) -> None:
-    remote = Remote(url)
-    remote.upload(filled(tmp_path / "here", 1).paths()[0])
-    for part in remote._fs.ls(f"{url}/parts", detail=False, refresh=True):
-        remote._fs.pipe_file(part, b"x")
-    with pytest.raises(StateError, match="no sound checkpoint at s3://bucket/"):
-        remote.fetch("study-1", tmp_path / "back")
 
 
 def test_a_manifest_there_cannot_name_other_files(tmp_path: Path) -> None:
@@ -320,8 +311,3 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="s3fs") as caught:
         Remote("s3://bucket/x")
     assert caught.value.hint == 'pip install "arzbench[s3]"'
-
-
-def test_the_probe_leaves_nothing(tmp_path: Path) -> None:
-    Remote(f"file://{tmp_path}/there").check()
-    assert list((tmp_path / "there").iterdir()) == []

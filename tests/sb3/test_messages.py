@@ -1,6 +1,5 @@
 """Messages: all counted, few written, none put together in vain, and their time kept apart."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -8,39 +7,9 @@ import pytest
 
 from arzbench.clock import VirtualClock
 from arzbench.facts import Phase
-from arzbench.logs.periodic import PeriodicLogger
 from arzbench.sb3.workload import SB3Workload
 from tests.sb3.controls import Free, Log, config, start, tidy  # noqa: F401
 from tests.sb3.envs import Spoken, Timed
-
-
-def test_the_first_and_then_one_in_a_period_is_written() -> None:
-    stream = io.StringIO()
-    log = PeriodicLogger(3, stream)
-    for i in range(7):
-        log.log("A", "i = %d", i)
-    log.log("B", "100 % of it")
-    assert stream.getvalue().splitlines() == [
-        "[PERIODIC:3] A [Call #1] i = 0",
-        "[PERIODIC:3] A [Call #3] i = 2",
-        "[PERIODIC:3] A [Call #6] i = 5",
-        "[PERIODIC:3] B [Call #1] 100 % of it",
-    ]
-    assert (log.calls, log.written, log.suppressed) == ({"A": 7, "B": 1}, 4, 4)
-
-
-def test_every_message_is_written_with_period_one() -> None:
-    stream = io.StringIO()
-    log = PeriodicLogger(1, stream)
-    log.log("A", "%s and %s", 1, 2)
-    log.log("A", "end")
-    assert stream.getvalue() == "[A] 1 and 2\n[A] end\n"
-    assert log.suppressed == 0
-
-
-def test_a_period_below_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="period = 0"):
-        PeriodicLogger(0, io.StringIO())
 
 
 def talk(folder: Path, env: str, mode: str, **table: Any) -> tuple[list[str], Log]:
