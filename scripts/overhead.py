@@ -167,7 +167,7 @@ def count_steps(turns: Turns) -> None:
 
     def told(self: Any, infos: Any, dones: Any = None) -> None:
         UPDATE(self, infos, dones)
-        turns.step("run" if hasattr(self, "watch") else "bare", self.num_timesteps)
+        turns.step("run" if hasattr(self, "hooks") else "bare", self.num_timesteps)
 
     BaseAlgorithm._update_info_buffer = told
 
