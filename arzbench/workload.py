@@ -37,7 +37,7 @@ class Recorder(Protocol):
         """`units` of `phase` took `seconds`."""
 
 
-class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+class EvaluationResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of some episodes; returns in the env's reward, lengths in env steps."""
 
     kind: str  # evaluation | baseline | final
@@ -81,7 +81,7 @@ class Control:
         after resuming.
         """
 
-    def evaluated(self, training: AbstractTraining, result: Evaluation) -> None:
+    def evaluated(self, training: AbstractTraining, result: EvaluationResult) -> None:
         """An evaluation or baseline was completed."""
 
     def episode_ended(self, training: AbstractTraining, episode_return: float, length: int) -> None:

@@ -18,8 +18,7 @@ from arzbench.clock import Clock, process_start
 from arzbench.facts import EnvFacts, Phase, Record, StopReason
 from arzbench.measure.phase_times import PER_STEP, PhaseValues
 from arzbench.records import BEFORE_LEARNING, PhaseSamples
-from arzbench.study import MODES, AnyConfig, Checkpoints, TrainConfig
-from arzbench.study import Evaluation as EvaluationSchedule
+from arzbench.study import MODES, AnyConfig, Checkpoints, Evaluation, TrainConfig
 from arzbench.training_state import TrainingState
 from arzbench.workload import AbstractTraining, AbstractWorkload, Control, StopTraining
 
@@ -78,7 +77,7 @@ def short_config(job: BurstJob) -> TrainConfig:
     return msgspec.structs.replace(
         short,
         total_timesteps=rollouts * short.rollout_steps,
-        evaluation=EvaluationSchedule(
+        evaluation=Evaluation(
             deterministic=config.evaluation.deterministic, final_episodes=job.eval_episodes
         ),
         baseline=msgspec.structs.replace(config.baseline, episodes=min(1, config.baseline.episodes)),

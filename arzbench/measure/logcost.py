@@ -20,8 +20,7 @@ from arzbench.clock import Clock
 from arzbench.facts import Phase, StopReason
 from arzbench.measure.phase_times import PhaseTotals
 from arzbench.records import PhaseSamples
-from arzbench.study import MODES, Baseline, Checkpoints, TrainConfig
-from arzbench.study import Evaluation as EvaluationSchedule
+from arzbench.study import MODES, Baseline, Checkpoints, Evaluation, TrainConfig
 from arzbench.workload import AbstractTraining, AbstractWorkload, Control, StopTraining
 
 SINKS = ("null", "file", "pipe", "terminal")
@@ -108,7 +107,7 @@ def _without_updates(config: TrainConfig) -> TrainConfig:
     steps = (3 * ROUNDS + 2) * BLOCK_STEPS * config.n_envs
     bare = msgspec.structs.replace(
         config.without_updates(steps),
-        evaluation=EvaluationSchedule(),
+        evaluation=Evaluation(),
         baseline=Baseline(),
         checkpoint=Checkpoints(),
     )

@@ -57,7 +57,7 @@ class RunProgress:
 
 
 @dataclass(slots=True)
-class Forecast:
+class EndPrediction:
     """The predicted end of a job, anew each second; predictions at marks are kept in the ledger."""
 
     context: RunContext

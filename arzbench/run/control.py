@@ -9,11 +9,11 @@ from arzbench.digest import digest
 from arzbench.facts import Phase
 from arzbench.measure.phase_times import PhaseTotals
 from arzbench.predict.remaining import merged
-from arzbench.run.context import Forecast, RunContext, RunProgress
+from arzbench.run.context import EndPrediction, RunContext, RunProgress
 from arzbench.run.progress import Progress, Speed
 from arzbench.saves.checkpoints import CheckpointStore, Header
 from arzbench.study import TrainConfig
-from arzbench.workload import AbstractTraining, Control, Evaluation
+from arzbench.workload import AbstractTraining, Control, EvaluationResult
 
 #: seconds between two looks of the display, two entries of phases
 TICK_S, FLUSH_S = 0.2, 5.0
@@ -37,7 +37,7 @@ class TrainingControl(Control):
         self,
         context: RunContext,
         progress: RunProgress,
-        forecast: Forecast,
+        end_prediction: EndPrediction,
         index: int,
         checkpoints: CheckpointStore,
     ) -> None:
@@ -51,7 +51,7 @@ class TrainingControl(Control):
         self._best_is_new = False  # and not in a checkpoint yet
         self._context = context
         self._progress = progress
-        self._forecast = forecast
+        self._end_prediction = end_prediction
         self._index = index
         self._config: TrainConfig = context.study.trainings[index]
         self._checkpoints = checkpoints
@@ -110,7 +110,7 @@ class TrainingControl(Control):
         if self._saving is not None or now >= self._next_tick:
             self._look(training, now)
 
-    def evaluated(self, training: AbstractTraining, result: Evaluation) -> None:
+    def evaluated(self, training: AbstractTraining, result: EvaluationResult) -> None:
         self._guard.pause()
         self._book_episode(self._context.clock.now())
         self._episode_began = None
@@ -267,9 +267,9 @@ class TrainingControl(Control):
     def _status(self, training: AbstractTraining, now: float) -> Progress:
         progress = self._progress
         step = progress.steps[self._index] = training.num_timesteps
-        if self._forecast.is_due(now):
+        if self._end_prediction.is_due(now):
             progress.observed[self._index] = merged(self._before, self.recorder.totals)
-            self._forecast.predict(now, self._index)
+            self._end_prediction.predict(now, self._index)
         return Progress(
             training=self._config.name,
             index=self._index,
@@ -282,7 +282,7 @@ class TrainingControl(Control):
             session_s=now - self._context.start,
             left_s=None if self._context.quota_s is None else self._guard.deadline - now,
             kept_free_s=self._guard.kept_free_s,
-            predicted_end=self._forecast.left,
+            predicted_end=self._end_prediction.left,
             mean_return=self._progress.mean_return,
             checkpoint_age_s=None if self._progress.saved_at is None else now - self._progress.saved_at,
         )

@@ -20,7 +20,7 @@ from arzbench.predict.landing import LEAVE_S, UPLOAD_MOST_S
 from arzbench.predict.remaining import Predict, RunState
 from arzbench.records import CostModel, Plan
 from arzbench.run import ledger as ledgers
-from arzbench.run.context import Forecast, RunContext, RunProgress
+from arzbench.run.context import EndPrediction, RunContext, RunProgress
 from arzbench.run.control import TrainingControl
 from arzbench.run.guard import SURPRISE, Guard
 from arzbench.run.ledger_writer import LedgerWriter
@@ -197,7 +197,7 @@ class _Run:
             episode_s=ledger.episode_s,
             checkpoint=None if newest is None else newest.path,
         )
-        self._forecast = Forecast(context, self._progress)
+        self._end_prediction = EndPrediction(context, self._progress)
         self._signals = signals
         self._notes: list[str] = []
         self._compiled = False
@@ -289,7 +289,7 @@ class _Run:
         )
         checkpoints.skipped.update(self._resume.skipped)
         checkpoints.adopt(saved)
-        control = TrainingControl(self._context, self._progress, self._forecast, index, checkpoints)
+        control = TrainingControl(self._context, self._progress, self._end_prediction, index, checkpoints)
         control.best = None if saved is None else saved.manifest.best
         began = self._context.clock.now()
         with self._signals.at_once():

@@ -18,7 +18,7 @@ from arzbench.digest import digest
 from arzbench.facts import EnvFacts, Phase
 from arzbench.study import TrainConfig
 from arzbench.training_state import TrainingState
-from arzbench.workload import LIGHT, AbstractTraining, AbstractWorkload, Control, Evaluation, Recorder
+from arzbench.workload import LIGHT, AbstractTraining, AbstractWorkload, Control, EvaluationResult, Recorder
 
 _MASK = (1 << 64) - 1
 
@@ -199,7 +199,7 @@ class SyntheticTraining(AbstractTraining):
         # its place is taken before the control may stop the training
         at.evaluated_at = at.num_timesteps // self.config.n_envs
         returns, lengths = tuple(open_returns), (self._eval_steps,) * episodes
-        result = Evaluation(kind=kind, num_timesteps=at.num_timesteps, returns=returns, lengths=lengths)
+        result = EvaluationResult(kind=kind, num_timesteps=at.num_timesteps, returns=returns, lengths=lengths)
         control.evaluated(self, result)
 
     def _episode(self, control: Control, phase: Phase) -> None:

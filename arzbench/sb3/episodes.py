@@ -15,7 +15,7 @@ import numpy as np
 from arzbench.facts import Phase
 from arzbench.sb3 import model_state
 from arzbench.sb3.phase_timer import PhaseTimer
-from arzbench.workload import AbstractTraining, Control, Evaluation, StopTraining
+from arzbench.workload import AbstractTraining, Control, EvaluationResult, StopTraining
 
 #: observation -> action
 Choose = Callable[[Any], Any]
@@ -32,7 +32,7 @@ class Episodes:
 
     def __init__(self, env: Any, timer: PhaseTimer, seed: int, model: Any) -> None:
         self.env = env
-        self.results: list[Evaluation] = []
+        self.results: list[EvaluationResult] = []
         self.evaluations = 0  # periodic ones among the results
         self.returns: list[float] = []
         self.lengths: list[int] = []
@@ -40,7 +40,7 @@ class Episodes:
         self._seed = seed
         self._model = model
 
-    def keep(self, result: Evaluation) -> None:
+    def keep(self, result: EvaluationResult) -> None:
         """Add the result of a completed evaluation or baseline."""
         self.results.append(result)
         self.evaluations += result.kind == "evaluation"
@@ -69,7 +69,7 @@ class Episodes:
                 raise
             self.returns.append(total)
             self.lengths.append(length)
-        result = Evaluation(
+        result = EvaluationResult(
             kind=kind,
             num_timesteps=training.num_timesteps,
             returns=tuple(self.returns),
@@ -104,7 +104,7 @@ class Episodes:
 
 
 def controlled(controller: Any, env: Any) -> Player:
-    """Episodes under a `plugins.Controller`."""
+    """Episodes under a `plugins.BaselineController`."""
 
     def start(seed: int) -> Choose:
         controller.reset()

@@ -3,7 +3,7 @@
 The class of an env may have two attributes; without them its only baseline is random actions, and its
 held-out episodes are played one by one:
 
-- `baseline_controllers`: by name, what makes a `Controller`; the reference comes first;
+- `baseline_controllers`: by name, what makes a `BaselineController`; the reference comes first;
 - `batch_type`: what makes an `EnvBatch`, called as `batch_type(num_envs, threads=..., **env_kwargs)`.
 
 An env whose registration has an argument `device` (`kwargs={"device": ...}`) is made on the device of
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Controller(Protocol):
+class BaselineController(Protocol):
     """A fixed policy that reads the env itself, not its observations."""
 
     def reset(self) -> None:
@@ -52,9 +52,11 @@ class EnvBatch(Protocol):
         """What the envs counted in the episodes last played, by name."""
 
 
-def baseline_controllers(env: Any) -> Mapping[str, Callable[[], Controller]]:
+def baseline_controllers(env: Any) -> Mapping[str, Callable[[], BaselineController]]:
     """What makes the controllers that an env offers, by name."""
-    offered: Mapping[str, Callable[[], Controller]] = getattr(env.unwrapped, "baseline_controllers", {})
+    offered: Mapping[str, Callable[[], BaselineController]] = getattr(
+        env.unwrapped, "baseline_controllers", {}
+    )
     return offered
 
 

@@ -15,7 +15,7 @@ from arzbench.sb3 import codec, env_state, model_state
 from arzbench.sb3.episodes import Episodes
 from arzbench.sb3.state import STAGES, LiveState
 from arzbench.training_state import Ring, TrainingState
-from arzbench.workload import Evaluation
+from arzbench.workload import EvaluationResult
 
 #: 1 had the replay buffer among the arrays
 FORMAT = 2
@@ -169,7 +169,7 @@ def _restore_results(live: LiveState, saved: dict[str, Any]) -> None:
     ends = np.cumsum(saved["sizes"]).tolist()
     for kind, step, size, end in zip(saved["kinds"], saved["steps"].tolist(), sizes, ends, strict=True):
         part = slice(end - size, end)
-        result = Evaluation(
+        result = EvaluationResult(
             kind=str(kind), num_timesteps=step, returns=tuple(returns[part]), lengths=tuple(lengths[part])
         )
         live.episodes.keep(result)
