@@ -40,10 +40,6 @@ class _Hooked(BaseAlgorithm):
 
     hooks: StepHooks
 
-    def attach(self, hooks: StepHooks) -> None:
-        """Have `hooks` called from now on."""
-        raise NotImplementedError
-
     def _init_callback(self, callback: Any, progress_bar: bool = False) -> BaseCallback:
         nothing = NullCallback()
         nothing.init_callback(self)
