@@ -75,21 +75,27 @@ def once(work: Path, number: int, quota_s: float, seed: int) -> dict[str, Any]:
     began = time.monotonic()
     done = subprocess.run([*ARZBENCH, "run", *words], capture_output=True, text=True)
     wall_s = time.monotonic() - began
+    kept: dict[str, Any] = {
+        "case": str(number),
+        "study": name,
+        "calibrated": calibrated,
+        "quota_s": quota_s,
+        "wall_s": round(wall_s, 3),
+        "share": round(wall_s / quota_s, 4),
+        "code": done.returncode,
+    }
     job = victims.Job(folder, file, True)
+    if not job.ledger.exists():  # the start took all of the quota: nothing was begun
+        refused = done.returncode == 3
+        return {**kept, "prices": False, "sound": refused, "steps": None, "said": done.stderr.strip()[-200:]}
     look, told = job.look(), victims.ledger.read(job.ledger)
     stop = told.stop
     agreed = done.returncode == 4 and stop is not None and stop.data["checkpoint"] == look.newest
     return {
-        "case": str(number),
-        "study": name,
-        "calibrated": calibrated,
+        **kept,
         "prices": bool(told.sessions) and told.sessions[-1].data["plan"] is not None,
-        "quota_s": quota_s,
-        "wall_s": round(wall_s, 3),
-        "share": round(wall_s / quota_s, 4),
         "sound": agreed and not look.lost and not look.unreadable,
         "steps": None if stop is None else sum(stop.data["num_timesteps"]),
-        "code": done.returncode,
         "said": "" if stop is None else stop.data["detail"],
     }
 
