@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import Literal
+from typing import Literal, Self
 
 import msgspec
+
+#: bounds of the exploration rate while a training is measured
+LEAST_RANDOM, MOST_RANDOM = 0.05, 0.5
 
 
 class TrainingLoop(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,12 +32,82 @@ class TrainingLoop(msgspec.Struct, frozen=True, kw_only=True):
     learning_starts: int = 0
     #: after each rollout; below 0: as many as the rollout has env steps
     gradient_steps: int
+    #: an update goes over its rollout `n_epochs` times, in minibatches of this size; 0: as a whole
+    batch_size: int = 0
+    n_epochs: int = 1
+    #: an update also does work that grows with its rollout: one that is shorter costs another price
+    works_on_whole: bool = False
     #: transitions that the replay buffer holds; 0: there is none
     buffer_size: int = 0
     #: share of random actions after `learning_starts`: changes linearly within `exploration_steps` env steps
     exploration_initial_eps: float = 0.0
     exploration_final_eps: float = 0.0
     exploration_steps: float = 0.0
+    #: env steps of the whole training; 0: no share of its actions is random
+    exploration_horizon: int = 0
+
+    @classmethod
+    def on_policy(
+        cls,
+        n_envs: int,
+        n_steps: int,
+        *,
+        batch_size: int = 0,
+        n_epochs: int = 1,
+        works_on_whole: bool = False,
+    ) -> Self:
+        """Of an algorithm that learns from each rollout of `n_steps` vectorised steps once."""
+        minibatches = math.ceil(n_envs * n_steps / batch_size) if batch_size else 1
+        return cls(
+            n_envs=n_envs,
+            frequency=n_steps,
+            gradient_steps=n_epochs * minibatches,
+            batch_size=batch_size,
+            n_epochs=n_epochs,
+            works_on_whole=works_on_whole,
+        )
+
+    def with_rollouts(self, n_steps: int) -> Self:
+        """An on-policy loop with rollouts of `n_steps` vectorised steps."""
+        return self.on_policy(
+            self.n_envs,
+            n_steps,
+            batch_size=self.batch_size,
+            n_epochs=self.n_epochs,
+            works_on_whole=self.works_on_whole,
+        )
+
+    def short_rollout(self, steps: int) -> int | None:
+        """Length of a rollout shortened to measure `steps` env steps; None: rollouts stay as they are."""
+        if self.off_policy or self.unit == "episode" or self.works_on_whole:
+            return None
+        least = max(steps, 2 * self.batch_size)  # at least one full minibatch
+        return min(self.frequency, max(1, math.ceil(least / self.n_envs / 2)))
+
+    def brought_forward(self, rollout: int | None) -> Self:
+        """This loop, learning early and in rollouts of length `rollout` (None: its own): to be measured.
+
+        What a unit of each phase costs stays as it is. The exploration rate is the mean of the whole
+        training: a random action costs less than a greedy one.
+        """
+        if not self.off_policy:
+            return self if rollout is None else self.with_rollouts(rollout)
+        start = min(self.learning_starts, max(2 * self.rollout_steps, 32))
+        early = msgspec.structs.replace(self, learning_starts=start)
+        if not self.exploration_horizon:
+            return early
+        ramp = min(1.0, self.exploration_steps / self.exploration_horizon) / 2
+        mean = self.exploration_final_eps + ramp * (self.exploration_initial_eps - self.exploration_final_eps)
+        epsilon = min(max(mean, LEAST_RANDOM), MOST_RANDOM)
+        return msgspec.structs.replace(early, exploration_initial_eps=epsilon, exploration_final_eps=epsilon)
+
+    def without_updates(self, steps: int) -> Self:
+        """This loop, its first update not before `steps` env steps."""
+        if self.off_policy:
+            return msgspec.structs.replace(self, learning_starts=steps)
+        if self.unit == "episode":
+            return self
+        return self.with_rollouts(max(self.frequency, steps // self.n_envs))
 
     @property
     def off_policy(self) -> bool:

@@ -2,21 +2,18 @@
 
 The hyper-parameters that decide how often something happens are fields with SB3's own names and
 defaults (a test compares them with SB3's signatures); all others travel in `hyperparameters`.
-To add an algorithm: its class here, with its `loop`, and its model in `arzbench.sb3.workload`.
+To add an algorithm: its class here, with its `loop` and where the library has it.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import msgspec
 
 from arzbench.digest import digest
 from arzbench.loop import TrainingLoop
 
-#: bounds of DQN's exploration rate while it is measured
-LEAST_RANDOM, MOST_RANDOM = 0.05, 0.5
 Scalar = bool | int | float | str | None
 _COMMON = frozenset({"learning_rate", "gamma", "policy_kwargs", "stats_window_size"})
 _REPLAY = _COMMON | {"tau", "n_steps", "replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage"}
@@ -67,6 +64,8 @@ class Checkpoints(_Part, frozen=True, kw_only=True):
     keep_last: int = 2
 
 
+BOX, DISCRETE = ("Box",), ("Discrete",)
+ANY = ("Box", "Discrete", "MultiDiscrete", "MultiBinary")
 LogMode = Literal["off", "periodic", "every"]
 MODES: tuple[LogMode, ...] = get_args(LogMode)
 
@@ -97,7 +96,11 @@ class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
     checkpoint: Checkpoints = Checkpoints()
     logging: Logging = Logging()
 
-    #: SB3 constructor arguments that are not fields here
+    #: where the algorithm's class is, as module:name
+    LIBRARY: ClassVar[str] = ""
+    #: kinds of action spaces it can choose from
+    ACTIONS: ClassVar[tuple[str, ...]] = ANY
+    #: its constructor's arguments that are not fields here
     EXTRA: ClassVar[frozenset[str]] = frozenset()
 
     def problems(self) -> list[str]:
@@ -120,21 +123,6 @@ class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
     def rollout_steps(self) -> int:
         """Env steps of one rollout: SB3 trains in whole rollouts."""
         return self.loop.rollout_steps
-
-    def short_rollout(self, steps: int) -> int | None:
-        """Length of a rollout shortened to measure `steps` env steps; None: rollouts stay as they are."""
-        return None
-
-    def brought_forward(self, rollout: int | None) -> Self:
-        """This training, learning early and in rollouts of length `rollout` (None: its own): to be measured.
-
-        What a unit of each phase costs stays as it is.
-        """
-        raise TypeError("abstract")
-
-    def without_updates(self, steps: int) -> Self:
-        """This training, its first update not before `steps` env steps."""
-        raise TypeError("abstract")
 
     @classmethod
     def schedule_fields(cls) -> list[str]:
@@ -184,13 +172,6 @@ class OffPolicyConfig(TrainConfig, frozen=True, kw_only=True):
             buffer_size=self.buffer_size,
         )
 
-    def brought_forward(self, rollout: int | None) -> Self:
-        start = min(self.learning_starts, max(2 * self.rollout_steps, 32))
-        return msgspec.structs.replace(self, learning_starts=start)
-
-    def without_updates(self, steps: int) -> Self:
-        return msgspec.structs.replace(self, learning_starts=steps)
-
 
 class DQN(OffPolicyConfig, frozen=True, kw_only=True, tag="dqn"):
     """Mnih et al. 2015, SB3's DQN."""
@@ -201,6 +182,8 @@ class DQN(OffPolicyConfig, frozen=True, kw_only=True, tag="dqn"):
     exploration_initial_eps: float = 1.0
     exploration_final_eps: float = 0.05
 
+    LIBRARY = "stable_baselines3:DQN"
+    ACTIONS = DISCRETE
     EXTRA = _REPLAY | {"target_update_interval", "max_grad_norm"}
 
     @property
@@ -210,20 +193,15 @@ class DQN(OffPolicyConfig, frozen=True, kw_only=True, tag="dqn"):
             exploration_initial_eps=self.exploration_initial_eps,
             exploration_final_eps=self.exploration_final_eps,
             exploration_steps=self.exploration_fraction * self.total_timesteps,
+            exploration_horizon=self.total_timesteps,
         )
-
-    def brought_forward(self, rollout: int | None) -> Self:
-        """Its epsilon is the mean of the whole training: a random action costs less than a greedy one."""
-        ramp = min(1.0, self.exploration_fraction) / 2
-        mean = self.exploration_final_eps + ramp * (self.exploration_initial_eps - self.exploration_final_eps)
-        epsilon = min(max(mean, LEAST_RANDOM), MOST_RANDOM)
-        early = super().brought_forward(rollout)
-        return msgspec.structs.replace(early, exploration_initial_eps=epsilon, exploration_final_eps=epsilon)
 
 
 class SAC(OffPolicyConfig, frozen=True, kw_only=True, tag="sac"):
     """Haarnoja et al. 2018, SB3's SAC."""
 
+    LIBRARY = "stable_baselines3:SAC"
+    ACTIONS = BOX
     EXTRA = _REPLAY | _SDE | {
         "action_noise", "ent_coef", "target_update_interval", "target_entropy", "use_sde_at_warmup",
     }  # fmt: skip
@@ -232,12 +210,16 @@ class SAC(OffPolicyConfig, frozen=True, kw_only=True, tag="sac"):
 class TD3(OffPolicyConfig, frozen=True, kw_only=True, tag="td3"):
     """Fujimoto et al. 2018, SB3's TD3."""
 
+    LIBRARY = "stable_baselines3:TD3"
+    ACTIONS = BOX
     EXTRA = _REPLAY | {"action_noise", "policy_delay", "target_policy_noise", "target_noise_clip"}
 
 
 class DDPG(OffPolicyConfig, frozen=True, kw_only=True, tag="ddpg"):
     """Lillicrap et al. 2016, SB3's DDPG."""
 
+    LIBRARY = "stable_baselines3:DDPG"
+    ACTIONS = BOX
     EXTRA = (_REPLAY | {"action_noise"}) - {"stats_window_size"}
 
 
@@ -253,20 +235,7 @@ class OnPolicyConfig(TrainConfig, frozen=True, kw_only=True):
 
     @property
     def loop(self) -> TrainingLoop:
-        return TrainingLoop(n_envs=self.n_envs, frequency=self.n_steps, gradient_steps=self._updates())
-
-    def _updates(self) -> int:
-        """Gradient steps after a rollout."""
-        return 1
-
-    def short_rollout(self, steps: int) -> int | None:
-        return min(self.n_steps, max(1, math.ceil(steps / self.n_envs / 2)))
-
-    def brought_forward(self, rollout: int | None) -> Self:
-        return self if rollout is None else msgspec.structs.replace(self, n_steps=rollout)
-
-    def without_updates(self, steps: int) -> Self:
-        return msgspec.structs.replace(self, n_steps=max(self.n_steps, steps // self.n_envs))
+        return TrainingLoop.on_policy(self.n_envs, self.n_steps)
 
 
 class PPO(OnPolicyConfig, frozen=True, kw_only=True, tag="ppo"):
@@ -276,6 +245,7 @@ class PPO(OnPolicyConfig, frozen=True, kw_only=True, tag="ppo"):
     batch_size: int = 64
     n_epochs: int = 10
 
+    LIBRARY = "stable_baselines3:PPO"
     EXTRA = _ROLLOUT | {"clip_range", "clip_range_vf", "target_kl"}
 
     def problems(self) -> list[str]:
@@ -286,17 +256,17 @@ class PPO(OnPolicyConfig, frozen=True, kw_only=True, tag="ppo"):
             problems.append("PPO needs n_steps x n_envs > 1 (it normalises advantages)")
         return problems
 
-    def _updates(self) -> int:
-        return self.n_epochs * math.ceil(self.n_envs * self.n_steps / self.batch_size)
-
-    def short_rollout(self, steps: int) -> int | None:
-        """At least one full minibatch."""
-        return super().short_rollout(max(steps, 2 * self.batch_size))
+    @property
+    def loop(self) -> TrainingLoop:
+        return TrainingLoop.on_policy(
+            self.n_envs, self.n_steps, batch_size=self.batch_size, n_epochs=self.n_epochs
+        )
 
 
 class A2C(OnPolicyConfig, frozen=True, kw_only=True, tag="a2c"):
     """Mnih et al. 2016, SB3's A2C."""
 
+    LIBRARY = "stable_baselines3:A2C"
     EXTRA = _ROLLOUT | {"rms_prop_eps", "use_rms_prop"}
 
 

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from arzbench.facts import EnvFacts, Phase, StopReason
+from arzbench.loop import TrainingLoop
 from arzbench.study import TrainConfig
 from arzbench.training_state import TrainingState
 
@@ -170,10 +171,12 @@ class AbstractWorkload(abc.ABC):
         *,
         budget: int | None = None,
         state: TrainingState | None = None,
+        loop: TrainingLoop | None = None,
     ) -> AbstractTraining:
         """A training of `config` that runs to `budget` steps (None: `config.total_timesteps`).
 
-        With `state` it goes on where `capture` was called; `recorder` gets every phase's time.
+        With `state` it goes on where `capture` was called; `recorder` gets every phase's time. `loop`
+        takes the place of the training's own, to be measured.
         """
 
     @abc.abstractmethod

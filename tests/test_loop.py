@@ -90,10 +90,10 @@ def test_every_algorithm_has_a_loop_and_can_be_measured(algo: str) -> None:
     training = worlds.config(algo=algo, n_envs=2, total_timesteps=100_000)
     assert training.loop.n_envs == 2
     assert training.loop.off_policy == ("buffer_size" in training.schedule_fields())
-    short = training.brought_forward(training.short_rollout(100))
-    assert short.loop.learning_starts + 2 * short.rollout_steps <= 1000
-    assert short.loop.counts(1000, 100)[2] > 0
-    assert training.without_updates(500).loop.light_steps(1, 0, 0) * 2 >= 490
+    short = training.loop.brought_forward(training.loop.short_rollout(100))
+    assert short.learning_starts + 2 * short.rollout_steps <= 1000
+    assert short.counts(1000, 100)[2] > 0
+    assert training.loop.without_updates(500).light_steps(1, 0, 0) * 2 >= 490
 
 
 def test_nothing_but_the_library_s_side_asks_which_algorithm_it_is() -> None:

@@ -16,6 +16,7 @@ import msgspec
 
 from arzbench.clock import Clock, process_start
 from arzbench.facts import EnvFacts, Phase, Record, StopReason
+from arzbench.loop import TrainingLoop
 from arzbench.measure.phase_times import PER_STEP, PhaseValues
 from arzbench.records import BEFORE_LEARNING, PhaseSamples
 from arzbench.study import MODES, AnyConfig, Checkpoints, Evaluation, TrainConfig
@@ -69,27 +70,35 @@ class BurstResult(Record, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
 
-def short_config(job: BurstJob) -> TrainConfig:
+def short_training(job: BurstJob) -> tuple[TrainConfig, TrainingLoop]:
     """`job.config` with its schedule brought forward; what a unit costs stays as it is."""
     config = job.config
-    short = config.brought_forward(job.rollout)
-    rollouts = max(2, math.ceil((short.loop.learning_starts + job.steps) / short.rollout_steps))
-    return msgspec.structs.replace(
-        short,
-        total_timesteps=rollouts * short.rollout_steps,
+    loop = config.loop.brought_forward(job.rollout)
+    rollouts = max(2, math.ceil((loop.learning_starts + job.steps) / loop.rollout_steps))
+    short = msgspec.structs.replace(
+        config,
+        total_timesteps=rollouts * loop.rollout_steps,
         evaluation=Evaluation(
             deterministic=config.evaluation.deterministic, final_episodes=job.eval_episodes
         ),
         baseline=msgspec.structs.replace(config.baseline, episodes=min(1, config.baseline.episodes)),
         checkpoint=Checkpoints(),
     )
+    return short, loop
 
 
 class BurstControl(Control):
     """Lets the short training run; switches the messages and writes trial checkpoints on its way."""
 
     def __init__(
-        self, job: BurstJob, config: TrainConfig, values: PhaseValues, trial: _Trial, say: Say, clock: Clock
+        self,
+        job: BurstJob,
+        config: TrainConfig,
+        loop: TrainingLoop,
+        values: PhaseValues,
+        trial: _Trial,
+        say: Say,
+        clock: Clock,
     ) -> None:
         self._job = job
         self._config = config
@@ -97,14 +106,14 @@ class BurstControl(Control):
         self._trial = trial
         self._say = say
         self._clock = clock
-        self._start = config.loop.learning_starts
-        self._to_prefill = config.loop.off_policy
+        self._start = loop.learning_starts
+        self._to_prefill = loop.off_policy
         self._eval_began: float | None = None
         self._segments = _segments(config, self._start)
         self._mode: str = config.logging.mode
         if self._start:
             values.variant = BEFORE_LEARNING
-        if config.loop.off_policy:
+        if loop.off_policy:
             # between steps that write messages caches are cold, for the update after them, too
             values.varied = PER_STEP | {Phase.UPDATE}
 
@@ -142,12 +151,19 @@ class _Trial:
     """Trial checkpoints: what a save costs, through the store a run uses."""
 
     def __init__(
-        self, job: BurstJob, store: TrialStore, config: TrainConfig, values: PhaseValues, clock: Clock
+        self,
+        job: BurstJob,
+        store: TrialStore,
+        config: TrainConfig,
+        loop: TrainingLoop,
+        values: PhaseValues,
+        clock: Clock,
     ) -> None:
         #: transitions in the replay buffer at the end of the study's training
         self.planned = job.config.loop.stored(job.config.total_timesteps)
         self._store = store
         self._config = config
+        self._loop = loop
         self._values = values
         self._clock = clock
         self.sizes: list[tuple[int, int]] = []
@@ -173,7 +189,7 @@ class _Trial:
     def restore(self, workload: AbstractWorkload, recorder: PhaseValues) -> None:
         began = self._clock.ticks()
         state, size = self._store.load()
-        training = workload.create(self._config, recorder, state=state)
+        training = workload.create(self._config, recorder, state=state, loop=self._loop)
         self._values.add(Phase.RESTORE, self._clock.ticks() - began, size=float(size))
         training.close()
 
@@ -207,10 +223,10 @@ def measure_once(
     took = clock.ticks() - began
     cache = cache_state()
     values.add(Phase.JIT, took, variant=COLD if job.cold or cache == COLD else WARM)
-    config = short_config(job)
-    training = workload.create(config, values)
-    trial = _Trial(job, store, config, values, clock)
-    control = BurstControl(job, config, values, trial, say, clock)
+    config, loop = short_training(job)
+    training = workload.create(config, values, loop=loop)
+    trial = _Trial(job, store, config, loop, values, clock)
+    control = BurstControl(job, config, loop, values, trial, say, clock)
     try:
         training.run(control)
     except StopTraining as stop:
@@ -218,10 +234,10 @@ def measure_once(
             raise
     say("checkpoints", 0.9)
     notes = _save_two_sizes(training, trial)
+    facts = training.facts()
+    training.close()  # of some envs there can be one at a time
     say("restore", 0.95)
     trial.restore(workload, PhaseValues())
-    facts = training.facts()
-    training.close()
     return BurstResult(
         versions=versions,
         facts=facts,

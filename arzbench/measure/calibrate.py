@@ -140,7 +140,7 @@ def _next_job(
     now: float,
 ) -> BurstJob:
     """What the next process measures in about `own_s`, from the pace of those before; `steps` at least."""
-    rollout = config.short_rollout(steps)
+    rollout = config.loop.short_rollout(steps)
     eval_episodes = 1
     if bursts:
         step_s, update_s, eval_s = _pace(config, bursts)

@@ -84,7 +84,7 @@ def measure_sinks(
         sink = SINKS[(repetition + index) % len(SINKS)]
         with contextlib.suppress(OSError), _opened(sink, folder) as path:
             blocks = _Blocks(clock)
-            training = workload_to(path).create(_without_updates(config), PhaseTotals())
+            training = _without_updates(workload_to(path), config)
             with contextlib.suppress(StopTraining):
                 training.run(blocks)
             training.close()
@@ -102,16 +102,18 @@ def measure_sinks(
     return samples
 
 
-def _without_updates(config: TrainConfig) -> TrainConfig:
+def _without_updates(workload: AbstractWorkload, config: TrainConfig) -> AbstractTraining:
     """`config` as far as its env steps go: what a message costs does not depend on the learning."""
     steps = (3 * ROUNDS + 2) * BLOCK_STEPS * config.n_envs
+    loop = config.loop.without_updates(steps)
     bare = msgspec.structs.replace(
-        config.without_updates(steps),
+        config,
+        total_timesteps=max(loop.rollout_steps, steps),
         evaluation=Evaluation(),
         baseline=Baseline(),
         checkpoint=Checkpoints(),
     )
-    return msgspec.structs.replace(bare, total_timesteps=max(bare.rollout_steps, steps))
+    return workload.create(bare, PhaseTotals(), loop=loop)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ import numpy as np
 from arzbench.clock import Clock
 from arzbench.digest import digest
 from arzbench.facts import EnvFacts, Phase
+from arzbench.loop import TrainingLoop
 from arzbench.study import TrainConfig
 from arzbench.training_state import TrainingState
 from arzbench.workload import LIGHT, AbstractTraining, AbstractWorkload, Control, EvaluationResult, Recorder
@@ -61,10 +62,11 @@ class SyntheticWorkload(AbstractWorkload):
         *,
         budget: int | None = None,
         state: TrainingState | None = None,
+        loop: TrainingLoop | None = None,
     ) -> AbstractTraining:
         budget = config.total_timesteps if budget is None else budget
         recorder.add(Phase.BUILD, self.spend_on(Phase.BUILD))
-        training = SyntheticTraining(self, config, recorder, budget)
+        training = SyntheticTraining(self, config, loop or config.loop, recorder, budget)
         if state is not None:
             self.spend_on(Phase.RESTORE)
             training.restore(state)
@@ -95,10 +97,15 @@ class SyntheticTraining(AbstractTraining):
     """SB3's collect and train loops, event by event."""
 
     def __init__(
-        self, workload: SyntheticWorkload, config: TrainConfig, recorder: Recorder, budget: int
+        self,
+        workload: SyntheticWorkload,
+        config: TrainConfig,
+        loop: TrainingLoop,
+        recorder: Recorder,
+        budget: int,
     ) -> None:
         self.config = config
-        self._loop = config.loop
+        self._loop = loop
         self._workload = workload
         self._recorder = recorder
         self._budget = budget

@@ -17,9 +17,8 @@ from arzbench.clock import Clock
 from arzbench.errors import UsageError
 from arzbench.facts import Phase
 from arzbench.sb3.episodes import Choose, Player, by_policy, controlled, randomly
-from arzbench.sb3.models import MODELS
 from arzbench.sb3.plugins import EnvBatch, baseline_controllers, register_plugins
-from arzbench.sb3.workload import SB3Workload, check_actions, make_env
+from arzbench.sb3.workload import SB3Workload, algorithm, check_actions, make_env
 from arzbench.study import TrainConfig
 from arzbench.training_state import TrainingState
 
@@ -128,7 +127,7 @@ def load_model(config: TrainConfig, path: Path) -> Any:
         )
     check_actions(config, make_env(config).action_space)
     try:
-        return MODELS[config.algo][0].load(path, device="cpu")
+        return algorithm(config).load(path, device="cpu")
     except Exception as error:
         raise UsageError(
             f"{path}: not a {config.algo.upper()} model: {error}",

@@ -1,12 +1,14 @@
-"""The library's algorithms with hooks: `learn` as always, but timed, and stopped and resumed at any step."""
+"""Hooks in a model of the library: `learn` as always, but timed, and stopped and resumed at any step.
+
+A model, whoever made it and of whatever algorithm, is hooked by its class: the new one is the model's own
+below one of the two here, which know how the library's two kinds of algorithms collect.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-import stable_baselines3 as sb3
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
@@ -16,11 +18,8 @@ from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, Trai
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
+from arzbench.errors import UsageError
 from arzbench.sb3.step_hooks import StepHooks
-
-BOX = (spaces.Box,)
-DISCRETE = (spaces.Discrete,)
-ANY = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
 class NullCallback(BaseCallback):
@@ -58,6 +57,12 @@ class _Hooked(BaseAlgorithm):
         left = 1.0 - num_timesteps / self.hooks.state.horizon
         self._current_progress_remaining = left if left > 0.0 else 0.0
 
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: Any = None) -> None:
+        super()._update_info_buffer(infos, dones)
+        for info in infos:
+            if "episode" in info:  # of a Monitor
+                self.hooks.episode_ended(info["episode"]["r"], info["episode"]["l"])
+
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "hooks"]
 
@@ -67,6 +72,10 @@ class _OffPolicy(_Hooked, OffPolicyAlgorithm):
         self.hooks = hooks
         policy: Any = self.policy
         policy.predict = hooks.timed_policy(policy.predict)
+
+    def detach(self) -> None:
+        vars(self.policy).pop("predict", None)
+        del self.hooks
 
     def _sample_action(self, *args: Any, **kwargs: Any) -> Any:
         hooks = self.hooks
@@ -121,6 +130,7 @@ class _OffPolicy(_Hooked, OffPolicyAlgorithm):
 
 class _OnPolicy(_Hooked, OnPolicyAlgorithm):
     _minibatches = 0
+    _counting: Any
 
     def attach(self, hooks: StepHooks) -> None:
         self.hooks = hooks
@@ -135,11 +145,15 @@ class _OnPolicy(_Hooked, OnPolicyAlgorithm):
             return forward(*args, **kwargs)
 
         policy.forward = ask_and_forward
-
-    def _setup_model(self) -> None:
-        super()._setup_model()
         if self._ends_early:
-            self.policy.optimizer.register_step_post_hook(self._count_minibatch)
+            self._counting = policy.optimizer.register_step_post_hook(self._count_minibatch)
+
+    def detach(self) -> None:
+        vars(self.policy).pop("forward", None)
+        if self._ends_early:
+            self._counting.remove()
+            del self._counting
+        del self.hooks
 
     @property
     def _ends_early(self) -> bool:
@@ -149,17 +163,19 @@ class _OnPolicy(_Hooked, OnPolicyAlgorithm):
     def _count_minibatch(self, *_: Any) -> None:
         self._minibatches += 1
 
-    def collect_rollouts(self, env: VecEnv, callback: Any, rollout_buffer: Any, n_rollout_steps: int) -> bool:
+    def collect_rollouts(
+        self, env: VecEnv, callback: Any, rollout_buffer: Any, n_rollout_steps: int, *others: Any
+    ) -> bool:
         rollout = self.hooks.state.rollout
         if not rollout.open:
             rollout.begin(self.num_timesteps, self._episode_num)
-            goes_on = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+            goes_on = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps, *others)
         else:
             with self.hooks.rest_of_rollout(self.policy if self.use_sde else None):
                 rollout_buffer.reset = lambda: None
                 try:
                     left = n_rollout_steps - rollout.carried
-                    goes_on = super().collect_rollouts(env, callback, rollout_buffer, left)
+                    goes_on = super().collect_rollouts(env, callback, rollout_buffer, left, *others)
                 finally:
                     del rollout_buffer.reset
         rollout.open = False
@@ -183,36 +199,25 @@ class _OnPolicy(_Hooked, OnPolicyAlgorithm):
         self.hooks.update(super().train, self.hooks.state.loop.gradient_steps, count)
 
 
-class _DQN(_OffPolicy, sb3.DQN):
-    pass
+def adopt(model: Any) -> Any:
+    """Let `model`, of any algorithm, have hooks: an object of the same class otherwise, and the same one.
+
+    Raises:
+        UsageError: its way to collect and learn is not one of those known here.
+    """
+    kind = type(model)
+    if not isinstance(model, _Hooked):
+        hooked = next((h for h in (_OffPolicy, _OnPolicy) if isinstance(model, h.__bases__[1])), None)
+        if hooked is None:
+            raise UsageError(
+                f"{kind.__name__} collects in a way of its own: neither on-policy nor off-policy",
+                "any algorithm of Stable-Baselines3 or sb3-contrib will do, or a subclass of one",
+            )
+        model.__class__ = type(kind.__name__, (hooked, kind), {"__module__": kind.__module__})
+    return model
 
 
-class _SAC(_OffPolicy, sb3.SAC):
-    pass
-
-
-class _TD3(_OffPolicy, sb3.TD3):
-    pass
-
-
-class _DDPG(_OffPolicy, sb3.DDPG):
-    pass
-
-
-class _PPO(_OnPolicy, sb3.PPO):
-    pass
-
-
-class _A2C(_OnPolicy, sb3.A2C):
-    pass
-
-
-#: name -> (class, action spaces it can handle)
-MODELS: dict[str, tuple[type[Any], tuple[type[Any], ...]]] = {
-    "dqn": (_DQN, DISCRETE),
-    "sac": (_SAC, BOX),
-    "td3": (_TD3, BOX),
-    "ddpg": (_DDPG, BOX),
-    "ppo": (_PPO, ANY),
-    "a2c": (_A2C, ANY),
-}
+def release(model: Any) -> None:
+    """Undo `adopt` and what was attached since: `model` is as its maker knew it."""
+    model.detach()
+    model.__class__ = type(model).__bases__[1]

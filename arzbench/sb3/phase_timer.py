@@ -24,14 +24,11 @@ class PhaseTimer:
         self.nested_s = 0.0
         self.logged_s = 0.0
 
-    def watch_resets(self, env: Any, ended: Callable[[float, int], None]) -> None:
-        """Time `env.reset` of a Monitor; `ended` gets return and length of the episode before it."""
+    def watch_resets(self, env: Any) -> None:
+        """Time `env.reset`."""
         inner, ticks = env.reset, self.ticks
 
         def reset(**kwargs: Any) -> Any:
-            if env.episode_lengths:
-                ended(env.episode_returns.pop(), env.episode_lengths.pop())
-                env.episode_times.clear()
             began = ticks()
             result = inner(**kwargs)
             took = ticks() - began

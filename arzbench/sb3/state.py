@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from arzbench.loop import TrainingLoop
 from arzbench.sb3 import env_state, model_state
 from arzbench.sb3.episodes import Episodes
 from arzbench.sb3.open_episodes import OpenEpisodes
@@ -49,13 +50,15 @@ class LiveState:
         resumed: How exactly a resumption brought the envs back, see `arzbench.workload.TIERS`.
     """
 
-    def __init__(self, config: TrainConfig, model: Any, envs: Sequence[Any], episodes: Episodes) -> None:
+    def __init__(
+        self, config: TrainConfig, loop: TrainingLoop, model: Any, envs: Sequence[Any], episodes: Episodes
+    ) -> None:
         """`envs` are those that `model` trains on, `episodes` has one of its own."""
         self.config = config
         self.model = model
         self.envs = envs
         self.episodes = episodes
-        self.loop = config.loop
+        self.loop = loop
         self.rollout = Rollout()
         self.stage = STAGES[0]
         self.horizon = config.total_timesteps

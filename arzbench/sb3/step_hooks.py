@@ -50,7 +50,7 @@ class StepHooks:
         state.model.attach(self)
         self._time_steps(state.model.env)
         for env in state.envs:
-            timer.watch_resets(env, self._episode_ended)
+            timer.watch_resets(env)
 
     def start(self, at_point: Callable[[], int], within_update: Callable[[], None]) -> None:
         """Ask `at_point` at consistent points, and `within_update` between gradient steps of long updates.
@@ -200,7 +200,8 @@ class StepHooks:
             state.rollout.open = True
             raise
 
-    def _episode_ended(self, episode_return: float, length: int) -> None:
+    def episode_ended(self, episode_return: float, length: int) -> None:
+        """An episode of training ended, after `length` env steps."""
         self._nan_checks.check_return(episode_return)
-        self.state.lengths.append(length)
-        self.state.ended.append((float(episode_return), length))
+        self.state.lengths.append(int(length))
+        self.state.ended.append((float(episode_return), int(length)))

@@ -8,6 +8,7 @@ import difflib
 import importlib
 import importlib.metadata
 import os
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,21 +25,18 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from arzbench.clock import Clock, SystemClock
 from arzbench.errors import StateError, UsageError, unknown
 from arzbench.facts import Phase
+from arzbench.loop import TrainingLoop
 from arzbench.sb3.episodes import Episodes, Player, controlled, randomly
-from arzbench.sb3.models import MODELS
+from arzbench.sb3.model_loop import apply_loop
+from arzbench.sb3.models import adopt
 from arzbench.sb3.phase_timer import PhaseTimer
 from arzbench.sb3.plugins import baseline_controllers, register_plugins
 from arzbench.sb3.skipped_work import skip_mode_switches
 from arzbench.sb3.state import LiveState
 from arzbench.sb3.training import SB3Training
-from arzbench.study import TrainConfig
+from arzbench.study import ALGORITHMS, TrainConfig
 from arzbench.training_state import TrainingState
 from arzbench.workload import AbstractWorkload, Recorder
-
-BOX = (spaces.Box,)
-DISCRETE = (spaces.Discrete,)
-ANY = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-
 
 NOISES: dict[str, Any] = {"normal": NormalActionNoise, "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise}
 
@@ -80,6 +78,7 @@ class SB3Workload(AbstractWorkload):
         *,
         budget: int | None = None,
         state: TrainingState | None = None,
+        loop: TrainingLoop | None = None,
     ) -> SB3Training:
         register_plugins()
         check_device(config.device)
@@ -87,11 +86,15 @@ class SB3Workload(AbstractWorkload):
         timer = PhaseTimer(self._clock, recorder)
         began = timer.ticks()
         model, envs = make_model(config)
+        if loop is not None:
+            apply_loop(model, loop)
         eval_env = make_env(config)
         baseline = make_baseline(config, eval_env)
         recorder.add(Phase.BUILD, timer.ticks() - began, 1)
         training = SB3Training(
-            LiveState(config, model, envs, Episodes(eval_env, timer, config.seed, model)),
+            LiveState(
+                config, loop or config.loop, model, envs, Episodes(eval_env, timer, config.seed, model)
+            ),
             timer,
             baseline,
             self._open_log(),
@@ -156,9 +159,10 @@ def check_device(device: str) -> None:
 
 def check_actions(config: TrainConfig, space: spaces.Space[Any]) -> None:
     """Raise a `UsageError` unless the algorithm can choose from `space`."""
-    if isinstance(space, MODELS[config.algo][1]):
+    kind = type(space).__name__
+    if kind in config.ACTIONS:
         return
-    fitting = sorted(name for name, (_, kinds) in MODELS.items() if isinstance(space, kinds))
+    fitting = sorted(name for name, other in ALGORITHMS.items() if kind in other.ACTIONS)
     raise UsageError(
         f"{config.algo.upper()} cannot choose the actions of {config.env}: {space}",
         f"algorithms that can: {', '.join(fitting)}" if fitting else "no algorithm here can",
@@ -189,15 +193,14 @@ def make_model(config: TrainConfig) -> tuple[Any, Sequence[Any]]:
         UsageError: the env or an argument does not suit the algorithm.
     """
     arguments = copy.deepcopy(config.constructor_arguments())  # the library writes into policy_kwargs
-    envs = [Monitor(make_env(config)) for _ in range(config.n_envs)]
+    envs = [_monitored(make_env(config)) for _ in range(config.n_envs)]
     try:
         vec_env: VecEnv = DummyVecEnv([lambda env=env: env for env in envs])  # type: ignore[misc]
         if config.vec_normalize:
             vec_env = VecNormalize(vec_env, gamma=arguments.get("gamma", 0.99))
         if "action_noise" in arguments:
             arguments["action_noise"] = make_noise(arguments["action_noise"], vec_env.action_space)
-        kind = MODELS[config.algo][0]
-        model = kind(config.policy, vec_env, seed=config.seed, device=config.device, **arguments)
+        model = algorithm(config)(config.policy, vec_env, seed=config.seed, device=config.device, **arguments)
     except UsageError:
         raise
     except Exception as error:
@@ -206,7 +209,31 @@ def make_model(config: TrainConfig) -> tuple[Any, Sequence[Any]]:
         raise UsageError(f"{config.algo.upper()} cannot be made as asked: {error}") from error
     model.set_logger(Logger(None, []))  # its own would make a folder
     skip_mode_switches(model.policy)
-    return model, envs
+    return adopt(model), envs
+
+
+def _monitored(env: Any) -> Monitor[Any, Any]:
+    """`env` in a Monitor that does not keep what the ledger has."""
+    monitor = Monitor(env)
+    for name in ("episode_returns", "episode_lengths", "episode_times"):
+        setattr(monitor, name, deque(maxlen=1))
+    return monitor
+
+
+def algorithm(config: TrainConfig) -> Any:
+    """The library's class for the algorithm of `config`.
+
+    Raises:
+        UsageError: its package is not installed.
+    """
+    module, _, name = config.LIBRARY.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{config.algo} is an algorithm of {module}, which is not installed",
+            'pip install "arzbench[contrib]"',
+        ) from error
 
 
 def make_noise(table: Any, space: spaces.Space[Any]) -> Any:

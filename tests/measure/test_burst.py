@@ -12,7 +12,7 @@ from arzbench.measure.burst import (
     MAX_PROBE_BYTES,
     BurstResult,
     measure_once,
-    short_config,
+    short_training,
 )
 from arzbench.measure.phase_times import PhaseTotals
 from arzbench.predict.costmodel import Job, missing_phases, startup_seconds
@@ -80,10 +80,10 @@ def test_a_short_measurement_predicts_the_whole_training(training: TrainConfig) 
 @pytest.mark.parametrize("training", KINDS, ids=by_algo)
 @pytest.mark.parametrize("steps", [1, 50, 1000])
 def test_whole_cycles_after_learning_has_started(training: TrainConfig, steps: int) -> None:
-    short = short_config(burst_job(training, steps=steps))
-    assert short.total_timesteps % short.rollout_steps == 0
-    assert short.total_timesteps >= 2 * short.rollout_steps
-    start = short.loop.learning_starts
+    short, loop = short_training(burst_job(training, steps=steps))
+    assert short.total_timesteps % loop.rollout_steps == 0
+    assert short.total_timesteps >= 2 * loop.rollout_steps
+    start = loop.learning_starts
     assert short.total_timesteps - start >= steps
     assert start < short.total_timesteps
     result, _, _ = measured(training, steps=steps)
@@ -91,25 +91,26 @@ def test_whole_cycles_after_learning_has_started(training: TrainConfig, steps: i
 
 
 def test_what_a_unit_costs_stays_as_it_is() -> None:
-    short = short_config(burst_job(FULL))
-    changed = {"learning_starts", "exploration_initial_eps", "exploration_final_eps", "total_timesteps",
-               "evaluation", "checkpoint"}  # fmt: skip
+    short, loop = short_training(burst_job(FULL))
+    changed = {"total_timesteps", "evaluation", "checkpoint"}
     for name in FULL.__struct_fields__:
         if name not in changed:
             assert getattr(short, name) == getattr(FULL, name), name
-    assert short.loop.exploration_initial_eps == short.loop.exploration_final_eps
+    assert loop.exploration_initial_eps == loop.exploration_final_eps
+    unchanged = {"n_envs", "frequency", "unit", "gradient_steps", "buffer_size"}
+    assert all(getattr(loop, name) == getattr(FULL.loop, name) for name in unchanged)
 
 
 def test_a_shortened_rollout_is_of_on_policy_algorithms_only() -> None:
     ppo = worlds.config(algo="ppo")
-    short = short_config(burst_job(ppo, rollout=64, steps=100))
-    assert (short.loop.frequency, short.total_timesteps) == (64, 128)
-    assert short_config(burst_job(FULL, rollout=64)) == short_config(burst_job(FULL))
+    short, loop = short_training(burst_job(ppo, rollout=64, steps=100))
+    assert (loop.frequency, short.total_timesteps) == (64, 128)
+    assert short_training(burst_job(FULL, rollout=64)) == short_training(burst_job(FULL))
 
 
 def test_a_study_that_learns_at_once_is_not_delayed() -> None:
-    short = short_config(burst_job(worlds.config(hyperparameters={"learning_starts": 0})))
-    assert short.loop.learning_starts == 0
+    _, loop = short_training(burst_job(worlds.config(hyperparameters={"learning_starts": 0})))
+    assert loop.learning_starts == 0
 
 
 # ---------------------------------------------------------------- what is measured on the way

@@ -14,9 +14,8 @@ import torch as th
 from arzbench.errors import StateError, UsageError
 from arzbench.facts import Phase
 from arzbench.sb3 import env_state, open_episodes
-from arzbench.sb3.models import MODELS
 from arzbench.sb3.workload import SB3Workload
-from arzbench.study import TrainConfig
+from arzbench.study import ALGORITHMS, TrainConfig
 from arzbench.training_state import TrainingState
 from arzbench.workload import StopTraining
 from tests.sb3.controls import Free, Log, StopAt, config, start, through_bytes, tidy  # noqa: F401
@@ -32,7 +31,7 @@ def test_load_tells_what_decides_speed_and_bits() -> None:
     assert "arzbench/TrafficLight-v0" in gym.registry
 
 
-@pytest.mark.parametrize("algo", MODELS)
+@pytest.mark.parametrize("algo", ALGORITHMS)
 def test_a_study_that_can_run_passes(algo: str) -> None:
     study = config(algo, **(OFF if algo not in ("ppo", "a2c") else {"total_timesteps": 10}))
     before = copy.deepcopy(study)
