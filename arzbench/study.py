@@ -7,6 +7,7 @@ To add an algorithm: its class here, with its `loop` and where the library has i
 
 from __future__ import annotations
 
+import shlex
 from typing import Any, ClassVar, Literal, get_args
 
 import msgspec
@@ -283,6 +284,13 @@ class Code(_Part, frozen=True, kw_only=True):
     factory: str = ""
     kwargs: dict[str, Any] = {}
 
+    @property
+    def command(self) -> str:
+        """How it is named on a command line."""
+        if self.factory:
+            return f"--factory {self.factory}"
+        return shlex.join([self.script, *(["--", *self.arguments] if self.arguments else [])])
+
 
 class Built(TrainConfig, frozen=True, kw_only=True, tag="built"):
     """A training of a model that the user's own code builds: its loop was read from the model.
@@ -324,6 +332,12 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     name: str
     description: str = ""
     trainings: tuple[AnyConfig, ...]
+
+    @property
+    def code(self) -> Code | None:
+        """What builds the first training's model, where the user's own code does."""
+        first = self.trainings[0]
+        return first.code if isinstance(first, Built) else None
 
     @property
     def total_timesteps(self) -> int:

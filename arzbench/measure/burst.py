@@ -68,6 +68,7 @@ class BurstResult(Record, frozen=True, kw_only=True):
     cache: str  # of compiled code: COLD, WARM or UNUSED
     done: float  # clock.now() at the end: what follows is teardown
     notes: tuple[str, ...]
+    sources: dict[str, str] = {}  # SHA-256 of the user's own files that built the model
 
 
 def short_training(job: BurstJob) -> tuple[TrainConfig, TrainingLoop]:
