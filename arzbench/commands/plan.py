@@ -66,9 +66,9 @@ def plan(
     words = [*naming[:3], ("quota", quota), ("platform", platform), *naming[3:]]
     words += [("confidence", str(confidence))] if confidence != DEFAULT_CONFIDENCE else []
     flags = _as_flags([*words, ("from", source), ("checkpoints", checkpoints), *place])
+    flags += " --allow-foreign" * allow_foreign + " --allow-expired" * allow_expired
     if chosen is not None and chosen.code is not None:
         flags += f" {chosen.code.command}"
-    flags += " --allow-foreign" * allow_foreign + " --allow-expired" * allow_expired
     if platform is not None and "," in platform:
         if output is not None:
             raise UsageError("--output keeps one plan, and several platforms are compared", "name one")

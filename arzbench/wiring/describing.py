@@ -48,9 +48,8 @@ def _study(working: Path, script: Path, arguments: Sequence[str]) -> Study:
         raise UsageError(f"no script {str(script)!r}", "the path of a Python file that calls arzbench.learn")
     code = Code(script=str(script), arguments=tuple(arguments))
     for calibration in calibrations(working):
-        if calibration.study.code == code and not any(
-            changed_sources(w.sources) for w in calibration.workloads
-        ):
+        changed = any(changed_sources(samples.sources) for samples in calibration.workloads)
+        if calibration.study.code == code and not changed:
             return calibration.study
     description = _describe(script, arguments)
     if not description.trainings:
