@@ -97,6 +97,8 @@ class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
     checkpoint: Checkpoints = Checkpoints()
     logging: Logging = Logging()
 
+    #: whether messages of its env can be switched
+    MESSAGES: ClassVar[bool] = True
     #: where the algorithm's class is, as module:name
     LIBRARY: ClassVar[str] = ""
     #: kinds of action spaces it can choose from
@@ -292,6 +294,21 @@ class Code(_Part, frozen=True, kw_only=True):
         return shlex.join([self.script, *(["--", *self.arguments] if self.arguments else [])])
 
 
+class Factory(TrainConfig, frozen=True, kw_only=True, tag="factory"):
+    """A training of the model that a user's function returns, which nobody has called yet.
+
+    `factory` is module:name or file.py:name, `kwargs` are its arguments. What it builds makes it a `Built`.
+    """
+
+    env: str = ""
+    factory: str
+    kwargs: dict[str, Any] = {}
+
+    @property
+    def loop(self) -> TrainingLoop:
+        raise TypeError("read from the model when it is built")
+
+
 class Built(TrainConfig, frozen=True, kw_only=True, tag="built"):
     """A training of a model that the user's own code builds: its loop was read from the model.
 
@@ -306,6 +323,8 @@ class Built(TrainConfig, frozen=True, kw_only=True, tag="built"):
     loop: TrainingLoop
     #: whether a callback of the user evaluates, as `evaluation` says
     evaluated_by_callback: bool = False
+
+    MESSAGES = False
 
     @property
     def algo(self) -> str:

@@ -1,4 +1,4 @@
-"""A training of one's own: its env, its model, its callback. Three lines differ from plain Stable-Baselines3."""
+"""A training of one's own: its env, model and callback. Three lines differ from plain Stable-Baselines3."""
 
 import gymnasium as gym
 import numpy as np
@@ -32,6 +32,6 @@ class Tank(gym.Env):
 
 model = PPO("MlpPolicy", Tank(), n_steps=512, learning_rate=lambda left: 3e-4 * left, seed=0)
 evaluation = EvalCallback(Monitor(Tank()), eval_freq=4096, verbose=0)
-outcome = arzbench.learn(model, 60_000, callback=evaluation)  # 2: was model.learn(60_000, callback=evaluation)
+outcome = arzbench.learn(model, 60_000, callback=evaluation)  # 2: was model.learn(60_000, ...)
 if outcome.finished:  # 3
     model.save("tank")
