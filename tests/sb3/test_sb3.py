@@ -56,7 +56,7 @@ WRONG: dict[str, tuple[TrainConfig, str, str]] = {
     "continuous actions": (config("dqn", env="Pendulum-v1", **OFF), "DQN cannot", "a2c, ddpg, ppo, sac, td3"),
     "device": (config("a2c", total_timesteps=5, device="tpu"), "unknown device 'tpu'", "cpu, cuda"),
     "policy": (config("a2c", total_timesteps=5, policy="Mlp"), "A2C cannot be made as asked", ""),
-    "argument": (config("a2c", total_timesteps=5, learning_rate="fast"), "A2C cannot be made as asked", ""),
+    "argument": (config("a2c", total_timesteps=5, rollout_buffer_kwargs={"rows": 3}), "A2C cannot be made as asked", ""),
     "network": (config("a2c", total_timesteps=5, policy_kwargs={"layers": 3}), "unexpected keyword", ""),
     "noise": (config("td3", **OFF, action_noise={"kind": "pink"}), "unknown action noise 'pink'", "normal"),
     "noise table": (config("td3", **OFF, action_noise=0.1), "action_noise = 0.1", "kind = "),
