@@ -333,6 +333,7 @@ class PPO(MinibatchConfig, frozen=True, kw_only=True, tag="ppo"):
 class RecurrentPPO(MinibatchConfig, frozen=True, kw_only=True, tag="recurrentppo"):
     """PPO with an LSTM, sb3-contrib's RecurrentPPO."""
 
+    policy: str = "MlpLstmPolicy"
     n_steps: int = 128
     batch_size: int = 128
 
