@@ -410,7 +410,7 @@ AnyConfig = (
     DQN | SAC | TD3 | DDPG | PPO | A2C | TQC | QRDQN | CrossQ | TRPO | RecurrentPPO | MaskablePPO | ARS
 )
 ALGORITHMS: dict[str, type[TrainConfig]] = {
-    str(kind.__struct_config__.tag): kind for kind in get_args(AnyConfig)
+    str(kind.__struct_config__.tag): kind for kind in get_args(AnyConfig) if kind.LIBRARY
 }
 #: other names of algorithms: RL Zoo's, and the library's packages
 ALIASES = {

@@ -219,9 +219,8 @@ def test_what_costs_time_changes_the_workload(change: dict[str, Any]) -> None:
 def test_kinds_with_equal_fields_are_different_workloads() -> None:
     sac = make_config({**MINIMAL, "algo": "sac"}, "here")
     assert isinstance(sac, SAC)
-    assert len({make_config({**MINIMAL, "algo": a}, "x").workload_digest() for a in ALGORITHMS}) == len(
-        ALGORITHMS
-    )
+    workloads = {make_config({**MINIMAL, "algo": a}, "x").workload_digest() for a in ALGORITHMS}
+    assert len(workloads) == len(ALGORITHMS)
 
 
 def test_a_study_survives_json() -> None:

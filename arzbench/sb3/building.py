@@ -58,6 +58,8 @@ def _bare_env(config: TrainConfig) -> gymnasium.Env[Any, Any]:
     try:
         made_by = getattr(import_module(module), name, None) if module else None
         spec = gymnasium.registry.get(name)
+        if module and made_by is None and spec is None:
+            raise LookupError(f"{module} has no class {name!r} and registers no env of that name")
         if spec is not None and "device" in spec.kwargs:
             arguments.setdefault("device", config.device)
         env = gymnasium.make(config.env, **arguments) if made_by is None else made_by(**arguments)

@@ -295,9 +295,8 @@ def capture_normalization(wrapper: Any) -> dict[str, Any] | None:
     """Running statistics of observations and returns."""
     if wrapper is None:
         return None
-    means = wrapper.obs_rms if isinstance(wrapper.obs_rms, dict) else {"": wrapper.obs_rms}
     return {
-        "observations": {name: _moments(rms) for name, rms in means.items()},
+        "observations": {name: _moments(rms) for name, rms in _statistics(wrapper).items()},
         "return": _moments(wrapper.ret_rms),
         "returns": wrapper.returns,
     }
@@ -309,13 +308,19 @@ def restore_normalization(wrapper: Any, saved: dict[str, Any] | None) -> None:
         if wrapper is not saved:
             raise StateError("the saved state and this training differ in vec_normalize")
         return
-    means = wrapper.obs_rms if isinstance(wrapper.obs_rms, dict) else {"": wrapper.obs_rms}
+    means = _statistics(wrapper)
     if means.keys() != saved["observations"].keys() or saved["returns"].shape != wrapper.returns.shape:
         raise StateError("the saved normalization is of other observations")
     for name, rms in means.items():
         _set_moments(rms, saved["observations"][name])
     _set_moments(wrapper.ret_rms, saved["return"])
     wrapper.returns = saved["returns"].copy()
+
+
+def _statistics(wrapper: Any) -> dict[str, Any]:
+    """Those of the observations by part, none where only rewards are normalised."""
+    means = wrapper.obs_rms if wrapper.norm_obs else {}
+    return means if isinstance(means, dict) else {"": means}
 
 
 def _moments(rms: Any) -> dict[str, Any]:

@@ -61,7 +61,8 @@ def require_training_stack(study: Study | None = None) -> None:
     own_envs = any(is_own_env(config) for config in trainings)
     require_packages("torch", "stable_baselines3", "gymnasium", *(["numba"] if own_envs else []))
     for config in trainings:
-        if importlib.util.find_spec(config.LIBRARY.partition(":")[0]) is None:
+        library = config.LIBRARY.partition(":")[0]
+        if library and importlib.util.find_spec(library) is None:
             raise UsageError(
                 f"{config.algo} is an algorithm of sb3-contrib, which is not installed",
                 'pip install "arzbench[contrib]"',
