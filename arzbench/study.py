@@ -406,9 +406,53 @@ class ARS(TrainConfig, frozen=True, kw_only=True, tag="ars"):
         )
 
 
+class Code(_Part, frozen=True, kw_only=True):
+    """The user's Python code that builds a model.
+
+    A script is run whole, `arguments` are its command line, and its `number`th call of `arzbench.learn` is
+    meant. A factory is a function, `module:name`, that returns an unlearned model; `kwargs` are its own.
+    """
+
+    script: str = ""
+    arguments: tuple[str, ...] = ()
+    number: int = 0
+    factory: str = ""
+    kwargs: dict[str, Any] = {}
+
+
+class Built(TrainConfig, frozen=True, kw_only=True, tag="built"):
+    """A training of a model that the user's own code builds: its loop was read from the model.
+
+    `policy` and `env` are the names of its policy's class and of its env.
+    """
+
+    code: Code
+    #: the algorithm's class
+    model: str
+    #: of the shapes of all weights
+    network: str
+    loop: TrainingLoop
+    #: whether a callback of the user evaluates, as `evaluation` says
+    evaluated_by_callback: bool = False
+
+    @property
+    def algo(self) -> str:
+        return self.model.lower()
+
+    def workload_digest(self) -> str:
+        values = msgspec.to_builtins(self)
+        loop = values["loop"]
+        if horizon := loop.pop("exploration_horizon"):
+            loop["exploration_steps"] /= horizon  # of any length
+        left_out = ("name", "seed", "total_timesteps", "evaluation", "baseline", "checkpoint", "logging")
+        return digest({k: v for k, v in values.items() if k not in (*left_out, "evaluated_by_callback")})
+
+
 AnyConfig = (
-    DQN | SAC | TD3 | DDPG | PPO | A2C | TQC | QRDQN | CrossQ | TRPO | RecurrentPPO | MaskablePPO | ARS
-)
+    DQN | SAC | TD3 | DDPG | PPO | A2C
+    | TQC | QRDQN | CrossQ | TRPO | RecurrentPPO | MaskablePPO | ARS
+    | Built
+)  # fmt: skip
 ALGORITHMS: dict[str, type[TrainConfig]] = {
     str(kind.__struct_config__.tag): kind for kind in get_args(AnyConfig) if kind.LIBRARY
 }

@@ -70,7 +70,11 @@ class Control:
         return None
 
     def before_episode(self, training: AbstractTraining, kind: str) -> None:
-        """The next episode of an evaluation or baseline."""
+        """The next episode of an evaluation or baseline.
+
+        Of kind "callback": a whole evaluation by a callback of the user, after the next step. Stopping
+        within it leaves no consistent point: `capture` is legal here, and then not before it is over.
+        """
 
     def during_episode(self, training: AbstractTraining) -> None:
         """Between two env steps of such an episode. Stopping here drops the open episode, whose time
@@ -97,6 +101,16 @@ class AbstractTraining(abc.ABC):
     @property
     def resumed(self) -> str:
         """How exactly a resumption brought the envs back, of `TIERS`; empty for a training begun anew."""
+        return ""
+
+    @property
+    def consistent(self) -> bool:
+        """Whether `capture` is legal after a stop: not where one came within a callback's evaluation."""
+        return True
+
+    @property
+    def ended(self) -> str:
+        """Why it ended before its budget by its own will; empty where it did not."""
         return ""
 
     @property

@@ -17,6 +17,8 @@ from arzbench.workload import AbstractTraining, Control, EvaluationResult
 
 #: seconds between two looks of the display, two entries of phases
 TICK_S, FLUSH_S = 0.2, 5.0
+#: an evaluation by a callback that takes so long is worth a save before it
+SHORT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,11 @@ class TrainingControl(Control):
         self._guard.pause()
         now = self._context.clock.now()
         self._book_episode(now)
-        self._guard.require(self._expected_episode(training, kind), "the next evaluation episode")
+        expected_s = self._expected_episode(training, kind)
+        self._guard.require(expected_s, "the next evaluation episode")
+        if kind == "callback" and self.changed and not 0 < expected_s < SHORT_S:
+            self.begin_save(training)  # one that is broken off in its middle begins anew from here
+            now = self._context.clock.now()
         self._episode_kind, self._episode_began = kind, now
         self._look(training, now)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from arzbench.study import Study, TrainConfig
 from arzbench.training_state import TIERS
 from arzbench.workload import AbstractTraining, AbstractWorkload, StopTraining
 
-__all__ = ["Display", "Predict", "Progress", "RunOutcome", "RunRequest", "RunState", "run_job"]
+__all__ = ["Display", "Predict", "Progress", "RunOutcome", "RunRequest", "RunState", "open_job", "run_job"]
 
 EXIT_CODES = {
     StopReason.FINISHED: ExitCode.OK,
@@ -102,6 +103,16 @@ def run_job(request: RunRequest, workload: AbstractWorkload, clock: Clock, displ
         StateError: another run holds the folder, or no sound checkpoint of this study is left.
         StopTraining: asked to end while the workload was loaded. Nothing was written to the run.
     """
+    with open_job(request, workload, clock, display) as job:
+        job.train_all()
+        return job.end()
+
+
+@contextlib.contextmanager
+def open_job(
+    request: RunRequest, workload: AbstractWorkload, clock: Clock, display: Display
+) -> Iterator[Job]:
+    """One session of a job, its trainings to be asked for one by one; raises as `run_job` does."""
     if len(request.budgets) != len(request.study.trainings):
         raise UsageError(f"{len(request.budgets)} budgets for {len(request.study.trainings)} trainings")
     with contextlib.ExitStack() as stack:
@@ -121,7 +132,7 @@ def run_job(request: RunRequest, workload: AbstractWorkload, clock: Clock, displ
         if request.uploads is not None:
             stack.callback(request.uploads.close)
         stack.callback(context.saver.close)
-        return _Run(request, workload, resume, context, signals).run()
+        yield Job(request, workload, resume, context, signals)
 
 
 def _to_check(request: RunRequest, resume: ResumePoint) -> list[TrainConfig]:
@@ -175,8 +186,12 @@ def _open_session(
     )
 
 
-class _Run:
-    """The trainings of a study, in order."""
+class Job:
+    """The trainings of a study, in order.
+
+    Attributes:
+        error: What a training raised that ended the session; None for another end.
+    """
 
     def __init__(
         self,
@@ -186,6 +201,7 @@ class _Run:
         context: RunContext,
         signals: Signals,
     ) -> None:
+        """Write the session's first entry in the ledger."""
         self._request = request
         self._workload = workload
         self._resume = resume
@@ -202,22 +218,28 @@ class _Run:
         self._notes: list[str] = []
         self._compiled = False
         self._built_s = 0.0  # the longest that making a training took
-
-    def run(self) -> RunOutcome:
-        """All of it, from the session's first entry in the ledger to its last."""
+        self._ended_early: set[int] = set()  # trainings that ended by their own will
+        self._stopped: tuple[StopReason, str] | None = None
+        self.error: BaseException | None = None
         self._begin()
-        if self._context.uploads is not None and self._resume.newest is not None:
-            self._context.uploads.offer(self._resume.newest.path)  # a session before may not have got to it
-        trainings, ledger = self._request.study.trainings, self._context.ledger
-        guard, clock = self._context.guard, self._context.clock
-        watched = (guard, ledger, self._request.run_folder, clock, self._request.stall_s)
+        if context.uploads is not None and newest is not None:
+            context.uploads.offer(newest.path)  # a session before may not have got to it
+
+    def train_all(self) -> None:
+        """Each training in order, as far as the session goes."""
+        for index in range(len(self._request.budgets)):
+            if not self.train(index):
+                return
+
+    def train(self, index: int) -> bool:
+        """One training to its budget, its final state saved and its model exported; whether it got there."""
+        if self._stopped is not None:
+            return False
+        context, ledger = self._context, self._context.ledger
+        watched = (context.guard, ledger, self._request.run_folder, context.clock, self._request.stall_s)
         try:
             with StallWatcher(*watched):  # not while the last upload is waited for
-                for index in range(len(trainings)):
-                    self._train(index)
-            steps = self._progress.steps
-            done = all(s >= t.total_timesteps for s, t in zip(steps, trainings, strict=True))
-            reason, detail = (StopReason.FINISHED if done else StopReason.BUDGET), ""
+                self._train(index)
         except StopTraining as stop:
             reason, detail = stop.reason, stop.detail
             if not self._progress.worked:
@@ -226,13 +248,27 @@ class _Run:
                 # "more to do" would be repeated for ever
                 reason = StopReason.FAILED
                 detail = f"no session of this quota gets further; give it a longer one (--quota). {detail}"
+            self._stopped = reason, detail
         except (Exception, SystemExit) as error:  # an env may call sys.exit
-            reason, detail = StopReason.FAILED, _describe(error)
+            self.error = error
+            self._stopped = StopReason.FAILED, _describe(error)
             text = f"session {ledger.session}, step {ledger.step}\n\n"
             text += "".join(traceback.format_exception(error))
             with contextlib.suppress(StateError):  # a full disk may be the very error
                 store.write_atomic(self._request.run_folder / "error.txt", text.encode())
-        return self._end(reason, detail)
+        return self._stopped is None
+
+    def end(self) -> RunOutcome:
+        """Write the session's last entry in the ledger, and wait for the last upload."""
+        if self._stopped is None:
+            self._stopped = self._whole_end(), ""
+        return self._end(*self._stopped)
+
+    def _whole_end(self) -> StopReason:
+        """Nothing stopped it: is all done that the study asks for?"""
+        ends = zip(self._progress.steps, self._request.study.trainings, strict=True)
+        whole = [s >= t.total_timesteps or i in self._ended_early for i, (s, t) in enumerate(ends)]
+        return StopReason.FINISHED if all(whole) else StopReason.BUDGET
 
     def _begin(self) -> None:
         request, ledger, newest = self._request, self._context.ledger, self._resume.newest
@@ -267,7 +303,6 @@ class _Run:
         )
 
     def _train(self, index: int) -> None:
-        """One training to its budget, its final state saved and its model exported."""
         guard = self._context.guard
         config, saved = self._request.study.trainings[index], self._resume.by_training[index]
         budget = self._request.budgets[index]
@@ -312,9 +347,16 @@ class _Run:
                     training.run(control)
                 except StopTraining:
                     control.flush(training)
-                    control.save(training)
+                    if training.consistent:
+                        control.save(training)
+                    else:
+                        control.finish_save()
+                        self._progress.steps[index] = control.kept_steps
                     raise
                 control.begin_save(training, done=True)
+            if training.ended:
+                self._ended_early.add(index)
+                self._notes.append(f"{training.config.name}: {training.ended}")
             try:
                 name = self._request.study.trainings[index].name
                 # within what is held back for a save

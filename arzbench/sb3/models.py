@@ -40,6 +40,10 @@ class _Hooked(BaseAlgorithm):
     hooks: StepHooks
 
     def _init_callback(self, callback: Any, progress_bar: bool = False) -> BaseCallback:
+        if self.hooks.state.callbacks is not None:
+            made = super()._init_callback(callback, progress_bar)
+            self.hooks.state.callbacks.begin(made)
+            return made
         nothing = NullCallback()
         nothing.init_callback(self)
         return nothing
@@ -53,9 +57,10 @@ class _Hooked(BaseAlgorithm):
         return prepared
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
-        # schedules stay at their end in a training that was extended beyond its horizon
-        left = 1.0 - num_timesteps / self.hooks.state.horizon
-        self._current_progress_remaining = left if left > 0.0 else 0.0
+        state = self.hooks.state
+        self._current_progress_remaining = 1.0 - num_timesteps / state.horizon
+        if state.extended:  # schedules stay at their end
+            self._current_progress_remaining = max(0.0, self._current_progress_remaining)
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: Any = None) -> None:
         super()._update_info_buffer(infos, dones)
@@ -106,7 +111,7 @@ class _OffPolicy(_Hooked, OffPolicyAlgorithm):
         return result
 
     def _collect_rest(self, env: VecEnv, callback: Any, train_freq: TrainFreq, *others: Any) -> RolloutReturn:
-        with self.hooks.rest_of_rollout(self.actor if self.use_sde else None) as rollout:
+        with self.hooks.rest_of_rollout(callback, self.actor if self.use_sde else None) as rollout:
             done = rollout.carried
             if train_freq.unit is TrainFrequencyUnit.EPISODE:
                 done = self._episode_num - rollout.first_episode
@@ -171,7 +176,7 @@ class _OnPolicy(_Hooked, OnPolicyAlgorithm):
             rollout.begin(self.num_timesteps, self._episode_num)
             goes_on = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps, *others)
         else:
-            with self.hooks.rest_of_rollout(self.policy if self.use_sde else None):
+            with self.hooks.rest_of_rollout(callback, self.policy if self.use_sde else None):
                 rollout_buffer.reset = lambda: None
                 try:
                     left = n_rollout_steps - rollout.carried

@@ -9,6 +9,7 @@ from typing import Any
 
 from arzbench.loop import TrainingLoop
 from arzbench.sb3 import env_state, model_state
+from arzbench.sb3.callbacks import Callbacks
 from arzbench.sb3.episodes import Episodes
 from arzbench.sb3.open_episodes import OpenEpisodes
 from arzbench.study import TrainConfig
@@ -41,12 +42,16 @@ class LiveState:
     Attributes:
         stage: baseline, train, final or done.
         horizon: Env steps that schedules are made for, whatever the budget is.
+        extended: Its budget is beyond the horizon.
         updates: Gradient steps done.
-        ended: Return and length of training episodes that the control has yet to hear of.
+        episodes_ended: Return and length of training episodes that the control has yet to hear of.
         lengths: Lengths of the last training episodes.
         random: Random generators to put back when the training goes on; until then anything may draw.
         noise: State of action noise to put back when `learn` has reset it.
         open_episodes: What it takes to play open episodes again, where the envs cannot be captured.
+        begun: The library's `learn` has begun, in this session or one before.
+        ended: Why it ended before its budget by its own will; empty where it did not.
+        callbacks: The user's own; None: there are none.
         resumed: How exactly a resumption brought the envs back, see `arzbench.workload.TIERS`.
     """
 
@@ -62,14 +67,18 @@ class LiveState:
         self.rollout = Rollout()
         self.stage = STAGES[0]
         self.horizon = config.total_timesteps
+        self.extended = False
         self.updates = 0
-        self.ended: list[tuple[float, int]] = []
+        self.episodes_ended: list[tuple[float, int]] = []
         self.lengths: deque[int] = deque(maxlen=MAX_LENGTHS)
         self.random: dict[str, Any] | None = model_state.capture_random(model)
         self.noise: list[Any] = []
         self.open_episodes = (
             None if envs and all(map(env_state.capturable, envs)) else OpenEpisodes(model.env, envs)
         )
+        self.begun = False
+        self.ended = ""
+        self.callbacks: Callbacks | None = None
         self.resumed = ""
 
     @property

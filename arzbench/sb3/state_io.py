@@ -72,7 +72,9 @@ def _groups(live: LiveState) -> dict[str, Any]:
             "stage": live.stage,
             "updates": live.updates,
             "rollout": [rollout.open, live.rollout_steps, rollout.first_episode],
-            "ended": [list(item) for item in live.ended],
+            "ended": [list(item) for item in live.episodes_ended],
+            "ended_early": live.ended,
+            "callbacks": None if live.callbacks is None else live.callbacks.capture(),
             "seen": np.array(live.lengths, np.int64),
         },
         "env": {
@@ -132,7 +134,7 @@ def _restore(live: LiveState, groups: dict[str, Any], ring: Ring | None) -> None
     buffers = groups["buffers"]
     model_state.restore_replay(getattr(model, "replay_buffer", None), buffers["replay"], ring)
     model_state.restore_counters(model, counters)
-    begun = model._last_obs is not None
+    begun = live.begun = model._last_obs is not None
     live.noise = counters["noise"] if begun else []
     _restore_progress(live, counters)
     if live.rollout.open and hasattr(model, "rollout_buffer"):
@@ -154,10 +156,13 @@ def _restore_progress(live: LiveState, counters: dict[str, Any]) -> None:
         raise StateError(f"the saved rollout has {steps} steps already: rollouts here are shorter")
     live.stage = counters["stage"]
     live.updates = int(counters["updates"])
+    if live.callbacks is not None:
+        live.callbacks.saved = counters.get("callbacks")
+    live.ended = str(counters.get("ended_early", ""))
     rollout = live.rollout
     rollout.open, rollout.first_episode = opened, int(first_episode)
     rollout.first_step = live.model.num_timesteps - steps * live.config.n_envs
-    live.ended = [(float(r), int(n)) for r, n in counters["ended"]]
+    live.episodes_ended = [(float(r), int(n)) for r, n in counters["ended"]]
     live.lengths.extend(counters["seen"].tolist())
 
 

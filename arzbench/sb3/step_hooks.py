@@ -140,25 +140,28 @@ class StepHooks:
 
     def learning_begins(self) -> None:
         """`learn` has set itself up; noise it has reset gets its state back."""
+        self.state.begun = True
         if self.state.noise:
             model_state.restore_noise(self.state.model, self.state.noise)
             self.state.noise = []
 
     @contextlib.contextmanager
-    def rest_of_rollout(self, noisy: Any) -> Iterator[Rollout]:
+    def rest_of_rollout(self, callback: Any, noisy: Any) -> Iterator[Rollout]:
         """Around the collection of the rest of a rollout that was stopped.
 
-        `noisy` is what draws gSDE noise, None where there is none: what the rollout has drawn already is
-        not drawn again.
+        `callback` is not told of its start again. `noisy` is what draws gSDE noise, None where there is
+        none: what the rollout has drawn already is not drawn again.
         """
         rollout = self.state.rollout
         rollout.carried = self.state.rollout_steps
+        callback.on_rollout_start = lambda: None
         if noisy is not None:
             self._redraw = noisy.reset_noise
             noisy.reset_noise = lambda *_: None
         try:
             yield rollout
         finally:
+            del callback.on_rollout_start
             if noisy is not None:
                 self._redraw = None
                 del noisy.reset_noise
@@ -204,4 +207,4 @@ class StepHooks:
         """An episode of training ended, after `length` env steps."""
         self._nan_checks.check_return(episode_return)
         self.state.lengths.append(int(length))
-        self.state.ended.append((float(episode_return), int(length)))
+        self.state.episodes_ended.append((float(episode_return), int(length)))

@@ -20,27 +20,38 @@ from arzbench.sb3.skipped_work import distributions_unchecked
 from arzbench.sb3.state import MAX_LENGTHS, LiveState
 from arzbench.sb3.step_hooks import StepHooks
 from arzbench.training_state import TrainingState
-from arzbench.workload import LIGHT, AbstractTraining, Control
+from arzbench.workload import LIGHT, AbstractTraining, Control, EvaluationResult, StopTraining
 
 
 class SB3Training(AbstractTraining):
     """One training; made by `SB3Workload.create`."""
 
     def __init__(
-        self, state: LiveState, timer: PhaseTimer, baseline: Player, stream: TextIO, budget: int
+        self,
+        state: LiveState,
+        timer: PhaseTimer,
+        budget: int,
+        *,
+        baseline: Player | None = None,
+        stream: TextIO | None = None,
     ) -> None:
-        """The model in `state` must be of a class of `arzbench.sb3.models`."""
+        """The model in `state` must have been through `models.adopt`.
+
+        Messages of the envs go to `stream`; None leaves them alone.
+        """
         self.config = state.config
         self.state = state
         self._budget = budget
+        state.extended = budget > state.horizon
         self._evaluate_at = math.inf
         self._baseline = baseline
         self._stream = stream
         self._control: Control
+        self._consistent = True
         self._nan_checks = NanChecks(state.model)
         self._hooks = StepHooks(state, timer, self._nan_checks)
-        self._messages = [Messages(env, timer) for env in state.envs]
-        self._eval_messages = Messages(state.episodes.env, timer)
+        self._messages = [] if stream is None else [Messages(env, timer) for env in state.envs]
+        self._eval_messages = None if stream is None else Messages(state.episodes.env, timer)
         self.set_logging(state.config.logging.mode)
 
     # -- the contract -----------------------------------------------------------------------------
@@ -55,6 +66,14 @@ class SB3Training(AbstractTraining):
         return self.state.resumed
 
     @property
+    def consistent(self) -> bool:
+        return self._consistent
+
+    @property
+    def ended(self) -> str:
+        return self.state.ended
+
+    @property
     def num_timesteps(self) -> int:
         return int(self.model.num_timesteps)
 
@@ -65,6 +84,8 @@ class SB3Training(AbstractTraining):
     def run(self, control: Control) -> None:
         self._control = control
         self._hooks.start(self._at_point, lambda: control.during_update(self))
+        if self.state.callbacks is not None:
+            self.state.callbacks.watch_evaluations(self._during_callback, self._callback_evaluated)
         if self.state.random is not None:
             model_state.restore_random(self.model, self.state.random)
             self.state.random = None
@@ -73,7 +94,7 @@ class SB3Training(AbstractTraining):
 
     def _go_on(self) -> None:
         state = self.state
-        if state.stage in ("final", "done") and self.num_timesteps < self._budget:
+        if state.stage in ("final", "done") and self.num_timesteps < self._budget and not state.ended:
             state.stage = "train"
             state.episodes.drop()
         self._switch_evaluation()
@@ -111,7 +132,8 @@ class SB3Training(AbstractTraining):
         episodes = self.state.episodes
         played = [r.lengths for r in episodes.results if r.kind != "baseline"]
         lengths = [n for part in played for n in part] + episodes.lengths
-        spec = episodes.env.spec
+        env = self.state.envs[0] if self.state.envs else episodes.env
+        spec = getattr(env, "spec", None)
         return EnvFacts(
             n_envs=self.config.n_envs,
             max_episode_steps=None if spec is None else spec.max_episode_steps,
@@ -120,6 +142,8 @@ class SB3Training(AbstractTraining):
         )
 
     def set_logging(self, mode: str) -> None:
+        if self._stream is None:
+            return
         period = {"off": 0, "periodic": self.config.logging.log_period, "every": 1}[mode]
         self._logger = PeriodicLogger(period, self._stream) if period else None
         for messages in self._messages:
@@ -128,7 +152,8 @@ class SB3Training(AbstractTraining):
 
     def _switch_evaluation(self) -> None:
         """A baseline stays silent: the schedule counts messages of training and evaluation."""
-        self._eval_messages.switch(None if self.stage == "baseline" else self._logger)
+        if self._eval_messages is not None:
+            self._eval_messages.switch(None if self.stage == "baseline" else self._logger)
 
     def replay_size(self) -> int:
         buffer = getattr(self.model, "replay_buffer", None)
@@ -145,7 +170,8 @@ class SB3Training(AbstractTraining):
     def close(self) -> None:
         self.model.env.close()
         self.state.episodes.env.close()
-        self._stream.close()
+        if self._stream is not None:
+            self._stream.close()
 
     # -- stages -----------------------------------------------------------------------------------
 
@@ -154,7 +180,7 @@ class SB3Training(AbstractTraining):
         results = self.state.episodes.results
         done = any(r.kind == kind and r.num_timesteps == self.num_timesteps for r in results)
         if episodes and not done:
-            player = self._baseline if kind == "baseline" else self._policy()
+            player = self._policy() if kind != "baseline" or self._baseline is None else self._baseline
             self.state.episodes.play(self, self._control, kind, episodes, player)
 
     def _policy(self) -> Player:
@@ -177,15 +203,20 @@ class SB3Training(AbstractTraining):
         self._between_steps()
 
     def _learn(self, steps: int) -> None:
-        model = self.model
+        state, model = self.state, self.model
+        arguments = {"log_interval": None} if state.callbacks is None else state.callbacks.arguments
+        if state.begun or "reset_num_timesteps" not in arguments:
+            arguments = {**arguments, "reset_num_timesteps": not state.begun}
         try:
-            model.learn(steps, log_interval=None, reset_num_timesteps=model._last_obs is None)
+            model.learn(steps, **arguments)
         except BaseException as error:
             self._hooks.break_off()
             if isinstance(error, Exception) and not isinstance(error, DivergedError):
                 self._nan_checks.check_losses()  # one that is not finite explains what came of it
             raise
         self._hooks.close()
+        if self.num_timesteps < self._budget:
+            state.ended = "a callback ended the training"
 
     def _awaits_update(self) -> bool:
         """All steps of the open rollout are stored: its update was undone."""
@@ -195,13 +226,26 @@ class SB3Training(AbstractTraining):
 
     def _between_steps(self) -> None:
         """Tell of ended episodes, and evaluate when it is time."""
-        while self.state.ended:
-            self._control.episode_ended(self, *self.state.ended.pop(0))
+        while self.state.episodes_ended:
+            self._control.episode_ended(self, *self.state.episodes_ended.pop(0))
         evaluation = self.config.evaluation
         if self.num_timesteps >= self._evaluate_at:
             episodes = self.state.episodes
             episodes.play(self, self._control, "evaluation", evaluation.n_eval_episodes, self._policy())
             self._plan_evaluation()
+
+    def _during_callback(self) -> None:
+        try:
+            self._control.during_episode(self)
+        except StopTraining:
+            self._consistent = False  # the step before the callback is not stored yet
+            raise
+
+    def _callback_evaluated(self, returns: tuple[float, ...], lengths: tuple[int, ...]) -> None:
+        result = EvaluationResult(
+            kind="callback", num_timesteps=self.num_timesteps, returns=returns, lengths=lengths
+        )
+        self._control.evaluated(self, result)
 
     def _plan_evaluation(self) -> None:
         """The next one is due `eval_freq` vectorised steps after the last was, as in EvalCallback."""
@@ -211,13 +255,18 @@ class SB3Training(AbstractTraining):
     def _at_point(self) -> int:
         """Evaluate and ask the control; how many steps after the next one need no question."""
         state, timesteps = self.state, self.num_timesteps
-        if state.ended or timesteps >= self._evaluate_at:
+        if state.episodes_ended or timesteps >= self._evaluate_at:
             self._between_steps()
+        to_evaluation = math.inf if state.callbacks is None else state.callbacks.steps_to_evaluation
+        if to_evaluation == 1:
+            self._control.before_episode(self, "callback")
         number = state.rollout_steps + 1  # of the next step in its rollout
         unasked = self._control.before_step(self, state.loop.updates_after(number, timesteps))
         if not unasked:
             return 0
         limits = [unasked, state.loop.light_steps(number, timesteps, LIGHT)]
+        if to_evaluation < math.inf:
+            limits.append(int(to_evaluation) - 2)
         # the first step with updates is another kind of unit
         due = [at for at in (state.loop.first_update, self._evaluate_at) if timesteps < at < math.inf]
         limits += [(int(at) - timesteps - 1) // self.config.n_envs for at in due]

@@ -46,12 +46,7 @@ class SB3Workload(AbstractWorkload):
 
     def load(self) -> dict[str, str]:
         register_plugins()
-        names = ("torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "numba", "numba-cuda")
-        versions = {}
-        for name in names:
-            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                versions[name] = importlib.metadata.version(name)
-        return versions
+        return library_versions()
 
     def check(self, config: TrainConfig) -> None:
         register_plugins()
@@ -89,9 +84,9 @@ class SB3Workload(AbstractWorkload):
                 config, loop or config.loop, model, envs, Episodes(eval_env, timer, config.seed, model)
             ),
             timer,
-            baseline,
-            self._open_log(),
             config.total_timesteps if budget is None else budget,
+            baseline=baseline,
+            stream=self._open_log(),
         )
         if state is not None:
             try:
@@ -115,6 +110,16 @@ class SB3Workload(AbstractWorkload):
         env.reset(seed=config.seed)
         env.step(env.action_space.sample())
         env.close()
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of what decides speed and bits, as far as it is installed."""
+    names = ("torch", "stable_baselines3", "sb3-contrib", "gymnasium", "numpy", "numba", "numba-cuda")
+    versions = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def make_baseline(config: TrainConfig, env: Any) -> Player:

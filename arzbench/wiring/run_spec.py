@@ -7,6 +7,7 @@ from pathlib import Path
 
 from arzbench.clock import Clock
 from arzbench.errors import UsageError, unknown
+from arzbench.predict.landing import LEAVE_S
 from arzbench.predict.plan import planner_for
 from arzbench.predict.schedule import budgets_for
 from arzbench.records import Estimate, Plan
@@ -39,6 +40,7 @@ class RunSpec:
     predicted: Estimate | None
     quota_s: float | None
     unpriced: str = ""  # why there is no plan
+    leave_s: float = LEAVE_S  # what the process needs from the last save to its end
 
 
 def of_plan(request: Request, plan: Plan, key: str, quota_s: float | None) -> RunSpec:

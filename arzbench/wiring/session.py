@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import operator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 from rich.console import Console
@@ -24,13 +26,14 @@ from arzbench.report.console import say
 from arzbench.report.run_display import RunDisplay
 from arzbench.report.sheets import study_line
 from arzbench.report.summary import write_summary
-from arzbench.run.job import RunOutcome, RunRequest, run_job
+from arzbench.run.job import Job, RunOutcome, RunRequest, open_job
 from arzbench.saves.remote import Remote
 from arzbench.saves.uploads import Uploads
 from arzbench.study import Study
 from arzbench.units import format_duration
 from arzbench.wiring.checks import undone
 from arzbench.wiring.run_spec import Request, RunSpec, last_budgets
+from arzbench.workload import AbstractWorkload
 
 #: where the env's own messages go, beside the ledger
 MESSAGES = "messages.log"
@@ -42,8 +45,24 @@ def carry_out(
     spec: RunSpec, clock: Clock, started: float, run: runs.Run, console: Console, remote: Remote | None
 ) -> RunOutcome:
     """Train until the session ends."""
-    from arzbench.sb3.workload import SB3Workload
+    logged = any(t.logging.mode != "off" for t in spec.study.trainings)
+    workload = workload_for(spec.study, clock, run.folder / MESSAGES if logged else None)
+    with opened(spec, clock, started, run, console, remote, workload) as job:
+        job.train_all()
+        return job.end()
 
+
+@contextmanager
+def opened(
+    spec: RunSpec,
+    clock: Clock,
+    started: float,
+    run: runs.Run,
+    console: Console,
+    remote: Remote | None,
+    workload: AbstractWorkload,
+) -> Iterator[Job]:
+    """The session, its trainings to be asked for."""
     states = runs.checkpoints_folder(spec.request.working, run.record.id)
     uploads = None
     if remote is not None:
@@ -61,20 +80,29 @@ def carry_out(
         session_start=started,
         max_sessions=spec.request.max_sessions,
         stall_s=STALL_S,
+        leave_s=spec.leave_s,
         predict=predictor(spec.plan, spec.study, spec.budgets),
         uploads=uploads,
         sessions=run.sessions,
     )
-    logged = any(t.logging.mode != "off" for t in spec.study.trainings)
-    workload = SB3Workload(clock, run.folder / MESSAGES if logged else None)
-    with _booked(spec, clock, started, run):
-        return run_job(request, workload, clock, RunDisplay(console))
+    with _booked(spec, clock, started, run), open_job(request, workload, clock, RunDisplay(console)) as job:
+        yield job
+
+
+def workload_for(study: Study, clock: Clock, log_path: Path | None = None) -> AbstractWorkload:
+    """What trains `study` in this process, messages appended to `log_path`."""
+    from arzbench.sb3.workload import SB3Workload
+
+    return SB3Workload(clock, log_path)
 
 
 def begin_or_resume(
-    spec: RunSpec, clock: Clock, earlier: runs.Run | None, console: Console
+    spec: RunSpec, clock: Clock, earlier: runs.Run | None, console: Console, *, checked: bool = False
 ) -> tuple[runs.Run, RunSpec]:
-    """The unfinished run of this study (or `earlier`) with its own budget, or a new run."""
+    """The unfinished run of this study (or `earlier`) with its own budget, or a new run.
+
+    What is not `checked` is: that each training can be made here.
+    """
     request = spec.request
     identity = digest(spec.study)
     run = earlier or _to_resume(request, identity)
@@ -83,7 +111,8 @@ def begin_or_resume(
             "no run of this study can be extended", "name the run: --run ID --timesteps N --extend"
         )
     if run is None:
-        _check(clock, spec.study)
+        if not checked:
+            _check(clock, spec.study)
         run = _begin(spec, clock, identity)
         _announce(console, run, spec, resumed=False)
         return run, spec
@@ -114,9 +143,7 @@ def _to_resume(request: Request, identity: str) -> runs.Run | None:
 
 def _check(clock: Clock, study: Study) -> None:
     """Raise a `UsageError` if a training cannot be made here, before anything is written."""
-    from arzbench.sb3.workload import SB3Workload
-
-    workload = SB3Workload(clock)
+    workload = workload_for(study, clock)
     for config in {t.workload_digest(): t for t in study.trainings}.values():
         workload.check(config)
 

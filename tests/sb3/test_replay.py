@@ -117,7 +117,9 @@ def test_nothing_is_measured_or_told_of_a_replay() -> None:
     state = stopped(study, None, 30)
     training, log = start(study, state)
     assert {phase.value for phase in log.totals.totals} <= {"build"}
-    assert training.state.ended == [tuple(item) for item in state.values["groups"]["counters"]["ended"]]
+    assert training.state.episodes_ended == [
+        tuple(item) for item in state.values["groups"]["counters"]["ended"]
+    ]
 
 
 @pytest.mark.parametrize("env", ["Moody", "Growing", "Ending"])
@@ -129,7 +131,7 @@ def test_an_env_that_does_not_come_out_the_same_begins_anew_and_says_so(env: str
     resumed, _ = start(study, state)
     assert resumed.resumed == "reset"
     assert [e.unwrapped.t for e in resumed.state.envs] == [0]
-    assert not resumed.state.ended
+    assert not resumed.state.episodes_ended
     again = stopped(study, state, 5)
     assert again.tier == "reset", "what failed once is not promised again"
     resumed.run(Free())

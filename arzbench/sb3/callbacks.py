@@ -1,0 +1,153 @@
+"""The user's own callbacks in a training: run by the library as always, saved and restored with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
+
+from arzbench.facts import Phase
+from arzbench.sb3.phase_timer import PhaseTimer
+
+
+class Callbacks:
+    """What a user passes to `learn` beside the number of steps.
+
+    Attributes:
+        arguments: `callback`, `log_interval` and others, as the library's `learn` takes them.
+        saved: States to put back once `learn` has begun; None: there are none.
+    """
+
+    def __init__(self, arguments: dict[str, Any], timer: PhaseTimer) -> None:
+        given = arguments.get("callback")
+        if isinstance(given, list):
+            given = CallbackList(given)  # as the library would
+        self.arguments = {**arguments, "callback": given}
+        self.saved: list[Any] | None = None
+        self._timer = timer
+        self._all = list(_tree(given)) if isinstance(given, BaseCallback) else []
+        self._evaluating: list[EvalCallback] = []
+        self._hooked: list[tuple[Any, str]] = []  # in which objects something was put, under which name
+        self._within: Callable[[], None]
+        self._evaluated: Callable[[tuple[float, ...], tuple[int, ...]], None]
+
+    def watch_evaluations(
+        self, within: Callable[[], None], evaluated: Callable[[tuple[float, ...], tuple[int, ...]], None]
+    ) -> None:
+        """Call `within` before each step of an evaluation by a callback, and `evaluated` after it.
+
+        `within` may raise `StopTraining`; `evaluated` gets returns and lengths of its episodes.
+        """
+        self._within, self._evaluated = within, evaluated
+
+    def begin(self, callback: BaseCallback) -> None:
+        """`learn` begins with `callback`, which the library made of what was given."""
+        self.end()
+        self._evaluating = [
+            c for c in called_each_step(callback) if isinstance(c, EvalCallback) and c.eval_freq > 0
+        ]
+        begin = callback.on_training_start
+
+        def on_training_start(*args: Any) -> None:
+            begin(*args)
+            self.put_back()
+
+        self._hook(callback, "on_training_start", on_training_start)
+        for one in self._evaluating:
+            self._hook(one, "_on_step", self._timed(one))
+
+    def end(self) -> None:
+        """Leave the callbacks as their maker knew them."""
+        while self._hooked:
+            owner, name = self._hooked.pop()
+            vars(owner).pop(name, None)
+
+    def capture(self) -> list[Any]:
+        """The state of each callback: its plain attributes."""
+        return [_plain(vars(callback)) for callback in self._all]
+
+    def put_back(self) -> None:
+        """Give the callbacks the states that were saved, if any were."""
+        if self.saved is not None:
+            for callback, state in zip(self._all, self.saved, strict=True):
+                vars(callback).update(state)
+            self.saved = None
+
+    def _hook(self, owner: Any, name: str, function: Callable[..., Any]) -> None:
+        setattr(owner, name, function)
+        self._hooked.append((owner, name))
+
+    @property
+    def steps_to_evaluation(self) -> float:
+        """After how many vectorised steps a callback evaluates: 1 is the next; infinity: none does."""
+        return min((c.eval_freq - c.n_calls % c.eval_freq for c in self._evaluating), default=math.inf)
+
+    def _timed(self, callback: EvalCallback) -> Callable[[], bool]:
+        inner, timer = callback._on_step, self._timer
+
+        def on_step() -> bool:
+            if callback.n_calls % callback.eval_freq:
+                return inner()
+            began = timer.ticks()
+            returns, lengths, steps = self._watch(callback.eval_env)
+            try:
+                goes_on = inner()
+            finally:
+                del callback.eval_env.step
+            took = timer.ticks() - began
+            timer.nested_s += took
+            timer.add(Phase.EVAL_STEP, took, steps[0])
+            self._evaluated(tuple(returns), tuple(lengths))
+            return goes_on
+
+        return on_step
+
+    def _watch(self, env: Any) -> tuple[list[float], list[int], list[int]]:
+        """Returns and lengths of the episodes that end in `env` from now on, and its steps."""
+        returns: list[float] = []
+        lengths: list[int] = []
+        steps = [0]
+        inner, within = env.step, self._within
+
+        def step(actions: Any) -> Any:
+            if steps[0]:
+                within()
+            result = inner(actions)
+            steps[0] += env.num_envs
+            for info in result[3]:
+                if "episode" in info:
+                    returns.append(float(info["episode"]["r"]))
+                    lengths.append(int(info["episode"]["l"]))
+            return result
+
+        env.step = step
+        return returns, lengths, steps
+
+
+def _tree(callback: BaseCallback) -> Iterator[BaseCallback]:
+    """`callback` and those within it."""
+    yield callback
+    for name, value in vars(callback).items():
+        if name != "parent":
+            for inner in value if isinstance(value, list) else [value]:
+                if isinstance(inner, BaseCallback):
+                    yield from _tree(inner)
+
+
+def called_each_step(callback: BaseCallback) -> Iterator[BaseCallback]:
+    """`callback`, or those in its list: others within it are called by events."""
+    if isinstance(callback, CallbackList):
+        for inner in callback.callbacks:
+            yield from called_each_step(inner)
+    else:
+        yield callback
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        k: v
+        for k, v in values.items()
+        if isinstance(v, bool | int | float | str | type(None)) and k != "parent"
+    }

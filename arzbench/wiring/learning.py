@@ -1,0 +1,275 @@
+"""`arzbench.learn`: takes the place of `model.learn` in the user's own script."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import shlex
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from arzbench import runs
+from arzbench.clock import Clock, SystemClock, process_start
+from arzbench.digest import digest
+from arzbench.errors import ExitCode, StateError, UsageError, WillNotFitError
+from arzbench.facts import Phase, StopReason
+from arzbench.predict.landing import LEAVE_S
+from arzbench.report.console import make_console, say
+from arzbench.run.job import RunOutcome
+from arzbench.run.resume import find_resume_point
+from arzbench.sb3.user_model import UserModelWorkload, describe
+from arzbench.study import Built, Code, Study
+from arzbench.wiring import run_spec, session
+from arzbench.wiring.planning import Pricing, find_limits
+from arzbench.workload import StopTraining
+
+#: saves of a training whose script does not say how often
+SAVES = 50
+#: frames of a traceback that are not the user's
+_LIBRARIES = ("arzbench", "stable_baselines3", "sb3_contrib", "gymnasium", "torch", "numpy", "runpy")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How `arzbench.learn` ended.
+
+    Attributes:
+        finished: The model is trained to the end.
+        reason: Why it ended, None where it was only measured or counted.
+        detail: More of that, in words.
+        num_timesteps: Env steps done, over all sessions.
+        elapsed_s: Seconds trained, over all sessions.
+        left_s: Seconds left of the quota, None without one.
+        folder: Where ledger and report are.
+        exit_code: What the script should tell the shell: 0 finished, 4 more to do.
+    """
+
+    finished: bool
+    reason: StopReason | None
+    detail: str
+    num_timesteps: int
+    elapsed_s: float = 0.0
+    left_s: float | None = None
+    folder: Path | None = None
+    exit_code: int = int(ExitCode.MORE_TO_DO)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LearnCall:
+    """What a script asked `learn` for."""
+
+    model: Any
+    config: Built
+    arguments: dict[str, Any]  # of the library's `learn`
+    quota: str | None
+    folder: Path
+    fresh: bool
+    leave_s: float
+
+    def workload(self, clock: Clock) -> UserModelWorkload:
+        """Trainings of this model, as it was built."""
+        return UserModelWorkload(lambda: self.model, clock, self.arguments, owned=False)
+
+
+class Task:
+    """What a script is run for by a command of arzbench: asked at each call of `learn`."""
+
+    def learn(self, call: LearnCall) -> Outcome:
+        """Do what the task is with this call."""
+        raise NotImplementedError
+
+
+#: the task of the script that is running; None: it runs by itself
+_task: Task | None = None
+_calls = itertools.count()
+
+
+@contextmanager
+def tasked(task: Task) -> Iterator[None]:
+    """Within, a script's calls of `learn` are for `task`."""
+    global _task, _calls
+    before = _task, _calls
+    _task, _calls = task, itertools.count()
+    try:
+        yield
+    finally:
+        _task, _calls = before
+
+
+def learn(
+    model: Any,
+    total_timesteps: int,
+    *,
+    quota: str | float | None = None,
+    callback: Any = None,
+    checkpoint_freq: int | None = None,
+    folder: str | Path = ".",
+    name: str | None = None,
+    fresh: bool = False,
+    on_stop: Literal["return", "exit"] = "return",
+    leave_s: float = LEAVE_S,
+    **arguments: Any,
+) -> Outcome:
+    """Train `model` as `model.learn(total_timesteps, callback=callback, **arguments)` would, within a quota.
+
+    The weights are those of the library's own `learn`. The training is checkpointed, shows its predicted
+    end, stops before the deadline and on SIGTERM, SIGINT and SIGUSR1, and writes a ledger and a report.
+    The same script started again builds the same model and goes on exactly where it was; where that cannot
+    be promised, it says so.
+
+    Args:
+        model: Any model of Stable-Baselines3 or sb3-contrib, with its env. Trained in place.
+        total_timesteps: Env steps of the whole training.
+        quota: Wall-clock limit of this session, counted from the start of the process: "12h", seconds,
+            "auto" for what is left of a known platform's session; None: no limit.
+        callback: As in `model.learn`; its plain state is saved with the model's.
+        checkpoint_freq: A save every so many vectorised steps; None: 50 in the whole training.
+        folder: Below it are `reports/` and `checkpoints/`.
+        name: Of the training; None: the script's, with a number for each further call.
+        fresh: Begin anew, even where a run of the same training can go on or is finished.
+        on_stop: "exit" leaves the process when the training is not finished, with exit code 4.
+        leave_s: Seconds that the script needs after `learn` has returned.
+        **arguments: Others of `model.learn`: `log_interval`, `progress_bar`, `tb_log_name`,
+            `reset_num_timesteps` and an algorithm's own.
+
+    Raises:
+        UsageError: What is asked for does not fit together. Nothing was written.
+        StateError: No sound checkpoint of this run is left, or another process trains it.
+        Exception: What the user's own code raised; the last sound checkpoint is kept.
+    """
+    if on_stop not in ("return", "exit"):
+        raise UsageError(f"on_stop = {on_stop!r}", '"return" or "exit"')
+    if not isinstance(total_timesteps, int) or total_timesteps < 1:
+        raise UsageError(f"total_timesteps = {total_timesteps!r}: a number of env steps is needed", "")
+    number = next(_calls)
+    before = 0 if arguments.get("reset_num_timesteps", True) else getattr(model, "num_timesteps", 0)
+    script = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] not in ("", "-c") else "training"
+    calls = total_timesteps // getattr(model, "n_envs", 1)
+    config = describe(
+        model,
+        Code(script=f"{script}.py", arguments=tuple(sys.argv[1:]), number=number),
+        name=name or (script if number == 0 else f"{script}-{number + 1}"),
+        total_timesteps=before + total_timesteps,
+        callback=callback,
+        checkpoint_freq=max(1, calls // SAVES) if checkpoint_freq is None else checkpoint_freq,
+    )
+    call = LearnCall(
+        model=model,
+        config=config,
+        arguments={"callback": callback, **arguments},
+        quota=None if quota is None else str(quota) if isinstance(quota, str) else f"{quota}s",
+        folder=Path(folder),
+        fresh=fresh,
+        leave_s=leave_s,
+    )
+    outcome = _train(call) if _task is None else _task.learn(call)
+    if on_stop == "exit" and not outcome.finished:
+        sys.exit(outcome.exit_code)
+    return outcome
+
+
+def _train(call: LearnCall) -> Outcome:
+    """Train by itself: a run with one training."""
+    clock = SystemClock()
+    started = process_start(clock)
+    limits = find_limits(call.folder, call.quota, None, clock)
+    study = Study(name=call.config.name, trainings=(call.config,))
+    pricing = Pricing(working=call.folder)
+    request = run_spec.Request(working=call.folder, limits=limits, fresh=call.fresh)
+    spec = run_spec.of_budgets(
+        request, study, (call.config.total_timesteps,), "arzbench.learn", pricing, clock
+    )
+    spec = dataclasses.replace(spec, leave_s=call.leave_s)
+    console = make_console(stderr=True, lasting=True)
+    workload = call.workload(clock)
+    earlier = None if call.fresh else next(iter(runs.of_study(call.folder, digest(study))), None)
+    if earlier is not None and earlier.ended:
+        return _take_over(call, study, earlier, workload, clock)
+    run, spec = session.begin_or_resume(spec, clock, earlier, console, checked=True)
+    try:
+        with session.opened(spec, clock, started, run, console, None, workload) as job:
+            job.train_all()
+            ended = job.end()
+            error = job.error
+    except StopTraining as stop:
+        raise WillNotFitError(f"nothing could be trained: {stop.detail}", "give it a longer quota") from stop
+    if workload.training is not None:
+        workload.training.close()
+    again = (
+        shlex.join([Path(sys.executable).name, *sys.argv]) if sys.argv and sys.argv[0] else "the same again"
+    )
+    session.show_end(spec, clock, run, ended, console, again)
+    if error is not None:
+        raise error.with_traceback(users_frames(error.__traceback__))
+    return outcome_of(ended, run.folder)
+
+
+def _take_over(
+    call: LearnCall, study: Study, run: runs.Run, workload: UserModelWorkload, clock: Clock
+) -> Outcome:
+    """Put the model into the state in which a run of it ended before.
+
+    Raises:
+        StateError: that state is not there.
+    """
+    states = runs.checkpoints_folder(call.folder, run.record.id)
+    saved = find_resume_point(study, states, clock).by_training[0]
+    if saved is None:
+        raise StateError(
+            f"run {run.record.id} is finished, and no state of it is in {states}", "fresh=True trains anew"
+        )
+    training = workload.create(call.config, _NoRecorder(), state=saved.load())
+    if training.state.callbacks is not None:
+        training.state.callbacks.put_back()
+    training.close()
+    say(
+        make_console(stderr=True),
+        f"run {run.record.id} is finished: the model is as it ended; fresh=True trains anew",
+    )
+    summary = run.summary()
+    return Outcome(
+        finished=True,
+        reason=StopReason.FINISHED,
+        detail="finished in an earlier session",
+        num_timesteps=training.num_timesteps,
+        elapsed_s=summary.elapsed_s,
+        folder=run.folder,
+        exit_code=int(ExitCode.OK),
+    )
+
+
+class _NoRecorder:
+    def add(self, phase: Phase, seconds: float, units: int = 1) -> None:
+        return
+
+
+def outcome_of(ended: RunOutcome, folder: Path, training: int = 0) -> Outcome:
+    """How one training of a session ended, for its script."""
+    return Outcome(
+        finished=ended.reason is StopReason.FINISHED,
+        reason=ended.reason,
+        detail=ended.detail,
+        num_timesteps=ended.num_timesteps[training],
+        elapsed_s=ended.elapsed_s,
+        left_s=ended.slack_s,
+        folder=folder,
+        exit_code=int(ended.exit_code),
+    )
+
+
+def users_frames(trace: types.TracebackType | None) -> types.TracebackType | None:
+    """`trace` cut to the frames of the user's own code; as it is where there are none."""
+    frames = []
+    while trace is not None:
+        module = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        if module not in _LIBRARIES:
+            frames.append(trace)
+        trace = trace.tb_next
+    cut = None
+    for frame in reversed(frames):
+        cut = types.TracebackType(cut, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    return cut
