@@ -254,9 +254,11 @@ def restore_counters(model: Any, saved: dict[str, Any]) -> None:
             raise StateError(f"the saved counter {name[:40]!r} is not one of this library")
         setattr(model, name, value)
     last = saved["last"]
-    for name in ("_last_obs", "_last_original_obs"):
+    normalizer = model.get_vec_normalize_env()
+    original = model.env if normalizer is None else normalizer.venv  # as the envs gave it
+    for name, env in (("_last_obs", model.env), ("_last_original_obs", original)):
         if last[name] is not None:
-            _check_like(last[name], model.env.observation_space, model.n_envs)
+            _check_like(last[name], env.observation_space, model.n_envs)
     starts = last["_last_episode_starts"]
     if starts is not None and np.shape(starts) != (model.n_envs,):
         raise StateError(f"the saved episode starts have shape {np.shape(starts)}, not ({model.n_envs},)")
