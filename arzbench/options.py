@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from arzbench import importing
 from arzbench.errors import UsageError
 
 _Flags = TypeVar("_Flags")
@@ -55,10 +56,11 @@ def parse_share(flag: str, text: str, least: float = 0.0, *, one: bool = True) -
 
 
 def parse_folder(text: str) -> Path:
-    """The working folder; it need not exist yet."""
+    """The working folder, whose modules a study may name; it need not exist yet."""
     folder = Path(text)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--dir {folder} is not a folder", "name a folder, or leave --dir out")
+    importing.also_from(folder)
     return folder
 
 
@@ -88,7 +90,7 @@ Arguments = Annotated[
 ]
 Study = Annotated[str | None, value("--study", "NAME|FILE", "A study file or its name.")]
 Env = Annotated[str | None, value("--env", "ID", "A registered Gymnasium env.")]
-Algo = Annotated[str | None, value("--algo", "NAME", "dqn, ppo, a2c, sac, td3 or ddpg.")]
+Algo = Annotated[str | None, value("--algo", "NAME", "ppo, sac, dqn, tqc, ...: docs/guides/studies.md.")]
 Set = Annotated[
     list[str] | None,
     value("--set", "KEY=VALUE", "Change a hyper-parameter or a study's key (n_steps=512)."),

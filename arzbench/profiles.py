@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from arzbench import store
+from arzbench import importing, store
 from arzbench.errors import UsageError, unknown
 from arzbench.predict.spread import PastRun
 from arzbench.records import Calibration, HostInfo, Platform
@@ -61,8 +61,11 @@ def _find(working: Path, kind: str, what: str, name: str) -> Path:
 
 
 def find_study(working: Path, name: str) -> Study:
-    """Load the study called `name`, or in the TOML file `name`."""
-    return load_study(_find(working, "studies", "study", name))
+    """Load the study called `name`, or in the TOML file `name`, which may name modules beside it."""
+    path = _find(working, "studies", "study", name)
+    if name.endswith(".toml"):
+        importing.also_from(path.parent)
+    return load_study(path)
 
 
 def find_platform(working: Path, name: str) -> Platform:

@@ -11,8 +11,10 @@ import shlex
 from typing import Any, ClassVar, Literal, get_args
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from arzbench.digest import digest
+from arzbench.importing import is_reference
 from arzbench.loop import TrainingLoop
 
 Scalar = bool | int | float | str | None
@@ -23,6 +25,8 @@ _ROLLOUT = _COMMON | _SDE | {
     "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm", "normalize_advantage",
     "rollout_buffer_class", "rollout_buffer_kwargs",
 }  # fmt: skip
+_ENTROPY = _SDE | {"action_noise", "ent_coef", "target_entropy", "use_sde_at_warmup"}
+_CLIPPED = frozenset({"clip_range", "clip_range_vf", "target_kl"})
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,6 +75,18 @@ LogMode = Literal["off", "periodic", "every"]
 MODES: tuple[LogMode, ...] = get_args(LogMode)
 
 
+class Normalization(_Part, frozen=True, kw_only=True):
+    """SB3's VecNormalize; without a `gamma` of its own it takes the algorithm's."""
+
+    norm_obs: bool = True
+    norm_reward: bool = True
+    clip_obs: float = 10.0
+    clip_reward: float = 10.0
+    gamma: float | None = None
+    epsilon: float = 1e-8
+    norm_obs_keys: tuple[str, ...] | None = None
+
+
 class Logging(_Part, frozen=True, kw_only=True):
     """The env's own messages: none, one call in `log_period`, or every call."""
 
@@ -87,7 +103,10 @@ class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
     policy: str = "MlpPolicy"
     hyperparameters: dict[str, Any] = {}
     n_envs: int = 1
-    vec_normalize: bool = False
+    vec_normalize: bool | Normalization = False
+    wrappers: tuple[str | dict[str, Any], ...] | UnsetType = UNSET
+    frame_stack: int | UnsetType = UNSET
+    vec_env: Literal["dummy", "subproc"] | UnsetType = UNSET
     device: str = "cpu"
     torch_threads: int = 1
     seed: int = 0
@@ -105,9 +124,24 @@ class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
     ACTIONS: ClassVar[tuple[str, ...]] = ANY
     #: its constructor's arguments that are not fields here
     EXTRA: ClassVar[frozenset[str]] = frozenset()
+    #: keys that records did not always have, and the values that say nothing: they are left out then, so
+    #: that a training that needs none of them keeps its identity
+    LATER: ClassVar[dict[str, Any]] = {"wrappers": (), "frame_stack": 0, "vec_env": "dummy"}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, nothing in self.LATER.items():
+            if getattr(self, name) == nothing:
+                msgspec.structs.force_setattr(self, name, UNSET)
 
     def problems(self) -> list[str]:
-        return super().problems() + self._below_one("n_envs", "total_timesteps", "torch_threads")
+        problems = super().problems() + self._below_one("n_envs", "total_timesteps", "torch_threads")
+        for wrapper in self.wrappers or ():
+            if not is_reference(wrapper if isinstance(wrapper, str) else wrapper.get("class")):
+                problems.append(f"wrappers: {wrapper!r}: expected module:Class, or a table with it as class")
+        if self.vec_env == "subproc" and self.logging.mode != "off":
+            problems.append("vec_env = 'subproc': its processes keep no messages, logging.mode must be 'off'")
+        return problems
 
     def _below_one(self, *names: str) -> list[str]:
         return [f"{n} = {getattr(self, n)}: must be at least 1" for n in names if getattr(self, n) == 0]
@@ -176,8 +210,8 @@ class OffPolicyConfig(TrainConfig, frozen=True, kw_only=True):
         )
 
 
-class DQN(OffPolicyConfig, frozen=True, kw_only=True, tag="dqn"):
-    """Mnih et al. 2015, SB3's DQN."""
+class EpsilonGreedyConfig(OffPolicyConfig, frozen=True, kw_only=True):
+    """What counts where a share of the actions is random."""
 
     batch_size: int = 32
     train_freq: int | tuple[int, str] = 4
@@ -185,7 +219,6 @@ class DQN(OffPolicyConfig, frozen=True, kw_only=True, tag="dqn"):
     exploration_initial_eps: float = 1.0
     exploration_final_eps: float = 0.05
 
-    LIBRARY = "stable_baselines3:DQN"
     ACTIONS = DISCRETE
     EXTRA = _REPLAY | {"target_update_interval", "max_grad_norm"}
 
@@ -200,14 +233,43 @@ class DQN(OffPolicyConfig, frozen=True, kw_only=True, tag="dqn"):
         )
 
 
+class DQN(EpsilonGreedyConfig, frozen=True, kw_only=True, tag="dqn"):
+    """Mnih et al. 2015, SB3's DQN."""
+
+    LIBRARY = "stable_baselines3:DQN"
+
+
+class QRDQN(EpsilonGreedyConfig, frozen=True, kw_only=True, tag="qrdqn"):
+    """Dabney et al. 2017, sb3-contrib's QRDQN."""
+
+    exploration_fraction: float = 0.005
+    exploration_final_eps: float = 0.01
+
+    LIBRARY = "sb3_contrib:QRDQN"
+
+
 class SAC(OffPolicyConfig, frozen=True, kw_only=True, tag="sac"):
     """Haarnoja et al. 2018, SB3's SAC."""
 
     LIBRARY = "stable_baselines3:SAC"
     ACTIONS = BOX
-    EXTRA = _REPLAY | _SDE | {
-        "action_noise", "ent_coef", "target_update_interval", "target_entropy", "use_sde_at_warmup",
-    }  # fmt: skip
+    EXTRA = _REPLAY | _ENTROPY | {"target_update_interval"}
+
+
+class TQC(OffPolicyConfig, frozen=True, kw_only=True, tag="tqc"):
+    """Kuznetsov et al. 2020, sb3-contrib's TQC."""
+
+    LIBRARY = "sb3_contrib:TQC"
+    ACTIONS = BOX
+    EXTRA = _REPLAY | _ENTROPY | {"target_update_interval", "top_quantiles_to_drop_per_net"}
+
+
+class CrossQ(OffPolicyConfig, frozen=True, kw_only=True, tag="crossq"):
+    """Bhatt et al. 2024, sb3-contrib's CrossQ."""
+
+    LIBRARY = "sb3_contrib:CrossQ"
+    ACTIONS = BOX
+    EXTRA = (_REPLAY | _ENTROPY | {"policy_delay"}) - {"tau"}
 
 
 class TD3(OffPolicyConfig, frozen=True, kw_only=True, tag="td3"):
@@ -241,22 +303,20 @@ class OnPolicyConfig(TrainConfig, frozen=True, kw_only=True):
         return TrainingLoop.on_policy(self.n_envs, self.n_steps)
 
 
-class PPO(OnPolicyConfig, frozen=True, kw_only=True, tag="ppo"):
-    """Schulman et al. 2017, SB3's PPO."""
+class MinibatchConfig(OnPolicyConfig, frozen=True, kw_only=True):
+    """What counts for PPO and its kin, which go over each rollout in minibatches."""
 
     n_steps: int = 2048
     batch_size: int = 64
     n_epochs: int = 10
 
-    LIBRARY = "stable_baselines3:PPO"
-    EXTRA = _ROLLOUT | {"clip_range", "clip_range_vf", "target_kl"}
-
     def problems(self) -> list[str]:
         problems = super().problems() + self._below_one("n_epochs")
+        name = type(self).__name__
         if 0 <= self.batch_size < 2:
-            problems.append(f"batch_size = {self.batch_size}: PPO needs at least 2")
+            problems.append(f"batch_size = {self.batch_size}: {name} needs at least 2")
         if self.n_envs * self.n_steps == 1:
-            problems.append("PPO needs n_steps x n_envs > 1 (it normalises advantages)")
+            problems.append(f"{name} needs n_steps x n_envs > 1 (it normalises advantages)")
         return problems
 
     @property
@@ -266,11 +326,87 @@ class PPO(OnPolicyConfig, frozen=True, kw_only=True, tag="ppo"):
         )
 
 
+class PPO(MinibatchConfig, frozen=True, kw_only=True, tag="ppo"):
+    """Schulman et al. 2017, SB3's PPO."""
+
+    LIBRARY = "stable_baselines3:PPO"
+    EXTRA = _ROLLOUT | _CLIPPED
+
+
+class RecurrentPPO(MinibatchConfig, frozen=True, kw_only=True, tag="recurrentppo"):
+    """PPO with an LSTM, sb3-contrib's RecurrentPPO."""
+
+    policy: str = "MlpLstmPolicy"
+    n_steps: int = 128
+    batch_size: int = 128
+
+    LIBRARY = "sb3_contrib:RecurrentPPO"
+    EXTRA = (_ROLLOUT | _CLIPPED) - {"rollout_buffer_class", "rollout_buffer_kwargs"}
+
+
+class MaskablePPO(MinibatchConfig, frozen=True, kw_only=True, tag="maskableppo"):
+    """PPO where an env forbids actions, sb3-contrib's MaskablePPO."""
+
+    LIBRARY = "sb3_contrib:MaskablePPO"
+    ACTIONS = ("Discrete", "MultiDiscrete", "MultiBinary")
+    EXTRA = (_ROLLOUT | _CLIPPED) - _SDE
+
+
+class TRPO(OnPolicyConfig, frozen=True, kw_only=True, tag="trpo"):
+    """Schulman et al. 2015, sb3-contrib's TRPO: one step of the policy, then its critic is fitted."""
+
+    n_steps: int = 2048
+    batch_size: int = 128
+    n_critic_updates: int = 10
+
+    LIBRARY = "sb3_contrib:TRPO"
+    EXTRA = (_ROLLOUT - {"ent_coef", "vf_coef", "max_grad_norm"}) | {
+        "cg_damping", "cg_max_steps", "line_search_max_iter", "line_search_shrinking_factor",
+        "sub_sampling_factor", "target_kl",
+    }  # fmt: skip
+
+    def problems(self) -> list[str]:
+        return super().problems() + self._below_one("batch_size")
+
+    @property
+    def loop(self) -> TrainingLoop:
+        return TrainingLoop.on_policy(
+            self.n_envs,
+            self.n_steps,
+            batch_size=self.batch_size,
+            n_epochs=self.n_critic_updates,
+            works_on_whole=True,
+        )
+
+
 class A2C(OnPolicyConfig, frozen=True, kw_only=True, tag="a2c"):
     """Mnih et al. 2016, SB3's A2C."""
 
     LIBRARY = "stable_baselines3:A2C"
     EXTRA = _ROLLOUT | {"rms_prop_eps", "use_rms_prop"}
+
+
+class ARS(TrainConfig, frozen=True, kw_only=True, tag="ars"):
+    """Mania et al. 2018, sb3-contrib's ARS: learns from whole episodes of perturbed policies."""
+
+    n_delta: int = 8
+    n_eval_episodes: int = 1
+
+    LIBRARY = "sb3_contrib:ARS"
+    ACTIONS = ("Box", "Discrete")
+    EXTRA = frozenset({
+        "alive_bonus_offset", "delta_std", "learning_rate", "n_top", "policy_kwargs", "stats_window_size",
+        "zero_policy",
+    })  # fmt: skip
+
+    def problems(self) -> list[str]:
+        return super().problems() + self._below_one("n_delta", "n_eval_episodes")
+
+    @property
+    def loop(self) -> TrainingLoop:
+        return TrainingLoop(
+            frequency=2 * self.n_delta * self.n_eval_episodes, unit="episode", gradient_steps=1
+        )
 
 
 class Code(_Part, frozen=True, kw_only=True):
@@ -339,9 +475,21 @@ class Built(TrainConfig, frozen=True, kw_only=True, tag="built"):
         return digest({k: v for k, v in values.items() if k not in (*left_out, "evaluated_by_callback")})
 
 
-AnyConfig = DQN | SAC | TD3 | DDPG | PPO | A2C | Built
+AnyConfig = (
+    DQN | SAC | TD3 | DDPG | PPO | A2C
+    | TQC | QRDQN | CrossQ | TRPO | RecurrentPPO | MaskablePPO | ARS
+    | Built
+)  # fmt: skip
 ALGORITHMS: dict[str, type[TrainConfig]] = {
-    str(kind.__struct_config__.tag): kind for kind in (DQN, SAC, TD3, DDPG, PPO, A2C)
+    str(kind.__struct_config__.tag): kind for kind in get_args(AnyConfig) if kind.LIBRARY
+}
+#: other names of algorithms: RL Zoo's, and the library's packages
+ALIASES = {
+    "ppo_lstm": "recurrentppo",
+    "ppo_recurrent": "recurrentppo",
+    "recurrent_ppo": "recurrentppo",
+    "ppo_mask": "maskableppo",
+    "maskable_ppo": "maskableppo",
 }
 
 

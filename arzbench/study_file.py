@@ -12,6 +12,7 @@ from arzbench import store
 from arzbench.errors import UsageError, unknown
 from arzbench.study import (
     ALGORITHMS,
+    ALIASES,
     Baseline,
     Checkpoints,
     Evaluation,
@@ -20,6 +21,7 @@ from arzbench.study import (
     Study,
     TrainConfig,
 )
+from arzbench.study_values import value_problems
 
 
 def make_config(table: dict[str, Any], source: str) -> TrainConfig:
@@ -29,10 +31,11 @@ def make_config(table: dict[str, Any], source: str) -> TrainConfig:
         UsageError: unknown algorithm, keys or hyper-parameters, or values that do not fit.
     """
     algo = table.get("algo")
-    if not isinstance(algo, str) or algo.lower() not in ALGORITHMS:
+    tag = algo.lower() if isinstance(algo, str) else ""
+    kind = ALGORITHMS.get(ALIASES.get(tag, tag))
+    if kind is None:
         error = unknown("algorithm", str(algo), ALGORITHMS)
         raise UsageError(f"{source}: {error.message}", error.hint)
-    kind = ALGORITHMS[algo.lower()]
     problems: list[str] = []
     hints: list[str] = []
     given = table.get("hyperparameters", {})
@@ -57,7 +60,7 @@ def make_config(table: dict[str, Any], source: str) -> TrainConfig:
     data = {k: v for k, v in table.items() if k in own} | {k: v for k, v in given.items() if k in names}
     data["hyperparameters"] = {k: v for k, v in given.items() if k not in names}
     config, misfits, defaults = _converted(kind, data)
-    problems += misfits
+    problems += value_problems(data["hyperparameters"]) + misfits
     if config is None or problems:
         raise UsageError(f"{source}: " + "; ".join(problems), "\n".join(hints + defaults))
     return config

@@ -67,7 +67,7 @@ def numba_cache() -> str:
 
 def _has_messages(config: TrainConfig) -> bool:
     """Whether the env has messages of its own: only then, or where the study logs, do they cost anything."""
-    from arzbench.sb3.workload import make_env
+    from arzbench.sb3.building import make_env
 
     env = make_env(config)
     try:

@@ -42,10 +42,11 @@ from torch.distributions import Distribution
 from arzbench.clock import SystemClock
 from arzbench.measure.host import host_info
 from arzbench.run.job import RunRequest, run_job
+from arzbench.sb3.building import make_env
 from arzbench.sb3.models import NullCallback
 from arzbench.sb3.plugins import register_plugins
 from arzbench.sb3.skipped_work import skip_mode_switches
-from arzbench.sb3.workload import SB3Workload, make_env
+from arzbench.sb3.workload import SB3Workload
 from arzbench.study import DQN, PPO, Checkpoints, Study, TrainConfig
 
 #: at most this much, where it is promised

@@ -82,7 +82,8 @@ def test_an_unknown_device_of_the_roads_is_told() -> None:
 
 
 def test_the_env_is_made_on_the_device_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    from arzbench.sb3.workload import SB3Workload, make_env
+    from arzbench.sb3.building import make_env
+    from arzbench.sb3.workload import SB3Workload
     from arzbench.traffic.env import batch
 
     SB3Workload().load()

@@ -11,7 +11,9 @@ import pytest
 from tests.processes import ROOT, arzbench, environment, ledger, saved, start, stop_when
 
 EXAMPLE = (ROOT / "examples" / "own_training.py").read_text(encoding="utf-8")
-SHORT = "import torch\n\ntorch.set_num_threads(1)\n" + EXAMPLE.replace("60_000", "12_000").replace("4096", "2048")
+SHORT = "import torch\n\ntorch.set_num_threads(1)\n" + EXAMPLE.replace("60_000", "12_000").replace(
+    "4096", "2048"
+)
 
 pytestmark = pytest.mark.timeout(600)
 

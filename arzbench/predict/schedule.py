@@ -42,7 +42,6 @@ def count_training(
     evaluated = (episodes * length, episodes * bound)
     counts = [
         _exactly(Phase.BUILD, 1),
-        _exactly(Phase.RESET, config.n_envs + (steps / train_length if train_length else 0)),
         _exactly(Phase.ENV_STEP, steps),
         _exactly(Phase.POLICY, loop.policy_calls(calls)),
         _exactly(Phase.UPDATE, updates),
@@ -51,6 +50,8 @@ def count_training(
         PhaseCount(phase=Phase.BASELINE, count=baseline * length, high=baseline * bound),
         _exactly(Phase.CHECKPOINT, checkpoints, size=_mean_state(config, steps, state_bytes)),
     ]
+    if config.vec_env != "subproc":  # where they are a part of the steps
+        counts.append(_exactly(Phase.RESET, config.n_envs + (steps / train_length if train_length else 0)))
     if config.logging.mode != "off":
         counts.append(PhaseCount(phase=Phase.LOG, count=steps + evaluated[0], high=steps + evaluated[1]))
     return TrainSchedule(

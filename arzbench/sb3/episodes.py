@@ -7,10 +7,12 @@ was stopped midway is simply played again. The final evaluation plays the baseli
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
 from arzbench.facts import Phase
 from arzbench.sb3 import model_state
@@ -124,14 +126,40 @@ def randomly(env: Any) -> Player:
     return start
 
 
-def by_policy(model: Any, deterministic: bool) -> Player:
-    """Episodes of a model's policy; observations are normalised as in its training."""
+def by_policy(model: Any, env: Any, *, deterministic: bool, frame_stack: int = 0) -> Player:
+    """Episodes of a model's policy in `env`; it sees them as in its training, normalised and stacked.
+
+    A recurrent policy keeps its state within an episode, a maskable one is told what `env` forbids.
+    """
     normalizer = model.get_vec_normalize_env()
+    space = env.observation_space if normalizer is None else normalizer.observation_space
+    masked = "action_masks" in inspect.signature(model.predict).parameters
 
-    def choose(observation: Any) -> Any:
-        if normalizer is not None:
-            observation = normalizer.normalize_obs(observation)
-        action, _ = model.predict(observation, deterministic=deterministic)
-        return action[()]  # a discrete action as a scalar
+    def start(seed: int) -> Choose:
+        frames = StackedObservations(1, frame_stack, space) if frame_stack else None
+        state, begins = None, True
 
-    return lambda seed: choose
+        def choose(observation: Any) -> Any:
+            nonlocal state, begins
+            if normalizer is not None:
+                observation = normalizer.normalize_obs(observation)
+            if frames is not None:
+                observation = _stack(frames, observation, begins)
+            options = {"action_masks": env.get_wrapper_attr("action_masks")()} if masked else {}
+            action, state = model.predict(
+                observation, state, np.array([begins]), deterministic=deterministic, **options
+            )
+            begins = False
+            return action[()]  # a discrete action as a scalar
+
+        return choose
+
+    return start
+
+
+def _stack(frames: StackedObservations[Any], observation: Any, begins: bool) -> Any:
+    """The last observations of an episode as one."""
+    parts = isinstance(observation, dict)
+    row = {k: v[None] for k, v in observation.items()} if parts else observation[None]
+    stacked = frames.reset(row) if begins else frames.update(row, np.array([False]), [{}])[0]
+    return {k: v[0] for k, v in stacked.items()} if parts else stacked[0]

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from arzbench.clock import Clock
 from arzbench.errors import UsageError
 from arzbench.facts import Phase
+from arzbench.sb3.building import algorithm, check_actions, make_env, observations_of
 from arzbench.sb3.episodes import Choose, Player, by_policy, controlled, randomly
 from arzbench.sb3.plugins import EnvBatch, baseline_controllers, register_plugins
-from arzbench.sb3.workload import SB3Workload, algorithm, check_actions, make_env
+from arzbench.sb3.workload import SB3Workload
 from arzbench.study import TrainConfig
 from arzbench.training_state import TrainingState
 
@@ -48,7 +49,9 @@ class HeldOutEpisodes:
         self._controllers = baseline_controllers(self._env)
         self.baselines: tuple[str, ...] = tuple(self._controllers) or ("random",)
         self._batch: EnvBatch | None = None
-        if (batch_type := getattr(self._env.unwrapped, "batch_type", None)) is not None:
+        self._config = config
+        as_it_is = not config.wrappers and not config.frame_stack
+        if as_it_is and (batch_type := getattr(self._env.unwrapped, "batch_type", None)) is not None:
             options = {k: v for k, v in config.env_kwargs.items() if k != "render_mode"}
             self._batch = batch_type(episodes, threads=threads, **options)
 
@@ -69,7 +72,7 @@ class HeldOutEpisodes:
             UsageError: the model is of other observations or actions.
         """
         pairs = (
-            ("observations", model.observation_space, self._env.observation_space),
+            ("observations", model.observation_space, observations_of(self._config, self._env)),
             ("actions", model.action_space, self._env.action_space),
         )
         for what, of_model, of_env in pairs:
@@ -79,7 +82,8 @@ class HeldOutEpisodes:
                     "name the env it was trained on",
                 )
         if self._batch is None:
-            return self._one_by_one(by_policy(model, deterministic=True))
+            stack = self._config.frame_stack or 0
+            return self._one_by_one(by_policy(model, self._env, deterministic=True, frame_stack=stack))
         normalizer = model.get_vec_normalize_env()
 
         def choose(batch: EnvBatch) -> Any:

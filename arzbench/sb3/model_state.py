@@ -254,9 +254,11 @@ def restore_counters(model: Any, saved: dict[str, Any]) -> None:
             raise StateError(f"the saved counter {name[:40]!r} is not one of this library")
         setattr(model, name, value)
     last = saved["last"]
-    for name in ("_last_obs", "_last_original_obs"):
+    normalizer = model.get_vec_normalize_env()
+    original = model.env if normalizer is None else normalizer.venv  # as the envs gave it
+    for name, env in (("_last_obs", model.env), ("_last_original_obs", original)):
         if last[name] is not None:
-            _check_like(last[name], model.env.observation_space, model.n_envs)
+            _check_like(last[name], env.observation_space, model.n_envs)
     starts = last["_last_episode_starts"]
     if starts is not None and np.shape(starts) != (model.n_envs,):
         raise StateError(f"the saved episode starts have shape {np.shape(starts)}, not ({model.n_envs},)")
@@ -295,9 +297,8 @@ def capture_normalization(wrapper: Any) -> dict[str, Any] | None:
     """Running statistics of observations and returns."""
     if wrapper is None:
         return None
-    means = wrapper.obs_rms if isinstance(wrapper.obs_rms, dict) else {"": wrapper.obs_rms}
     return {
-        "observations": {name: _moments(rms) for name, rms in means.items()},
+        "observations": {name: _moments(rms) for name, rms in _statistics(wrapper).items()},
         "return": _moments(wrapper.ret_rms),
         "returns": wrapper.returns,
     }
@@ -309,13 +310,19 @@ def restore_normalization(wrapper: Any, saved: dict[str, Any] | None) -> None:
         if wrapper is not saved:
             raise StateError("the saved state and this training differ in vec_normalize")
         return
-    means = wrapper.obs_rms if isinstance(wrapper.obs_rms, dict) else {"": wrapper.obs_rms}
+    means = _statistics(wrapper)
     if means.keys() != saved["observations"].keys() or saved["returns"].shape != wrapper.returns.shape:
         raise StateError("the saved normalization is of other observations")
     for name, rms in means.items():
         _set_moments(rms, saved["observations"][name])
     _set_moments(wrapper.ret_rms, saved["return"])
     wrapper.returns = saved["returns"].copy()
+
+
+def _statistics(wrapper: Any) -> dict[str, Any]:
+    """Those of the observations by part, none where only rewards are normalised."""
+    means = wrapper.obs_rms if wrapper.norm_obs else {}
+    return means if isinstance(means, dict) else {"": means}
 
 
 def _moments(rms: Any) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import KVWriter, Logger
 
 from arzbench.clock import Clock, SystemClock
+from arzbench.sb3.building import build, make_env
 from arzbench.sb3.plugins import register_plugins
-from arzbench.sb3.workload import algorithm, make_env
 from arzbench.study import AnyConfig, TrainConfig
 
 #: the rule of thumb: time 100 steps, multiply
@@ -45,9 +45,7 @@ class _Fps(KVWriter):
 
 def _library_model(config: TrainConfig) -> tuple[Any, _Fps]:
     """A model and envs as the library's documentation makes them, without this package's additions."""
-    arguments = config.constructor_arguments()
-    envs = make_vec_env(lambda: make_env(config), n_envs=config.n_envs)
-    model = algorithm(config)(config.policy, envs, seed=config.seed, device=config.device, **arguments)
+    model = build(config, lambda: make_vec_env(lambda: make_env(config), n_envs=config.n_envs))
     fps = _Fps()
     model.set_logger(Logger(None, [fps]))
     return model, fps

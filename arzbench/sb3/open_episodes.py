@@ -31,7 +31,8 @@ class OpenEpisodes:
         self._steps = 0
         #: per env, None before its first reset: steps before, arguments, generators before
         self._resets: list[dict[str, Any] | None] = [None] * len(envs)
-        self.unreproducible = False  # a replay failed once: it would again
+        #: a replay failed once: it would again; or other processes have the envs
+        self.unreproducible = not envs
         self._watch_steps()
         for index, env in enumerate(envs):
             self._watch_resets(index, env)

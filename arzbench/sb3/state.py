@@ -58,7 +58,7 @@ class LiveState:
     def __init__(
         self, config: TrainConfig, loop: TrainingLoop, model: Any, envs: Sequence[Any], episodes: Episodes
     ) -> None:
-        """`envs` are those that `model` trains on, `episodes` has one of its own."""
+        """`envs` are those that `model` trains on, none in processes of their own; `episodes` has another."""
         self.config = config
         self.model = model
         self.envs = envs
@@ -73,7 +73,9 @@ class LiveState:
         self.lengths: deque[int] = deque(maxlen=MAX_LENGTHS)
         self.random: dict[str, Any] | None = model_state.capture_random(model)
         self.noise: list[Any] = []
-        self.open_episodes = None if all(map(env_state.capturable, envs)) else OpenEpisodes(model.env, envs)
+        self.open_episodes = (
+            None if envs and all(map(env_state.capturable, envs)) else OpenEpisodes(model.env, envs)
+        )
         self.begun = False
         self.ended = ""
         self.callbacks: Callbacks | None = None

@@ -132,7 +132,8 @@ class SB3Training(AbstractTraining):
         episodes = self.state.episodes
         played = [r.lengths for r in episodes.results if r.kind != "baseline"]
         lengths = [n for part in played for n in part] + episodes.lengths
-        spec = self.state.envs[0].spec if self.state.envs else None
+        env = self.state.envs[0] if self.state.envs else episodes.env
+        spec = getattr(env, "spec", None)
         return EnvFacts(
             n_envs=self.config.n_envs,
             max_episode_steps=None if spec is None else spec.max_episode_steps,
@@ -179,9 +180,16 @@ class SB3Training(AbstractTraining):
         results = self.state.episodes.results
         done = any(r.kind == kind and r.num_timesteps == self.num_timesteps for r in results)
         if episodes and not done:
-            policy = by_policy(self.model, self.config.evaluation.deterministic)
-            player = policy if kind != "baseline" or self._baseline is None else self._baseline
+            player = self._policy() if kind != "baseline" or self._baseline is None else self._baseline
             self.state.episodes.play(self, self._control, kind, episodes, player)
+
+    def _policy(self) -> Player:
+        return by_policy(
+            self.model,
+            self.state.episodes.env,
+            deterministic=self.config.evaluation.deterministic,
+            frame_stack=self.config.frame_stack or 0,
+        )
 
     def _train(self) -> None:
         self._plan_evaluation()
@@ -222,9 +230,8 @@ class SB3Training(AbstractTraining):
             self._control.episode_ended(self, *self.state.episodes_ended.pop(0))
         evaluation = self.config.evaluation
         if self.num_timesteps >= self._evaluate_at:
-            policy = by_policy(self.model, evaluation.deterministic)
             episodes = self.state.episodes
-            episodes.play(self, self._control, "evaluation", evaluation.n_eval_episodes, policy)
+            episodes.play(self, self._control, "evaluation", evaluation.n_eval_episodes, self._policy())
             self._plan_evaluation()
 
     def _during_callback(self) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import difflib
-import importlib
+import functools
 import importlib.metadata
 import os
 from collections import deque
@@ -13,19 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-import gymnasium
-import numpy as np
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from arzbench.clock import Clock, SystemClock
 from arzbench.errors import StateError, UsageError, unknown
 from arzbench.facts import Phase
 from arzbench.loop import TrainingLoop
+from arzbench.sb3.building import build, check_actions, check_device, make_env
 from arzbench.sb3.episodes import Episodes, Player, controlled, randomly
 from arzbench.sb3.model_loop import apply_loop
 from arzbench.sb3.models import adopt
@@ -34,15 +29,13 @@ from arzbench.sb3.plugins import baseline_controllers, register_plugins
 from arzbench.sb3.skipped_work import skip_mode_switches
 from arzbench.sb3.state import LiveState
 from arzbench.sb3.training import SB3Training
-from arzbench.study import ALGORITHMS, TrainConfig
+from arzbench.study import TrainConfig
 from arzbench.training_state import TrainingState
 from arzbench.workload import AbstractWorkload, Recorder
 
-NOISES: dict[str, Any] = {"normal": NormalActionNoise, "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise}
-
 
 class SB3Workload(AbstractWorkload):
-    """Trainings of Stable-Baselines3 on registered Gymnasium envs.
+    """Trainings of Stable-Baselines3 on Gymnasium envs.
 
     Messages of the envs are appended to `log_path`; None drops what is written.
     """
@@ -129,51 +122,6 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def make_env(config: TrainConfig) -> gymnasium.Env[Any, Any]:
-    """One env of `config`; one that is registered with an argument `device` gets the training's.
-
-    Raises:
-        UsageError: there is no such env, or it refuses its arguments.
-    """
-    module, _, name = config.env.rpartition(":")
-    if not module and name not in gymnasium.registry:
-        near = difflib.get_close_matches(name, gymnasium.registry, n=8, cutoff=0.5)
-        some = near or [n for n in gymnasium.registry if n.startswith(("arzbench/", "CartPole-"))]
-        raise unknown("env", name, some, "any env registered with Gymnasium will do, also module:Name-v0")
-    arguments: dict[str, Any] = dict(config.env_kwargs)
-    try:
-        if module:
-            importlib.import_module(module)
-        spec = gymnasium.registry.get(name)
-        if spec is not None and "device" in spec.kwargs:
-            arguments.setdefault("device", config.device)
-        return gymnasium.make(config.env, **arguments)
-    except Exception as error:
-        options = f" with {config.env_kwargs}" if config.env_kwargs else ""
-        hint = f"pip install {error.name}" if isinstance(error, ModuleNotFoundError) and not module else ""
-        raise UsageError(f"the env {config.env!r} cannot be made{options}: {error}", hint) from error
-
-
-def check_device(device: str) -> None:
-    """Raise a `UsageError` unless torch can use `device` here."""
-    if device not in ("cpu", "cuda", "auto"):
-        raise unknown("device", device, ("cpu", "cuda", "auto"))
-    if device == "cuda" and not th.cuda.is_available():
-        raise UsageError("device 'cuda': torch finds no GPU here", "use --device cpu (or auto)")
-
-
-def check_actions(config: TrainConfig, space: spaces.Space[Any]) -> None:
-    """Raise a `UsageError` unless the algorithm can choose from `space`."""
-    kind = type(space).__name__
-    if kind in config.ACTIONS:
-        return
-    fitting = sorted(name for name, other in ALGORITHMS.items() if kind in other.ACTIONS)
-    raise UsageError(
-        f"{config.algo.upper()} cannot choose the actions of {config.env}: {space}",
-        f"algorithms that can: {', '.join(fitting)}" if fitting else "no algorithm here can",
-    )
-
-
 def make_baseline(config: TrainConfig, env: Any) -> Player:
     """How baseline episodes are played.
 
@@ -192,29 +140,28 @@ def make_baseline(config: TrainConfig, env: Any) -> Player:
 
 
 def make_model(config: TrainConfig) -> tuple[Any, Sequence[Any]]:
-    """The model, not yet trained, and the envs inside its vectorised env.
+    """The model, not yet trained, and the envs inside its vectorised env, none where they have own processes.
 
     Raises:
         UsageError: the env or an argument does not suit the algorithm.
     """
-    arguments = copy.deepcopy(config.constructor_arguments())  # the library writes into policy_kwargs
-    envs = [_monitored(make_env(config)) for _ in range(config.n_envs)]
-    try:
-        vec_env: VecEnv = DummyVecEnv([lambda env=env: env for env in envs])  # type: ignore[misc]
-        if config.vec_normalize:
-            vec_env = VecNormalize(vec_env, gamma=arguments.get("gamma", 0.99))
-        if "action_noise" in arguments:
-            arguments["action_noise"] = make_noise(arguments["action_noise"], vec_env.action_space)
-        model = algorithm(config)(config.policy, vec_env, seed=config.seed, device=config.device, **arguments)
-    except UsageError:
-        raise
-    except Exception as error:
-        for env in envs:
-            env.close()
-        raise UsageError(f"{config.algo.upper()} cannot be made as asked: {error}") from error
+    envs: list[Any] = []
+
+    def make_vec_env() -> VecEnv:
+        if config.vec_env == "subproc":
+            return SubprocVecEnv([functools.partial(_make_in_process, config)] * config.n_envs)
+        envs.extend(_monitored(make_env(config)) for _ in range(config.n_envs))
+        return DummyVecEnv([lambda env=env: env for env in envs])  # type: ignore[misc]
+
+    model = build(config, make_vec_env)
     model.set_logger(Logger(None, []))  # its own would make a folder
     skip_mode_switches(model.policy)
     return adopt(model), envs
+
+
+def _make_in_process(config: TrainConfig) -> Any:
+    register_plugins()
+    return _monitored(make_env(config))
 
 
 def _monitored(env: Any) -> Monitor[Any, Any]:
@@ -223,34 +170,3 @@ def _monitored(env: Any) -> Monitor[Any, Any]:
     for name in ("episode_returns", "episode_lengths", "episode_times"):
         setattr(monitor, name, deque(maxlen=1))
     return monitor
-
-
-def algorithm(config: TrainConfig) -> Any:
-    """The library's class for the algorithm of `config`.
-
-    Raises:
-        UsageError: its package is not installed.
-    """
-    module, _, name = config.LIBRARY.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"{config.algo} is an algorithm of {module}, which is not installed",
-            'pip install "arzbench[contrib]"',
-        ) from error
-
-
-def make_noise(table: Any, space: spaces.Space[Any]) -> Any:
-    """The action noise of a table such as {kind = "normal", sigma = 0.1}; None stays None."""
-    if table is None:
-        return None
-    if not isinstance(table, dict) or set(table) - {"kind", "mean", "sigma", "theta", "dt"}:
-        raise UsageError(f"action_noise = {table!r}", 'for example {kind = "normal", sigma = 0.1}')
-    table = dict(table)
-    kind = str(table.pop("kind", "normal"))
-    if kind not in NOISES:
-        raise unknown("action noise", kind, NOISES)
-    shape = space.shape or ()
-    mean, sigma = (np.full(shape, float(table.pop(k, d))) for k, d in (("mean", 0.0), ("sigma", 0.1)))
-    return NOISES[kind](mean, sigma, **table)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from arzbench import store
 from arzbench.errors import UsageError, unknown
+from arzbench.importing import is_reference, named_module, resolved
 from arzbench.measure.host import devices, gpu_name, is_own_env
 from arzbench.study import Study
 from arzbench.study_changes import change_study
@@ -55,10 +56,22 @@ def require_numba_cuda() -> None:
 
 
 def require_training_stack(study: Study | None = None) -> None:
-    """Raise a `UsageError` unless what trains (`study`) is installed; nothing is imported."""
+    """Raise a `UsageError` unless what trains (`study`) is there; imported is only what the study names."""
     trainings = () if study is None else study.trainings
     own_envs = any(is_own_env(config) for config in trainings)
     require_packages("torch", "stable_baselines3", "gymnasium", *(["numba"] if own_envs else []))
+    for config in trainings:
+        library = config.LIBRARY.partition(":")[0]
+        if library and importlib.util.find_spec(library) is None:
+            raise UsageError(
+                f"{config.algo} is an algorithm of sb3-contrib, which is not installed",
+                'pip install "arzbench[contrib]"',
+            )
+        if (module := config.env.rpartition(":")[0]) and is_reference(f"{module}:_"):
+            named_module(module, "env", config.env)
+        for key, value in {**config.hyperparameters, "policy": config.policy}.items():
+            resolved(value, key)
+        resolved(config.wrappers or (), "wrappers")
 
 
 def require_packages(*names: str) -> None:

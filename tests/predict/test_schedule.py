@@ -20,6 +20,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from arzbench.facts import Phase
 from arzbench.predict.schedule import count_training
+from arzbench.sb3.building import algorithm
+from arzbench.sb3.model_loop import loop_of
 from arzbench.study import ALGORITHMS, TrainConfig
 from tests.sb3.controls import Free, config, start, tidy  # noqa: F401
 
@@ -51,6 +53,26 @@ CASES: dict[str, dict[str, Any]] = {
                     "total_timesteps": 49, "evaluation": EVALUATED},
     "a2c": {"algo": "a2c", "total_timesteps": 63, "checkpoint": {"checkpoint_freq": 13}},
     "a2c, 3 envs": {"algo": "a2c", "n_envs": 3, "total_timesteps": 63, "evaluation": EVALUATED},
+    "qrdqn": {"algo": "qrdqn", "learning_starts": 20, "total_timesteps": 101, "evaluation": EVALUATED},
+    "qrdqn, 3 envs": {"algo": "qrdqn", "n_envs": 3, "gradient_steps": -1, "total_timesteps": 170},
+    "tqc": {"algo": "tqc", "learning_starts": 30, "total_timesteps": 47, "evaluation": EVALUATED},
+    "tqc, episodes": {"algo": "tqc", "train_freq": [1, "episode"], "gradient_steps": -1,
+                      "learning_starts": 15, "total_timesteps": 41},
+    "crossq": {"algo": "crossq", "learning_starts": 30, "total_timesteps": 47, "evaluation": EVALUATED},
+    "crossq, 3 envs": {"algo": "crossq", "n_envs": 3, "learning_starts": 30, "gradient_steps": 2,
+                       "train_freq": 5, "total_timesteps": 70, "checkpoint": {"checkpoint_freq": 6}},
+    "trpo": {"algo": "trpo", "n_steps": 16, "batch_size": 12, "n_critic_updates": 3, "total_timesteps": 70,
+             "evaluation": EVALUATED, "checkpoint": {"checkpoint_freq": 16}},
+    "trpo, 3 envs": {"algo": "trpo", "n_envs": 3, "n_steps": 8, "batch_size": 7, "n_critic_updates": 2,
+                     "total_timesteps": 49, "evaluation": EVALUATED},
+    "recurrentppo": {"algo": "recurrentppo", "n_steps": 16, "batch_size": 12, "n_epochs": 3,
+                     "total_timesteps": 70, "evaluation": EVALUATED, "checkpoint": {"checkpoint_freq": 16}},
+    "recurrentppo, 3 envs": {"algo": "recurrentppo", "n_envs": 3, "n_steps": 8, "batch_size": 7,
+                             "n_epochs": 2, "total_timesteps": 49, "evaluation": EVALUATED},
+    "maskableppo": {"algo": "maskableppo", "n_steps": 16, "batch_size": 12, "n_epochs": 3,
+                    "total_timesteps": 70, "evaluation": EVALUATED, "checkpoint": {"checkpoint_freq": 16}},
+    "maskableppo, 3 envs": {"algo": "maskableppo", "n_envs": 3, "n_steps": 8, "batch_size": 7,
+                            "n_epochs": 2, "total_timesteps": 49, "evaluation": EVALUATED},
 }  # fmt: skip
 
 
@@ -102,7 +124,7 @@ def bare(study: TrainConfig, folder: Any) -> Counts:
     def env(name: str) -> Monitor:
         return Monitor(CountSteps(gym.make(study.env, **study.env_kwargs), counts, name))
 
-    model = getattr(sb3, study.algo.upper())(
+    model = algorithm(study)(
         study.policy,
         DummyVecEnv([lambda: env("steps")] * study.n_envs),
         seed=0,
@@ -110,7 +132,7 @@ def bare(study: TrainConfig, folder: Any) -> Counts:
         **copy.deepcopy(study.constructor_arguments()),  # it writes into policy_kwargs
     )
     # every algorithm updates one of these in each gradient step
-    learner = model.critic if study.algo in ("sac", "td3", "ddpg") else model.policy
+    learner = model.critic if study.ACTIONS == ("Box",) else model.policy
     learner.optimizer.register_step_post_hook(lambda *_: setattr(counts, "updates", counts.updates + 1))
     callbacks: list[BaseCallback] = [CountRollouts(counts)]
     evaluation, frequency = study.evaluation, study.checkpoint.checkpoint_freq
@@ -173,7 +195,7 @@ def test_counts_equal_those_of_the_library(case: str, tmp_path: Any) -> None:
     resets = log.units(Phase.RESET)
     assert resets == study.n_envs * (1 + counted.total_timesteps // study.n_envs // LENGTH)
     assert 0 <= counted.get(Phase.RESET).count - resets < study.n_envs
-    if study.algo != "dqn":  # whose random actions are counted in the mean
+    if not study.loop.exploration_horizon:  # whose random actions are counted in the mean
         assert log.units(Phase.POLICY) == counted.get(Phase.POLICY).count
     assert seen.evaluated_steps == log.units(Phase.EVAL_STEP) == counted.get(Phase.EVAL_STEP).count
     assert len(control.evaluations) == counted.evaluations
@@ -183,6 +205,13 @@ def test_counts_equal_those_of_the_library(case: str, tmp_path: Any) -> None:
     frequency = study.checkpoint.checkpoint_freq
     assert control.saves + 1 == counted.checkpoints == counted.get(Phase.CHECKPOINT).count
     assert counted.checkpoints == seen.saves + (not frequency or seen.calls % frequency != 0)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_model_says_the_same_of_its_loop(case: str) -> None:
+    study = make(case)
+    training, _ = start(study)
+    assert loop_of(training.model, study.total_timesteps) == study.loop
 
 
 def test_greedy_actions_of_dqn_are_as_many_as_epsilon_leaves() -> None:
@@ -230,8 +259,7 @@ def test_what_a_hundred_steps_are_at_the_defaults(algo: str, steps: int, updates
 def test_studies_know_the_library_s_arguments(algo: str) -> None:
     """Fields that count have its names and defaults; the others are all there are and no more."""
     kind = ALGORITHMS[algo]
-    own = getattr(sb3, algo.upper()).__init__
-    signature = dict(inspect.signature(own).parameters)
+    signature = dict(inspect.signature(algorithm(kind(env="x", total_timesteps=1)).__init__).parameters)  # type: ignore[call-arg]
     if "kwargs" in signature:
         signature |= inspect.signature(sb3.TD3.__init__).parameters
     ours = {"self", "policy", "env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model"}

@@ -14,7 +14,7 @@ from arzbench.clock import VirtualClock
 from arzbench.facts import Phase, StopReason
 from arzbench.measure.phase_times import PhaseTotals
 from arzbench.sb3.workload import SB3Workload
-from arzbench.study import TrainConfig
+from arzbench.study import ALGORITHMS, TrainConfig
 from arzbench.study_file import make_config
 from arzbench.training_state import Ring, TrainingState
 from arzbench.workload import StopTraining
@@ -28,7 +28,7 @@ def config(algo: str, env: str = "arztest/Known-v0", **table: Any) -> TrainConfi
     hyper = {**copy.deepcopy(SMALL), **{k: v for k, v in table.items() if k not in keys}}
     rest = {"logging": {"mode": "periodic"}, **{k: v for k, v in table.items() if k in keys}}
     kwargs = rest.pop("env_kwargs", {})
-    if env.startswith("arztest") and algo in ("sac", "td3", "ddpg"):
+    if env.startswith("arztest") and ALGORITHMS[algo].ACTIONS == ("Box",):
         kwargs = {"continuous": True, **kwargs}
     return make_config(
         {"algo": algo, "env": env, "env_kwargs": kwargs, "hyperparameters": hyper, **rest}, "test"

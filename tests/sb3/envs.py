@@ -38,6 +38,9 @@ class Drift(gym.Env):
         terminated = bool(self.np_random.random() < self.ends)
         return self.observe(), float(-np.abs(self.x).sum()), terminated, self.t >= self.length, {}
 
+    def action_masks(self) -> Any:
+        return np.ones(3, dtype=bool)
+
     def observe(self) -> Any:
         x = self.x.astype(np.float32)
         return {"x": x, "t": np.full(3, self.t, np.float32)} if self.mapping else x

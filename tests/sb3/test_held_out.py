@@ -9,8 +9,9 @@ import pytest
 from gymnasium.envs.classic_control import CartPoleEnv
 
 from arzbench.errors import UsageError
+from arzbench.sb3.building import make_env
 from arzbench.sb3.held_out import FIRST_HELD_OUT, HeldOutEpisodes
-from arzbench.sb3.workload import make_baseline, make_env
+from arzbench.sb3.workload import make_baseline
 from tests.sb3.controls import config
 
 NAME = "arztest/Offering-v0"

@@ -11,8 +11,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 from torch.distributions import Distribution
 
+from arzbench.sb3.building import make_env
 from arzbench.sb3.skipped_work import skip_mode_switches
-from arzbench.sb3.workload import make_env
 from tests.sb3.controls import Seldom, config, start, tidy  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("ignore:You have specified a mini-batch:UserWarning")

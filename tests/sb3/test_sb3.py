@@ -31,9 +31,10 @@ def test_load_tells_what_decides_speed_and_bits() -> None:
     assert "arzbench/TrafficLight-v0" in gym.registry
 
 
-@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("algo", sorted(ALGORITHMS.keys() - {"ars"}))
 def test_a_study_that_can_run_passes(algo: str) -> None:
-    study = config(algo, **(OFF if algo not in ("ppo", "a2c") else {"total_timesteps": 10}))
+    off_policy = "buffer_size" in ALGORITHMS[algo].schedule_fields()
+    study = config(algo, **(OFF if off_policy else {"total_timesteps": 10}))
     before = copy.deepcopy(study)
     SB3Workload().check(study)
     SB3Workload().first_step(study)
@@ -51,12 +52,12 @@ WRONG: dict[str, tuple[TrainConfig, str, str]] = {
     "actions": (
         config("sac", env="CartPole-v1", **OFF),
         "SAC cannot choose the actions of CartPole-v1: Discrete",
-        "algorithms that can: a2c, dqn, ppo",
+        "algorithms that can: a2c, ars, dqn, maskableppo, ppo, qrdqn",
     ),
-    "continuous actions": (config("dqn", env="Pendulum-v1", **OFF), "DQN cannot", "a2c, ddpg, ppo, sac, td3"),
+    "continuous actions": (config("dqn", env="Pendulum-v1", **OFF), "DQN cannot", "a2c, ars, crossq"),
     "device": (config("a2c", total_timesteps=5, device="tpu"), "unknown device 'tpu'", "cpu, cuda"),
     "policy": (config("a2c", total_timesteps=5, policy="Mlp"), "A2C cannot be made as asked", ""),
-    "argument": (config("a2c", total_timesteps=5, learning_rate="fast"), "A2C cannot be made as asked", ""),
+    "argument": (config("a2c", total_timesteps=5, rollout_buffer_kwargs={"rows": 3}), "A2C cannot be", ""),
     "network": (config("a2c", total_timesteps=5, policy_kwargs={"layers": 3}), "unexpected keyword", ""),
     "noise": (config("td3", **OFF, action_noise={"kind": "pink"}), "unknown action noise 'pink'", "normal"),
     "noise table": (config("td3", **OFF, action_noise=0.1), "action_noise = 0.1", "kind = "),
