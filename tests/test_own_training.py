@@ -55,7 +55,7 @@ def test_planned_run_killed_resumed_and_finished(working: Path) -> None:
     stop = [e for e in ledger(working) if e["kind"] == "stop"][-1]
     assert stop["data"]["reason"] == "finished"
     assert stop["data"]["slack_s"] > 0
-    assert [e["data"]["num_timesteps"] for e in ledger(working) if e["kind"] == "evaluation"][-1] == 4096
+    assert [e["data"]["num_timesteps"] for e in ledger(working) if e["kind"] == "evaluation"][-1] == 6144
     assert (working / "tank.zip").exists()
 
 
