@@ -4,3 +4,23 @@ Importing the package loads nothing else, so that a command starts at once.
 """
 
 __version__ = "0.1.0"
+__all__ = ["BudgetCallback"]
+
+#: names of the Python API -> the modules that have them, loaded when they are first asked for
+_MODULES = {"BudgetCallback": "arzbench.sb3.budget_callback"}
+
+TYPE_CHECKING = False  # as in `typing`, which would have to be loaded
+if TYPE_CHECKING:
+    from arzbench.sb3.budget_callback import BudgetCallback
+else:
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULES])
