@@ -26,8 +26,9 @@ from arzbench.sb3.rollouts import SeldomCalls, loop_of
 from arzbench.units import format_duration, parse_duration
 from arzbench.workload import LIGHT, StopTraining
 
-#: what the script needs from the end of `learn` to the end of its process, in seconds
-LEAVE_S = 1.5
+#: leaving Python with torch takes a share of what starting it and making a model took: 0.2 to 0.4 were seen on
+#: two cores beside up to six busy processes; within bounds in seconds, for a start may do other work
+LEAVE_SHARE, LEAVE_LEAST_S, LEAVE_MOST_S = 0.5, 1.0, 15.0
 #: seconds between two predictions, and between two of them that are printed
 PREDICT_S, PRINT_S = 1.0, 60.0
 #: seconds of steps, updates and so on that must have been seen before anything is predicted
@@ -63,7 +64,7 @@ class BudgetCallback(BaseCallback):
         quota: str | float | None,
         *,
         save_path: str | os.PathLike[str] | None = None,
-        leave_s: float = LEAVE_S,
+        leave_s: float | None = None,
         verbose: int = 1,
         clock: Clock | None = None,
     ) -> None:
@@ -75,7 +76,8 @@ class BudgetCallback(BaseCallback):
             save_path: Where the model is saved when `learn` ends, as by `model.save`; statistics of a
                 VecNormalize go beside it, "model.zip" and "model_vecnormalize.pkl". Written aside, then
                 renamed. What a save takes is measured when `learn` begins, and after the first update.
-            leave_s: Seconds that are kept for what the script does after `learn`, and for leaving Python.
+            leave_s: Seconds that are kept for what the script does after `learn`, and for leaving Python. By
+                default half of the time from the start of the process to that of `learn`, 1 to 15 s.
             verbose: 0: only a warning, and why it was ended; 1: also a line a minute.
             clock: Another clock than the machine's, for tests.
 
@@ -148,6 +150,9 @@ class BudgetCallback(BaseCallback):
 
     def _begin(self, model: Any) -> None:
         """Nothing is known yet of what `model` costs."""
+        if self._leave_s is None:
+            start_s = self._clock.now() - self._started
+            self._leave_s = min(max(LEAVE_LEAST_S, LEAVE_SHARE * start_s), LEAVE_MOST_S)
         self._signals = LearnSignals(model)
         self._guard = Guard(
             self._clock,
