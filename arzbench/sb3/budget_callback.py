@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import math
 import os
 import sys
@@ -281,6 +283,9 @@ class BudgetCallback(BaseCallback):
         self._stop = stop
         self.stopped = "signal" if stop.reason is StopReason.SIGNAL else "deadline"
         self._why = stop.detail
+        if self.stopped == "deadline":
+            # the last collections of garbage walk through all of torch, most of what leaving takes
+            atexit.register(gc.freeze)
 
     # -- what it costs, and when it ends ----------------------------------------------------------
 
