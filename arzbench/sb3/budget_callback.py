@@ -28,9 +28,10 @@ from arzbench.sb3.rollouts import SeldomCalls, loop_of
 from arzbench.units import format_duration, parse_duration
 from arzbench.workload import LIGHT, StopTraining
 
-#: leaving Python with torch takes a share of what starting it and making a model took: 0.2 to 0.5 was seen
-#: on two cores beside up to eight busy processes; within bounds in seconds, for a start may do other work
-LEAVE_SHARE, LEAVE_LEAST_S, LEAVE_MOST_S = 0.6, 1.0, 20.0
+#: leaving Python takes a share of what starting it and making a model took: about 0.07 was seen on two cores
+#: beside up to seven busy processes, without the collections of garbage at the end (with them 0.2 to 0.7);
+#: within bounds in seconds, for a start may do other work
+LEAVE_SHARE, LEAVE_LEAST_S, LEAVE_MOST_S = 0.2, 1.0, 10.0
 #: seconds between two predictions, and between two of them that are printed
 PREDICT_S, PRINT_S = 1.0, 60.0
 #: seconds of steps, updates and so on that must have been seen before anything is predicted
@@ -79,7 +80,7 @@ class BudgetCallback(BaseCallback):
                 VecNormalize go beside it, "model.zip" and "model_vecnormalize.pkl". Written aside, then
                 renamed. What a save takes is measured when `learn` begins, and after the first update.
             leave_s: Seconds that are kept for what the script does after `learn`, and for leaving Python. By
-                default 0.6 of the time from the start of the process to that of `learn`, 1 to 20 s.
+                default a fifth of the time from the start of the process to that of `learn`, 1 to 10 s.
             verbose: 0: only a warning, and why it was ended; 1: also a line a minute.
             clock: Another clock than the machine's, for tests.
 
