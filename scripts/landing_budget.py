@@ -44,13 +44,16 @@ import torch
 from stable_baselines3.common.callbacks import EvalCallback
 from {package} import {algorithm}
 from arzbench import BudgetCallback
+from arzbench.clock import SystemClock, process_start
 
 torch.set_num_threads(1)
 budget = BudgetCallback("{quota_s}s", save_path={save_path!r})
 evaluation = EvalCallback(gym.make("{env}"), eval_freq={eval_freq}, n_eval_episodes=3, verbose=0, warn=False)
 model = {algorithm}("MlpPolicy", "{env}", seed={seed}, device="cpu", **{options})
+clock = SystemClock()
+start_s = clock.now() - process_start(clock)
 model.learn(100_000_000, callback={callbacks})
-print(json.dumps([budget.stopped, model.num_timesteps]))
+print(json.dumps([budget.stopped, model.num_timesteps, round(start_s, 2)]))
 """
 
 
@@ -84,7 +87,8 @@ def once(work: Path, number: int, quota_s: float, seed: int) -> dict[str, Any]:
     began = time.monotonic()
     done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True)
     wall_s = time.monotonic() - began
-    stopped, steps = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else (None, None)
+    told = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else [None] * 3
+    stopped, steps, start_s = told
     sound = stopped == "deadline"
     if sound and values["saved"]:
         with zipfile.ZipFile(folder / "model.zip") as saved:
@@ -93,6 +97,7 @@ def once(work: Path, number: int, quota_s: float, seed: int) -> dict[str, Any]:
         "case": str(number),
         **values,
         "wall_s": round(wall_s, 3),
+        "start_s": start_s,  # until `learn`: too late is nothing that a callback can mend
         "share": round(wall_s / quota_s, 4),
         "code": done.returncode,
         "sound": sound,
@@ -106,6 +111,9 @@ def counts(cases: list[dict[str, Any]]) -> dict[str, Any]:
     told: dict[str, Any] = {
         "runs": len(cases),
         "ended after the quota": sum(c["wall_s"] > c["quota_s"] for c in cases),
+        "of these, the quota was over before learn began": sum(
+            c["wall_s"] > c["quota_s"] and (c["start_s"] or 0.0) > c["quota_s"] for c in cases
+        ),
         "ended by the callback, the saved model where they say": sum(c["sound"] for c in cases),
         "with a saved model": sum(c["saved"] for c in cases),
         "with an EvalCallback": sum(c["evaluated"] != "no" for c in cases),
