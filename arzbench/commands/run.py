@@ -15,6 +15,7 @@ from arzbench.clock import Clock, SystemClock, process_start
 from arzbench.digest import digest
 from arzbench.errors import ExitCode, UsageError, WillNotFitError
 from arzbench.facts import StopReason
+from arzbench.limits import Limits, find_limits
 from arzbench.logs.periodic import AUTO_SHARE, parse_period
 from arzbench.measure.host import host_info, host_of
 from arzbench.options import count, switch, takes, value
@@ -33,7 +34,7 @@ from arzbench.wiring import run_spec, session
 from arzbench.wiring.checks import on_device, require_training_stack
 from arzbench.wiring.describing import Naming, is_script
 from arzbench.wiring.dry_run import dry_run
-from arzbench.wiring.planning import Limits, Pricing, find_limits
+from arzbench.wiring.planning import Pricing
 from arzbench.wiring.run_spec import RunSpec
 from arzbench.workload import StopTraining
 

@@ -19,6 +19,7 @@ from arzbench.clock import Clock, SystemClock, process_start
 from arzbench.digest import digest
 from arzbench.errors import ExitCode, StateError, UsageError, WillNotFitError
 from arzbench.facts import Phase, StopReason
+from arzbench.limits import find_limits
 from arzbench.predict.landing import LEAVE_S
 from arzbench.report.console import make_console, say
 from arzbench.run.job import RunOutcome
@@ -26,7 +27,7 @@ from arzbench.run.resume import find_resume_point
 from arzbench.sb3.user_model import UserModelWorkload, describe, evaluation_env
 from arzbench.study import Built, Code, Evaluation, Study
 from arzbench.wiring import run_spec, session
-from arzbench.wiring.planning import Pricing, find_limits
+from arzbench.wiring.planning import Pricing
 from arzbench.workload import StopTraining
 
 #: saves of a training whose script does not say how often
