@@ -9,14 +9,15 @@ __all__ = ["BudgetCallback", "Outcome", "learn"]
 #: names of the Python API -> the modules that have them, loaded when they are first asked for
 _MODULES = {
     "BudgetCallback": "arzbench.sb3.budget_callback",
-    "Outcome": "arzbench.wiring.learning",
+    "Outcome": "arzbench.wiring.tasks",
     "learn": "arzbench.wiring.learning",
 }
 
 TYPE_CHECKING = False  # as in `typing`, which would have to be loaded
 if TYPE_CHECKING:
     from arzbench.sb3.budget_callback import BudgetCallback
-    from arzbench.wiring.learning import Outcome, learn
+    from arzbench.wiring.learning import learn
+    from arzbench.wiring.tasks import Outcome
 else:
 
     def __getattr__(name: str) -> object:
