@@ -29,6 +29,8 @@ class ArzbenchError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # where a script of the user's shows it, below its traceback
 
 
 class UsageError(ArzbenchError):
