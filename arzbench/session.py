@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import operator
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -32,8 +31,8 @@ from arzbench.saves.folders import LoopState, SessionState, StateFolders
 from arzbench.saves.lock import only_run
 from arzbench.units import format_duration, parse_duration
 
-#: from the last save to the end of the process, in seconds: an interpreter with torch in it took 1.1 on a busy
-#: machine, where `errors.leave` takes nothing
+#: from the last save to the end of the process, in seconds: on a busy machine an interpreter with torch in it
+#: took 0.9 to 1.1 to end
 LEAVE_S = 2.0
 #: between two lines at least, in seconds, and as a share of the time since the session began
 QUIET_S, QUIET_SHARE = 10.0, 0.02
@@ -117,7 +116,7 @@ class Session:
                 'for example: def save(folder): torch.save(model.state_dict(), folder / "model.pt")',
             )
         self._save_files = save
-        self._folder = Path(folder)
+        self._folder = Path(folder).absolute()  # the training may go elsewhere
         self._states = StateFolders(self._folder)
         self._signals = UnitSignals()
         self._loops: list[_Loop] = []  # begun in this session
@@ -172,7 +171,8 @@ class Session:
         Several loops may follow one another; each ends before the next begins.
 
         Raises:
-            UsageError: begun within another loop, or not the loop that the last session had in its place.
+            UsageError: begun within another loop, or not the loop that the last session had in its place;
+                or `total` is no number of units.
             StateError: a unit was done and cannot be saved.
         """
         if self._closed:
@@ -185,7 +185,11 @@ class Session:
                 "a loop within a unit is a plain one: for batch in range(...)\n"
                 "instead of break, call session.end_units() in the last unit",
             )
-        loop = self._loop(name, operator.index(total))
+        if not isinstance(name, str) or not isinstance(total, int) or total < 0:
+            raise UsageError(
+                f"units({name!r}, {total!r})", 'a name and a number of units: units("epoch", total=100)'
+            )
+        loop = self._loop(name, total)
         self._loops.append(loop)
         return self._run(loop)
 
@@ -239,6 +243,8 @@ class Session:
         if self._signals.first is not None:
             self._end(StopReason.SIGNAL, self._signals.description)
             return False
+        if self._quota_s is None:
+            return True
         left_s = self._deadline - self._clock.now()
         unit_s, save_s = self._unit_s(loop), self._save_s
         if self._worked or unit_s:
@@ -266,7 +272,8 @@ class Session:
     def _save_s(self) -> float:
         """What a save may take."""
         known = self._save_times.allow_s()
-        return min(UNKNOWN_SAVE_S, UNKNOWN_SAVE_SHARE * (self._quota_s or 0.0)) if known is None else known
+        unknown = min(UNKNOWN_SAVE_S, UNKNOWN_SAVE_SHARE * (self._quota_s or 0.0))
+        return unknown if known is None else known
 
     # ------------------------------------------------------------ saving and leaving
 
@@ -325,6 +332,8 @@ class Session:
                         f"units({loop.name!r}) was left at {loop.done} of {loop.total}: what was done since "
                         "the last save is not kept; to end a loop early, call end_units() in place of break"
                     )
+            if self.exit_code is ExitCode.MORE_TO_DO and self._states.last is not None:
+                _say(f"the same script goes on from {self._states.last}")
             if self.finished:
                 took = self._elapsed_before_s + self._clock.now() - self._start
                 _say(f"finished after {format_duration(took)} in {self._sessions} session(s)")

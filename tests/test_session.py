@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -182,6 +183,13 @@ def test_a_loop_within_another_is_refused(training: Training) -> None:
     assert "for batch in range" in told.value.hint
     assert session.reason is StopReason.FAILED
     assert again(training).run(total=3).finished
+
+
+@pytest.mark.parametrize(("name", "total"), [("epoch", 3.0), ("epoch", -1), (100, 3), ("epoch", "3")])
+def test_what_is_no_number_of_units_is_refused(training: Training, name: Any, total: Any) -> None:
+    with training.session() as session, pytest.raises(UsageError, match="units") as told:
+        session.units(name, total)
+    assert 'units("epoch", total=100)' in told.value.hint
 
 
 def test_a_loop_of_another_name_is_refused(training: Training) -> None:
@@ -507,7 +515,7 @@ def damage(path: Path, how: str) -> None:
         path.symlink_to(path.with_suffix(".other"))
     else:
         content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1
+        content[content.index(b"0")] ^= 1
         path.write_bytes(content)
 
 
@@ -714,6 +722,19 @@ def test_a_signal_to_a_process(tmp_path: Path) -> None:
     done, value = sound(folder)
     assert value == chain(done)
     assert f"value {value}" in ended.out
+
+
+def test_the_script_of_the_guide_is_one(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "guides" / "session.md").read_text(encoding="utf-8")
+    (source,) = re.findall(r"^```python\n(.*?)^```", guide, re.DOTALL | re.MULTILINE)
+    file = tmp_path / "guide.py"
+    file.write_text(source)
+    done = subprocess.run(
+        [sys.executable, str(file)], cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "finished after" in done.stderr
+    assert len(states(tmp_path / "runs" / "mine")) == 2
 
 
 def test_a_process_ends_before_its_deadline(tmp_path: Path) -> None:

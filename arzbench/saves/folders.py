@@ -70,6 +70,11 @@ class StateFolders:
         self._sound: list[Path] = []  # found or saved, oldest first
         self._serial = 0
 
+    @property
+    def last(self) -> Path | None:
+        """The newest that was found or saved."""
+        return self._sound[-1] if self._sound else None
+
     def newest(self) -> tuple[Path, StateManifest] | None:
         """The newest sound state, what killed saves left cleared away; None where there is no state at all.
 
@@ -110,7 +115,7 @@ class StateFolders:
             fill(aside)
         except Exception as error:
             shutil.rmtree(aside, ignore_errors=True)
-            kept = f"{self._sound[-1]} is untouched" if self._sound else "nothing was saved before"
+            kept = f"{self.last} is untouched" if self.last else "nothing was saved before"
             raise StateError(f"save() failed: {type(error).__name__}: {why(error)}", kept) from error
         with writing(path, elsewhere), Files(aside) as files:
             manifest = StateManifest(**msgspec.structs.asdict(state), parts=_durable(aside))
