@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import operator
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -185,11 +186,12 @@ class Session:
                 "a loop within a unit is a plain one: for batch in range(...)\n"
                 "instead of break, call session.end_units() in the last unit",
             )
-        if not isinstance(name, str) or not isinstance(total, int) or total < 0:
+        count = operator.index(total) if hasattr(total, "__index__") else -1  # NumPy's integers, too
+        if not isinstance(name, str) or count < 0:
             raise UsageError(
                 f"units({name!r}, {total!r})", 'a name and a number of units: units("epoch", total=100)'
             )
-        loop = self._loop(name, total)
+        loop = self._loop(name, count)
         self._loops.append(loop)
         return self._run(loop)
 
