@@ -658,7 +658,7 @@ with arzbench.Session(
         time.sleep(unit_s)
         value = hashlib.sha256(f"{value} {index}".encode()).hexdigest()
 print("value", value)
-raise SystemExit(session.exit_code)
+session.leave()
 """
 
 
