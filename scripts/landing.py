@@ -2,12 +2,12 @@
 """Does a user's own loop end before its quota, and does it use it? Real processes, beside a busy neighbour.
 
 Each run is a process of its own that trains a net under `arzbench.Session`, with more units than fit and a
-quota of 10 to 30 s; every second one with torch, at 20 s or more, since importing that may take 10 s on a busy
-machine. Units take 20 ms to 1 s (even, with a long tail, every fifth longer, slower and slower), saves write
-10 kB to 30 MB. `--jobs` runs at a time and a process that never rests share the machine. Each is measured from
-outside, from before its start to its end; its newest state must be sound and hold the unit at which it says it
-stopped, and there must be none if it did nothing. 20 runs take about four minutes, two at a time; cases are
-kept as they are made, the same command goes on where it was.
+quota of 10 to 30 s; every second one with torch, at 20 s or more, since importing that may take 10 s on a
+busy machine. Units take 20 ms to 1 s (even, with a long tail, every fifth longer, slower and slower), saves
+write 10 kB to 30 MB. `--jobs` runs at a time and a process that never rests share the machine. Each is
+measured from outside, from before its start to its end; its newest state must be sound and hold the unit at
+which it says it stopped, and there must be none if it did nothing. 20 runs take about four minutes, two at a
+time; cases are kept as they are made, the same command goes on where it was.
 """
 
 import argparse
