@@ -80,7 +80,7 @@ def numpy_net() -> tuple[Step, Save]:
 
 
 def session(quota_s: float, folder: Path, seed: int) -> None:
-    """Train until the session ends; tells the units done."""
+    """Train until the session ends; tells how long it took to begin, and the units done."""
     step, save_model = torch_net() if seed % 2 else numpy_net()
     dice = random.Random(seed)
     shape, usual_s = SHAPES[dice.choice(sorted(SHAPES))], 0.02 * 50 ** dice.random()
@@ -102,6 +102,7 @@ def session(quota_s: float, folder: Path, seed: int) -> None:
 
     done = 0
     with arzbench.Session(quota_s, folder=folder, save=save, restore=print, save_every=3) as landed:
+        print(quota_s - (landed.left_s or 0.0))
         for unit in landed.units("unit", total=10_000_000):
             train(steps_per_s * usual_s * shape(dice, unit))
             done += 1
@@ -120,7 +121,7 @@ def once(work: Path, number: int, quota_s: float, what: str, seed: int) -> dict[
     done = subprocess.run([sys.executable, __file__, "--loop", *words], capture_output=True, text=True)
     wall_s = time.monotonic() - began
     found = StateFolders(folder).newest() if folder.is_dir() else None
-    told = done.stdout.split()[-1:]
+    start_s, *told = done.stdout.split()
     if found is None:  # the start took all of the quota
         sound = told == ["0"]
     else:
@@ -133,6 +134,7 @@ def once(work: Path, number: int, quota_s: float, what: str, seed: int) -> dict[
         "quota_s": quota_s,
         "wall_s": round(wall_s, 3),
         "share": round(wall_s / quota_s, 4),
+        "start_s": round(float(start_s), 2),
         "load": round(load, 1),
         "code": int(done.returncode),
         "units": int(told[0]) if told else None,
@@ -146,9 +148,11 @@ def counts(cases: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "runs": len(cases),
         "ended after the quota": sum(c["wall_s"] > c["quota_s"] for c in cases),
+        "of them, started after the quota": sum(c["start_s"] > c["quota_s"] for c in cases),
         "stopped with a sound newest state where they say": sum(c["sound"] for c in cases),
         "share of the quota used, median": f"{statistics.median(shares):.1%}",
         "least and most": f"{min(shares):.1%}, {max(shares):.1%}",
+        "from the start to the session, most": f"{max(c['start_s'] for c in cases)} s",
         "load of the machine, least and most": f"{min(c['load'] for c in cases)}, "
         f"{max(c['load'] for c in cases)} on {os.cpu_count()} cores",
         "least time left": f"{min(c['quota_s'] - c['wall_s'] for c in cases):.2f} s",
