@@ -1,4 +1,4 @@
-"""What a call of `arzbench.learn` asks for and gives back, and who answers where a command runs the script."""
+"""What a call of `arzbench.learn` asks for and gives back, and who answers in a script that is run for it."""
 
 from __future__ import annotations
 
