@@ -138,7 +138,7 @@ class Session:
 
     def _find_quota(self, quota: str | float | None) -> float | None:
         if quota == "auto":
-            from arzbench.wiring.planning import find_limits  # what it loads is needed here alone
+            from arzbench.limits import find_limits  # what it loads is needed here alone
 
             left_s = find_limits(Path.cwd(), "auto", None, self._clock).seconds
             return None if left_s is None else left_s + self._clock.now() - self._start
