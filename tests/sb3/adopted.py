@@ -8,9 +8,10 @@ import torch as th
 from stable_baselines3.common.logger import Logger
 
 from arzbench.clock import VirtualClock
+from arzbench.loop import TrainingLoop
 from arzbench.sb3.episodes import Episodes, randomly
-from arzbench.sb3.model_loop import loop_of
-from arzbench.sb3.models import adopt, release
+from arzbench.sb3.model_loop import apply_loop, loop_of
+from arzbench.sb3.models import adopt
 from arzbench.sb3.open_episodes import innermost
 from arzbench.sb3.phase_timer import PhaseTimer
 from arzbench.sb3.state import LiveState
@@ -36,14 +37,19 @@ def bare(make: Make, total: int) -> Any:
     return model
 
 
-def around(make: Make, total: int, state: TrainingState | None = None) -> tuple[SB3Training, Log]:
+def around(
+    make: Make, total: int, state: TrainingState | None = None, loop: TrainingLoop | None = None
+) -> tuple[SB3Training, Log]:
     """A training of the model that `make` builds, as `SB3Workload.create` makes one of a study."""
     model = adopt(quiet(make()))
+    if loop is not None:
+        apply_loop(model, loop)
     log = Log()
     timer = PhaseTimer(VirtualClock(), log)
     config = A2C(env="the user's own", n_envs=model.n_envs, total_timesteps=total, seed=model.seed or 0)
     envs = getattr(innermost(model.env), "envs", [])
-    live = LiveState(config, loop_of(model, total), model, envs, Episodes(Known(), timer, 0, model))
+    episodes = Episodes(Known(), timer, 0, model)
+    live = LiveState(config, loop or loop_of(model, total), model, envs, episodes)
     live.like_library = True
     training = SB3Training(live, timer, randomly(Known()), io.StringIO(), total)
     STARTED.append(training)
@@ -58,6 +64,3 @@ def weights(model: Any) -> dict[str, Any]:
     found = {f"{n}.{k}": v for n, part in parts.items() for k, v in part.state_dict().items()}
     found |= {n: v for n, v in vars(model).items() if isinstance(v, th.Tensor)}
     return {name: tensor.detach().numpy().tobytes() for name, tensor in found.items()}
-
-
-__all__ = ["around", "bare", "quiet", "release", "weights"]

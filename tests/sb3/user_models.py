@@ -214,7 +214,8 @@ def her() -> Any:
 
 def her_two_envs() -> Any:
     keys = {"n_sampled_goal": 3, "goal_selection_strategy": "final", "copy_info_dict": True}
-    return SAC("MultiInputPolicy", vectorised(flipping, flipping), replay_buffer_class=HerReplayBuffer,
+    venv = DummyVecEnv([flipping, flipping])  # a Monitor would put the time of day into the infos
+    return SAC("MultiInputPolicy", venv, replay_buffer_class=HerReplayBuffer,
                replay_buffer_kwargs=keys, policy_kwargs=small(), **OFF)  # fmt: skip
 
 
@@ -233,7 +234,7 @@ def frame_stack() -> Any:
 def subproc() -> Any:
     return PPO(
         "MlpPolicy",
-        SubprocVecEnv([lambda: Monitor(known())] * 2),
+        SubprocVecEnv([lambda: Monitor(known())] * 2, "fork"),
         n_steps=32,
         batch_size=32,
         n_epochs=2,
