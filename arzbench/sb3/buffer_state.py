@@ -217,14 +217,3 @@ def leave_episodes(buffer: Any) -> None:
     if hasattr(buffer, "_compute_episode_length"):
         for index in range(buffer.n_envs):
             buffer._compute_episode_length(index)
-
-
-def unsaved(model: Any) -> list[str]:
-    """What the buffers of `model` hold that cannot be saved."""
-    buffers = {name: getattr(model, name, None) for name in ("replay_buffer", "rollout_buffer")}
-    return [
-        f"{name}.{attribute}"
-        for name, buffer in buffers.items()
-        if buffer is not None
-        for attribute in own_state.unsaved(buffer, learned=False)
-    ]

@@ -7,6 +7,7 @@ was stopped midway is simply played again. The final evaluation plays the baseli
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -124,14 +125,30 @@ def randomly(env: Any) -> Player:
     return start
 
 
-def by_policy(model: Any, deterministic: bool) -> Player:
-    """Episodes of a model's policy; observations are normalised as in its training."""
+def by_policy(model: Any, deterministic: bool, env: Any) -> Player:
+    """Episodes of a model's policy on `env`; observations are normalised as in its training.
+
+    A recurrent policy begins each with an empty memory. One that knows of masks gets those of `env`, if any.
+    """
     normalizer = model.get_vec_normalize_env()
+    knows_masks = "action_masks" in inspect.signature(model.predict).parameters
+    masks = (
+        env.get_wrapper_attr("action_masks") if knows_masks and env.has_wrapper_attr("action_masks") else None
+    )
 
-    def choose(observation: Any) -> Any:
-        if normalizer is not None:
-            observation = normalizer.normalize_obs(observation)
-        action, _ = model.predict(observation, deterministic=deterministic)
-        return action[()]  # a discrete action as a scalar
+    def start(seed: int) -> Choose:
+        memory: Any = None
+        begins = np.ones(1, dtype=bool)
 
-    return lambda seed: choose
+        def choose(observation: Any) -> Any:
+            nonlocal memory
+            if normalizer is not None:
+                observation = normalizer.normalize_obs(observation)
+            more = {} if masks is None else {"action_masks": masks()}
+            action, memory = model.predict(observation, memory, begins, deterministic, **more)
+            begins[:] = False
+            return action[()]  # a discrete action as a scalar
+
+        return choose
+
+    return start

@@ -79,7 +79,7 @@ class HeldOutEpisodes:
                     "name the env it was trained on",
                 )
         if self._batch is None:
-            return self._one_by_one(by_policy(model, deterministic=True))
+            return self._one_by_one(by_policy(model, True, self._env))
         normalizer = model.get_vec_normalize_env()
 
         def choose(batch: EnvBatch) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 import torch as th
 
 from arzbench.errors import StateError
-from arzbench.sb3 import buffer_state, env_state, own_state
+from arzbench.sb3 import env_state, own_state
 
 Array = np.ndarray[Any, Any]
 #: where the library has optimizers; there may be others
@@ -178,11 +178,6 @@ def _optimizers_by_path(model: Any) -> Iterator[tuple[str, th.optim.Optimizer]]:
                 if isinstance(owned, th.optim.Optimizer)
             }
         yield from owners.items()
-
-
-def unsaved(model: Any) -> list[str]:
-    """What a model and buffers of the user's own classes hold that cannot be saved: a resumption lacks it."""
-    return own_state.unsaved(model, learned=True) + buffer_state.unsaved(model)
 
 
 def capture_counters(model: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from arzbench.errors import StateError
-from arzbench.sb3 import buffer_state, codec, env_state, model_state
+from arzbench.sb3 import buffer_state, codec, env_state, model_state, own_state
 from arzbench.sb3.episodes import Episodes
 from arzbench.sb3.open_episodes import innermost
 from arzbench.sb3.state import STAGES, LiveState
@@ -99,6 +99,15 @@ def restore_world(live: LiveState, saved: dict[str, Any], begun: bool = True) ->
     if begun:
         innermost(live.model.env)._reset_seeds()  # the first reset used them up
     _restore_envs(live, saved, begun)
+
+
+def unsaved(model: Any) -> list[str]:
+    """What a model and buffers of the user's own classes hold that cannot be saved: a resumption lacks it."""
+    names = own_state.unsaved(model, learned=True)
+    for name in ("replay_buffer", "rollout_buffer"):
+        if (buffer := getattr(model, name, None)) is not None:
+            names += [f"{name}.{part}" for part in own_state.unsaved(buffer, learned=False)]
+    return names
 
 
 def _results(episodes: Episodes) -> dict[str, Any]:

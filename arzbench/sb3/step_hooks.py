@@ -10,6 +10,7 @@ next one need no question. See docs/concepts/hot-loop.md.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -263,15 +264,22 @@ class StepHooks:
 
     @contextlib.contextmanager
     def iteration(self) -> Iterator[None]:
-        """Around an iteration of ARS: its episodes and its one step. Stopped within, it is undone."""
-        state = self.state
-        state.rollout.begin(state.model.num_timesteps, 0)
+        """Around an iteration of ARS: its episodes, and its step of the weights at the end.
+
+        Stopped within, it is undone; the envs are put back when the training goes on.
+        """
+        state, model = self.state, self.state.model
+        state.rollout.begin(model.num_timesteps, 0)
         state.rollout.open = False  # one that was begun is made anew
         self.ask()
+        random, counters = model_state.capture_random(model), model_state.capture_counters(model)
+        before = copy.deepcopy((counters, state.ended, state.lengths, state_io.capture_world(state)))
         try:
-            with updates.iteration_undone_if_stopped(state):
-                yield
+            yield
         except StopTraining:
+            counters, state.ended, state.lengths, state.env_before = before
+            model_state.restore_counters(model, counters)
+            state.random = random
             self._is_open = False  # what it took is not reported, as of an episode that is played again
             raise
         self._updated(self._collected_at, 1)

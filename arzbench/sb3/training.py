@@ -154,7 +154,7 @@ class SB3Training(AbstractTraining):
         results = self.state.episodes.results
         done = any(r.kind == kind and r.num_timesteps == self.num_timesteps for r in results)
         if episodes and not done:
-            policy = by_policy(self.model, self.config.evaluation.deterministic)
+            policy = by_policy(self.model, self.config.evaluation.deterministic, self.state.episodes.env)
             player = self._baseline if kind == "baseline" else policy
             self.state.episodes.play(self, self._control, kind, episodes, player)
 
@@ -192,8 +192,8 @@ class SB3Training(AbstractTraining):
             self._control.episode_ended(self, *self.state.ended.pop(0))
         evaluation = self.config.evaluation
         if self.num_timesteps >= self._evaluate_at:
-            policy = by_policy(self.model, evaluation.deterministic)
             episodes = self.state.episodes
+            policy = by_policy(self.model, evaluation.deterministic, episodes.env)
             episodes.play(self, self._control, "evaluation", evaluation.n_eval_episodes, policy)
             self._plan_evaluation()
 

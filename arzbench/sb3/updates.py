@@ -1,7 +1,5 @@
 """Updates that take long can be stopped between two gradient steps: what was before them comes back.
 
-So can iterations of ARS, between two env steps.
-
 A stopped update is made again from its first gradient step after resuming, with the same random numbers:
 at most one update's work is lost, and the state that is saved is one that an uninterrupted training
 passes through.
@@ -16,9 +14,8 @@ from typing import Any
 
 import torch as th
 
-from arzbench.sb3 import model_state, own_state, state_io
+from arzbench.sb3 import model_state, own_state
 from arzbench.sb3.attached import attach, detach
-from arzbench.sb3.state import LiveState
 from arzbench.workload import StopTraining
 
 #: an update is worth a copy of the weights if the last one took longer than this, in seconds, or if it
@@ -89,20 +86,3 @@ def _polling(inner: Callable[..., Any], poll: Callable[[], None]) -> Callable[..
         return inner(*args, **kwargs)
 
     return polling
-
-
-@contextlib.contextmanager
-def iteration_undone_if_stopped(state: LiveState) -> Iterator[None]:
-    """Around an iteration that changes the weights last. The envs are put back when the training goes on."""
-    model = state.model
-    random = model_state.capture_random(model)
-    counters = copy.deepcopy(model_state.capture_counters(model))
-    ended, lengths = list(state.ended), state.lengths.copy()
-    world = copy.deepcopy(state_io.capture_world(state))
-    try:
-        yield
-    except StopTraining:
-        model_state.restore_counters(model, counters)
-        state.random, state.env_before = random, world
-        state.ended, state.lengths = ended, lengths
-        raise

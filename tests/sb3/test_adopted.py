@@ -7,20 +7,22 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import torch as th
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from arzbench.errors import UsageError
 from arzbench.facts import Phase
 from arzbench.loop import TrainingLoop
-from arzbench.sb3 import model_state, updates
+from arzbench.sb3 import model_state, state_io, updates
+from arzbench.sb3.episodes import by_policy
 from arzbench.sb3.model_loop import loop_of
 from arzbench.sb3.models import adopt, release
 from arzbench.sb3.skipped_work import skip_mode_switches
 from arzbench.workload import StopTraining
 from tests.sb3.adopted import around, bare, quiet, weights
 from tests.sb3.controls import Free, StopAt, through_bytes, tidy  # noqa: F401
-from tests.sb3.user_models import MODELS, OFF, ON, Prioritised, known, vectorised
+from tests.sb3.user_models import MODELS, OFF, ON, Masked, Prioritised, known, vectorised
 
 pytestmark = pytest.mark.filterwarnings("ignore:You have specified a mini-batch:UserWarning")
 CONTRIB = ("tqc", "qrdqn", "crossq", "trpo", "maskableppo", "recurrentppo", "ars", "her")
@@ -147,7 +149,7 @@ def test_counted_as_in_a_bare_training(name: str) -> None:
     units = [log.units(p) for p in (Phase.ENV_STEP, Phase.ROLLOUT, Phase.POLICY, Phase.UPDATE)]
     assert units == [model.num_timesteps, calls["step"], calls["policy"], calls["gradient step"]]
     assert training.state.updates == calls["gradient step"]
-    lengths = training.facts().episode_steps
+    lengths = training.facts().episode_steps or (1,)
     _, steps, gradient_steps = loop.counts(total, float(np.mean(lengths)))
     assert gradient_steps == calls["gradient step"]
     assert name == "ars" or steps == model.num_timesteps
@@ -224,8 +226,8 @@ class OddDQN(DQN):
 
 def test_what_cannot_be_saved_is_named() -> None:
     model = OddDQN("MlpPolicy", known(), replay_buffer_class=Odd, **OFF)
-    assert model_state.unsaved(model) == ["seen (set)", "replay_buffer.tree (object)"]
-    assert not any(model_state.unsaved(MODELS[name][0]()) for name in (*CONTRIB, "prioritised", "curious"))
+    assert state_io.unsaved(model) == ["seen (set)", "replay_buffer.tree (object)"]
+    assert not any(state_io.unsaved(MODELS[name][0]()) for name in (*CONTRIB, "prioritised", "curious"))
 
 
 def test_a_state_without_advantages_still_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,3 +314,48 @@ def test_ars_that_cannot_be_stopped_or_counted_is_refused() -> None:
     training, _ = around(*MODELS["ars"])
     with pytest.raises(UsageError, match="async_eval"):
         training.model._do_one_update(None, object())
+
+
+# -- evaluations -----------------------------------------------------------------------------------
+
+
+def played(model: Any, env: Any, seed: int) -> list[Any]:
+    choose = by_policy(model, True, env)(seed)
+    observation, _ = env.reset(seed=seed)
+    taken, ended = [], False
+    while not ended:
+        taken.append(choose(observation))
+        observation, _, terminated, truncated, _ = env.step(taken[-1])
+        ended = terminated or truncated
+    return taken
+
+
+def test_a_masked_policy_is_asked_for_what_is_allowed() -> None:
+    model = bare(*MODELS["maskableppo"])
+    taken = played(model, Masked(), 3)
+    assert len(taken) == 10
+    assert all(action != t % 3 for t, action in enumerate(taken))
+    assert len(played(model, known(), 3)) > 0  # no masks there
+
+
+def test_a_recurrent_policy_remembers_within_an_episode_and_not_beyond() -> None:
+    model = bare(*MODELS["recurrentppo_dict"])
+    env = known(mapping=True)
+    with th.no_grad():  # its memory decides
+        for parameter in model.policy.lstm_actor.parameters():
+            parameter.mul_(20.0)
+    assert played(model, env, 3) == played(model, env, 3)
+    observation = env.reset(seed=0)[0]
+    memories = []
+    predict = model.predict
+
+    def spy(observation: Any, memory: Any, *others: Any, **named: Any) -> Any:
+        memories.append(memory)
+        return predict(observation, memory, *others, **named)
+
+    model.predict = spy
+    choose = by_policy(model, True, env)(0)
+    choose(observation)
+    choose(observation)
+    assert memories[0] is None
+    assert memories[1] is not None
