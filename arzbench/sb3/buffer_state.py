@@ -49,12 +49,11 @@ def capture_replay(buffer: Any) -> dict[str, Any] | None:
     """
     if buffer is None:
         return None
-    once, used = ring_arrays(buffer), buffer.size()
-    edge = {path: array[buffer.pos] for path, array in replay_arrays(buffer).items()}
+    arrays, used = replay_arrays(buffer), buffer.size()
+    edge = {path: array[buffer.pos] for path, array in arrays.items()}
     saved: dict[str, Any] = {"pos": buffer.pos, "full": buffer.full, "edge": edge}
-    rewritten = {path: a[:used] for path, a in replay_arrays(buffer).items() if path not in once}
-    if rewritten:
-        saved["rewritten"] = rewritten
+    if later := arrays.keys() - ring_arrays(buffer).keys():
+        saved["rewritten"] = {path: arrays[path][:used] for path in sorted(later)}
     if beside := {name: getattr(buffer, name) for name in BESIDE_ROWS if hasattr(buffer, name)}:
         saved["beside"] = beside
     if getattr(buffer, "copy_info_dict", False):

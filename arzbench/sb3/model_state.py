@@ -7,10 +7,12 @@ configuration. Schedules and other functions are code: they are never saved. For
 
 from __future__ import annotations
 
+import operator
 import random
+import weakref
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
@@ -62,8 +64,7 @@ def _tensors(model: Any) -> dict[str, th.Tensor]:
 
 def _modules(model: Any) -> dict[str, th.nn.Module]:
     """Networks that are no part of the policy."""
-    parts = set(model.policy.modules())
-    return {n: v for n, v in vars(model).items() if isinstance(v, th.nn.Module) and v not in parts}
+    return {name: vars(model)[name] for name in _layout(model).modules}
 
 
 def restore_weights(model: Any, saved: dict[str, Any]) -> None:
@@ -155,13 +156,34 @@ def restore_optimizers(model: Any, saved: dict[str, Any]) -> None:
 
 def find_optimizers(model: Any) -> list[tuple[str, th.optim.Optimizer]]:
     """Every optimizer that hangs on the model or on one of its networks, with the path of its attribute."""
-    found: dict[int, tuple[str, th.optim.Optimizer]] = {}
-    for path, optimizer in _optimizers_by_path(model):
-        found.setdefault(id(optimizer), (path, optimizer))
-    return list(found.values())
+    return [(path, operator.attrgetter(path)(model)) for path in _layout(model).optimizers]
 
 
-def _optimizers_by_path(model: Any) -> Iterator[tuple[str, th.optim.Optimizer]]:
+class _Layout(NamedTuple):
+    """Where a model has what it learns with; found anew when it has got another attribute."""
+
+    attributes: int
+    modules: tuple[str, ...]
+    optimizers: tuple[str, ...]
+
+
+_layouts: weakref.WeakKeyDictionary[Any, _Layout] = weakref.WeakKeyDictionary()
+
+
+def _layout(model: Any) -> _Layout:
+    known = _layouts.get(model)
+    if known is None or known.attributes != len(vars(model)):
+        parts = set(model.policy.modules())
+        beside = [n for n, v in vars(model).items() if isinstance(v, th.nn.Module) and v not in parts]
+        paths: dict[int, str] = {}
+        for path, optimizer in _optimizers(model):
+            paths.setdefault(id(optimizer), path)
+        known = _layouts[model] = _Layout(len(vars(model)), tuple(beside), tuple(paths.values()))
+    return known
+
+
+def _optimizers(model: Any) -> Iterator[tuple[str, th.optim.Optimizer]]:
+    """Those of the library first, under the paths that it gives them."""
     for path in OPTIMIZERS:
         owner: Any = model
         for part in path.split("."):
@@ -169,15 +191,12 @@ def _optimizers_by_path(model: Any) -> Iterator[tuple[str, th.optim.Optimizer]]:
         if isinstance(owner, th.optim.Optimizer):
             yield path, owner
     for name, value in vars(model).items():
-        owners = {name: value} if isinstance(value, th.optim.Optimizer) else {}
-        if isinstance(value, th.nn.Module):
-            owners = {
-                ".".join(filter(None, (name, inner, attribute))): owned
-                for inner, module in value.named_modules()
-                for attribute, owned in vars(module).items()
-                if isinstance(owned, th.optim.Optimizer)
-            }
-        yield from owners.items()
+        if isinstance(value, th.optim.Optimizer):
+            yield name, value
+        for inner, module in value.named_modules() if isinstance(value, th.nn.Module) else ():
+            for attribute, owned in vars(module).items():
+                if isinstance(owned, th.optim.Optimizer):
+                    yield ".".join(filter(None, (name, inner, attribute))), owned
 
 
 def capture_counters(model: Any) -> dict[str, Any]:
