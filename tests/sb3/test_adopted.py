@@ -359,3 +359,13 @@ def test_a_recurrent_policy_remembers_within_an_episode_and_not_beyond() -> None
     choose(observation)
     assert memories[0] is None
     assert memories[1] is not None
+
+
+@pytest.mark.skipif(not th.set_flush_denormal(False), reason="this CPU cannot flush denormals")
+@pytest.mark.parametrize("like_library", [True, False])
+def test_denormals_are_kept_where_bits_are_to_be_the_library_s(like_library: bool) -> None:
+    training, _ = around(*MODELS["tqc"])
+    training.state.like_library = like_library
+    seen: list[float] = []
+    training.model.hooks.update(lambda: seen.append(float(th.tensor([1e-30]) * 1e-10)), 1)
+    assert (seen[0] > 0.0) == like_library

@@ -9,6 +9,7 @@ import sb3_contrib
 from stable_baselines3 import SAC, HerReplayBuffer
 
 from arzbench.facts import StopReason
+from arzbench.saves import segments
 from arzbench.sb3 import updates
 from arzbench.workload import StopTraining
 from tests.saves.states import header, newest, opened
@@ -111,8 +112,11 @@ def test_every_point_of_a_short_training(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["her", "prioritised", "dqn_frugal"])
-def test_a_buffer_that_changes_later_comes_back_from_the_disk(name: str, tmp_path: Path) -> None:
+def test_a_buffer_that_changes_later_comes_back_from_the_disk(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Saves share what stays as it was; the last of several holds what was written over since the first."""
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 256)
     make, total = MODELS[name]
     whole, _ = around(make, total)
     whole.run(Free())
@@ -120,7 +124,7 @@ def test_a_buffer_that_changes_later_comes_back_from_the_disk(name: str, tmp_pat
 
     class Saves(Free):
         def before_step(self, training: Any, updates: int) -> None:
-            if training.num_timesteps % 25 == 24:
+            if training.num_timesteps % 9 == 8:
                 checkpoints.save(training.capture(), header(training.num_timesteps))
             if training.num_timesteps >= total - 5:
                 raise StopTraining(StopReason.SIGNAL)
