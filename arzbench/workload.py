@@ -99,6 +99,11 @@ class AbstractTraining(abc.ABC):
         return ""
 
     @property
+    def unseen(self) -> list[str]:
+        """Why a resumption is inexact: what of the envs could not be seen or put back."""
+        return []
+
+    @property
     @abc.abstractmethod
     def num_timesteps(self) -> int:
         """Training env steps done."""

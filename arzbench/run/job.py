@@ -345,8 +345,9 @@ class _Run:
         recorder.add(Phase.RESTORE, max(0.0, clock.ticks() - began - reported))
         tier = training.resumed or saved.manifest.tier
         self._context.ledger.write("resumed", tier=tier, said=TIERS[tier], saved_as=saved.manifest.tier)
-        if tier == "reset":
-            self._notes.append(f"{config.name} went on from {saved.path.name}, {TIERS[tier]}")
+        if tier in ("reset", "unproven"):
+            why = f" ({'; '.join(training.unseen[:5])})" if training.unseen else ""
+            self._notes.append(f"{config.name} went on from {saved.path.name}, {TIERS[tier]}{why}")
         return training
 
     def _compile(self, config: TrainConfig) -> None:

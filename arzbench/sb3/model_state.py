@@ -14,7 +14,6 @@ import numpy as np
 import torch as th
 
 from arzbench.errors import StateError
-from arzbench.sb3 import env_state
 from arzbench.training_state import Ring
 
 Array = np.ndarray[Any, Any]
@@ -338,7 +337,7 @@ def capture_random(model: Any) -> dict[str, Any]:
         "numpy": {"kind": kind, "keys": keys, "pos": pos, "has_gauss": has_gauss, "cached": cached},
         "torch": th.get_rng_state().numpy(),
         "cuda": th.cuda.get_rng_state(device).numpy() if device.type == "cuda" else None,
-        "actions": env_state.generator_state(model.action_space.np_random),
+        "actions": generator_state(model.action_space.np_random),
     }
 
 
@@ -352,7 +351,32 @@ def restore_random(model: Any, saved: dict[str, Any]) -> None:
     th.set_rng_state(th.from_numpy(saved["torch"].copy()))
     if saved["cuda"] is not None and device.type == "cuda":
         th.cuda.set_rng_state(th.from_numpy(saved["cuda"].copy()), device)
-    model.action_space._np_random = env_state.make_generator(saved["actions"])
+    generator = make_generator(saved["actions"])
+    there = model.action_space._np_random
+    if there is None or generator is None:
+        model.action_space._np_random = generator
+    else:  # its seed, which matters when it spawns others, has come back with the envs
+        there.bit_generator.state = generator.bit_generator.state
+
+
+def generator_state(generator: np.random.Generator | None) -> dict[str, Any] | None:
+    """The state of a random generator, None for one that was never made."""
+    return None if generator is None else dict(generator.bit_generator.state)
+
+
+def make_generator(state: Any) -> np.random.Generator | None:
+    """A generator in the state that `generator_state` gave.
+
+    Raises:
+        StateError: of a kind that Gymnasium does not use.
+    """
+    if state is None:
+        return None
+    if state["bit_generator"] != "PCG64":
+        raise StateError(f"the saved random generator is a {str(state['bit_generator'])[:40]}, not a PCG64")
+    bits = np.random.PCG64()
+    bits.state = state
+    return np.random.Generator(bits)
 
 
 def _tensor(value: Any) -> Any:

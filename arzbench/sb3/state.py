@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from arzbench.sb3 import env_state, model_state
+from arzbench.sb3 import model_state
+from arzbench.sb3.env_state import EnvState
 from arzbench.sb3.episodes import Episodes
-from arzbench.sb3.open_episodes import OpenEpisodes
 from arzbench.study import TrainConfig
 
 #: episode lengths remembered
@@ -45,8 +45,9 @@ class LiveState:
         lengths: Lengths of the last training episodes.
         random: Random generators to put back when the training goes on; until then anything may draw.
         noise: State of action noise to put back when `learn` has reset it.
-        open_episodes: What it takes to play open episodes again, where the envs cannot be captured.
-        resumed: How exactly a resumption brought the envs back, see `arzbench.workload.TIERS`.
+        env_state: What steps change in the envs, and how exactly it can be brought back.
+        resumed: How exactly a resumption brought the envs back, see `arzbench.training_state.TIERS`.
+        unseen: Why that is inexact, where it is.
     """
 
     def __init__(self, config: TrainConfig, model: Any, envs: Sequence[Any], episodes: Episodes) -> None:
@@ -64,8 +65,9 @@ class LiveState:
         self.lengths: deque[int] = deque(maxlen=MAX_LENGTHS)
         self.random: dict[str, Any] | None = model_state.capture_random(model)
         self.noise: list[Any] = []
-        self.open_episodes = None if all(map(env_state.capturable, envs)) else OpenEpisodes(model.env, envs)
+        self.env_state = EnvState(model.env)
         self.resumed = ""
+        self.unseen: list[str] = []
 
     @property
     def rollout_steps(self) -> int:

@@ -36,8 +36,7 @@ def capture(live: LiveState) -> TrainingState:
         "n_envs": live.config.n_envs,
         "groups": {name: codec.pack(group, name, arrays) for name, group in groups.items()},
     }
-    played, kept = groups["env"]["open"], groups["env"]["envs"]
-    tier = "exact" if kept is not None else "reset" if played is None else "replay"
+    tier = groups["env"]["tier"]
     ring = model_state.replay_ring(live.model)
     return TrainingState(arrays=arrays, values=values, tier=tier, ring=ring)
 
@@ -45,6 +44,8 @@ def capture(live: LiveState) -> TrainingState:
 def fingerprint(live: LiveState) -> dict[str, str]:
     """The SHA-256 of each group."""
     groups = _groups(live)
+    plain = groups["env"]["plain"]
+    plain["outside"] = sorted(plain["outside"] + plain.pop("constants"), key=lambda item: str(item[0]))
     if ring := model_state.replay_ring(live.model):
         size = live.model.replay_buffer.size()
         groups["buffers"]["replay"] |= {"edge": None, "rows": {n: a[:size] for n, a in ring.arrays.items()}}
@@ -58,7 +59,6 @@ def _groups(live: LiveState) -> dict[str, Any]:
     counters = model_state.capture_counters(model)
     if live.noise:
         counters["noise"] = live.noise
-    episodes = live.open_episodes
     return {
         "weights": model_state.capture_weights(model),
         "optimizer": model_state.capture_optimizers(model),
@@ -76,9 +76,7 @@ def _groups(live: LiveState) -> dict[str, Any]:
             "seen": np.array(live.lengths, np.int64),
         },
         "env": {
-            "envs": None if episodes else [env_state.capture_env(env) for env in live.envs],
-            "open": None if episodes is None else episodes.capture(),
-            "unreproducible": episodes is not None and episodes.unreproducible,
+            **live.env_state.capture(),
             "normalization": model_state.capture_normalization(model.get_vec_normalize_env()),
         },
         "evaluations": _results(live.episodes),
@@ -179,19 +177,16 @@ def _restore_results(live: LiveState, saved: dict[str, Any]) -> None:
 
 
 def _restore_envs(live: LiveState, saved: dict[str, Any], begun: bool) -> None:
-    episodes, played = live.open_episodes, saved.get("open")
-    if saved["envs"] is not None:
+    if "plain" in saved:
+        live.env_state.restore(saved)
+        live.resumed, live.unseen = live.env_state.tier, live.env_state.unseen
+    elif saved["envs"] is not None:
         live.resumed = "exact"
         for env, state in zip(live.envs, saved["envs"], strict=True):
-            env_state.restore_env(env, state)
-        return
-    if episodes is not None:
-        episodes.unreproducible = bool(saved.get("unreproducible"))
-        if played is not None and episodes.restore(played):
-            live.resumed = "replay"
-            return
-    live.resumed = "reset"
-    if begun:
+            env_state.restore_earlier(env, state)
+    else:
+        live.resumed = "reset"
+    if live.resumed == "reset" and begun:
         _start_new_episodes(live)
 
 

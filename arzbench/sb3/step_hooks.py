@@ -89,12 +89,11 @@ class StepHooks:
 
     def _time_steps(self, vec_env: Any) -> None:
         ticks = self._ticks
-        step_async, step_wait = vec_env.step_async, vec_env.step_wait  # what its `step` consists of
 
         def step(actions: Any) -> Any:
             began = ticks()
-            step_async(actions)
-            result = step_wait()
+            vec_env.step_async(actions)  # what its `step` consists of, and may come to be recorded
+            result = vec_env.step_wait()
             self._env_s += ticks() - began
             self._steps += 1
             return result

@@ -55,6 +55,10 @@ class SB3Training(AbstractTraining):
         return self.state.resumed
 
     @property
+    def unseen(self) -> list[str]:
+        return self.state.unseen
+
+    @property
     def num_timesteps(self) -> int:
         return int(self.model.num_timesteps)
 

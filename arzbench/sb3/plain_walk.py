@@ -1,0 +1,734 @@
+"""Looks at an object and all that it reaches, and writes it down as nodes of plain values.
+
+Nothing of it is called but `get_state` of an env that has it. See `plainstate`.
+"""
+
+from __future__ import annotations
+
+import collections
+import datetime
+import enum
+import functools
+import hashlib
+import logging
+import operator
+import queue
+import random
+import re
+import sys
+import threading
+import types
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterator
+from pathlib import PurePath
+from typing import Any, TypeAlias
+
+import gymnasium
+import numpy as np
+import torch as th
+
+from arzbench.errors import StateError
+from arzbench.sb3.code_reach import MISSING, CodeReach, cell_contents, functions_of, name_of
+
+#: one object: what kind it is, and what it holds
+Node: TypeAlias = dict[str, Any]
+ATOMS = frozenset({type(None), bool, int, float, str})
+#: more would not be a state but a program's memory
+MAX_NODES = 300_000
+#: an array of this many bytes that is as it was when the training was made is named by its digest
+LARGE = 1 << 20
+BITS = {
+    kind.__name__: kind
+    for kind in (
+        np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64,
+    )
+}  # fmt: skip
+_FIELD = type(vars(collections.namedtuple("_One", "one"))["one"])
+#: containers, a subclass may add attributes
+BASES: tuple[type, ...] = (list, dict, set, deque, tuple, frozenset)
+EXACT = (*BASES, OrderedDict, Counter, defaultdict)
+LOCKS = (type(threading.Lock()), type(threading.RLock()))
+#: what a name stands for again, in every process
+NAMED = (
+    types.ModuleType, type, types.BuiltinFunctionType, types.MethodDescriptorType,
+    types.WrapperDescriptorType, types.GenericAlias, type(Ellipsis), type(NotImplemented), np.dtype, np.ufunc,
+    re.Pattern, logging.Logger, th.dtype, th.device, operator.itemgetter, operator.attrgetter,
+)  # fmt: skip
+#: where methods of built-in objects can be looked up without running anything
+LOOKED_UP = (list, dict, set, deque, random.Random, np.random.Generator, np.random.RandomState, np.ndarray)
+_MONITOR = "stable_baselines3.common.monitor.Monitor"
+_CHECKER = "gymnasium.wrappers.common.PassiveEnvChecker"
+#: attributes of the libraries' classes that need not be kept: clocks, files, what a step writes anew,
+#: or what their arguments alone decide
+IGNORED = {
+    _MONITOR: {"t_start", "results_writer", "episode_times"},
+    _CHECKER: {"checked_reset", "checked_step", "checked_render", "checked_data_reuse", "_previous_data"},
+    "stable_baselines3.common.vec_env.vec_monitor.VecMonitor": {"t_start", "results_writer"},
+    "stable_baselines3.common.vec_env.base_vec_env.VecEnvWrapper": {"class_attributes"},
+    "stable_baselines3.common.vec_env.dummy_vec_env.DummyVecEnv": {"actions", "buf_infos"},
+    "gymnasium.core.Env": {"spec"},
+    "gymnasium.core.Wrapper": {"_cached_spec"},
+    "gymnasium.envs.toy_text.cliffwalking.CliffWalkingEnv": {"P"},
+    "gymnasium.envs.toy_text.taxi.TaxiEnv": {"P"},
+    "gymnasium.wrappers.common.RecordEpisodeStatistics": {"episode_start_time", "time_queue"},
+}
+#: envs whose `reset` was read: it makes anew all that is compiled in them
+REBUILT = frozenset({
+    "gymnasium.envs.box2d.bipedal_walker.BipedalWalker", "gymnasium.envs.box2d.lunar_lander.LunarLander",
+    "gymnasium.envs.mujoco.mujoco_env.MujocoEnv",
+})  # fmt: skip
+_NUMBER = re.compile(r"\[\d+\]")
+_DRAWN = {"screen", "clock", "surf", "window", "window_surface", "isopen"}  # by render() of Gymnasium's envs
+
+
+class Walk:
+    """One look at all that a root reaches."""
+
+    def __init__(
+        self,
+        root: Any,
+        reach: CodeReach,
+        skip: frozenset[str] = frozenset(),
+        large: frozenset[str] = frozenset(),
+    ) -> None:
+        """Attributes of `root` in `skip` are left out; arrays whose digests are in `large` are not held."""
+        self._root = root
+        self._reach = reach
+        self.skipped = skip
+        self._large = large
+        self.nodes: list[dict[str, Any]] = []
+        self.objects: list[Any] = []
+        self.paths: list[str] = []
+        self._numbers: dict[int, int] = {}
+        self._done = 0
+        self._unseen: dict[str, str] = {}
+        self._covered: dict[str, str] = {}
+        self._kinds: dict[str, type] = {}  # of objects, by path
+        self.digests: dict[str, np.ndarray[Any, Any]] = {}
+        self.names: dict[str, Any] = {}  # of functions, classes and the like
+        self.slots: dict[str, Slot] = {}
+        self.values: dict[str, Any] = {}
+        self.atoms: dict[str, Any] = {}
+        self.value(root, type(root).__name__)
+        self._walk()
+
+    def _walk(self) -> None:
+        while True:
+            while self._done < len(self.nodes):
+                number = self._done
+                self._done += 1
+                if number >= MAX_NODES:
+                    self._unseen[self.paths[0]] = f"more than {MAX_NODES} objects"
+                    return
+                self.nodes[number] = self._node(self.objects[number], self.paths[number])
+            self._reach.follow()
+            fresh = [slot for slot in self._find_slots() if slot.name not in self.slots]
+            if not fresh and self._done == len(self.nodes):
+                return
+            for slot in fresh:
+                self.slots[slot.name] = slot
+                value = slot.get()
+                if value is MISSING:
+                    continue
+                if type(value) in ATOMS:
+                    self.atoms[slot.name] = value
+                else:
+                    self.values[slot.name] = self.value(value, slot.name)
+
+    def _find_slots(self) -> Iterator[Slot]:
+        reach = self._reach
+        for name, namespace in list(reach.slots.items()):
+            yield Slot(name, namespace)
+        for kind in list(reach.classes):
+            self.names.setdefault(f"class {name_of(kind)}", kind)
+            for item in vars(kind).values():
+                for function in functions_of(item):
+                    if isinstance(function, types.FunctionType):
+                        self.names.setdefault(named_as(function), function)
+            if issubclass(kind, enum.Enum):
+                continue
+            for name, value in list(vars(kind).items()):
+                if not (dunder(name) or name == "_abc_impl" or is_code(value)):
+                    yield Slot(f"{name_of(kind)}:{name}", kind)
+        for function in list(reach.known.values()):
+            self.names.setdefault(named_as(function), function)
+        for function in list(reach.functions.values()):
+            if holds_state(function):
+                yield Slot(named_as(function), function)
+
+    def named(self) -> tuple[list[str], list[str]]:
+        """What cannot be seen, and what decides beside the state."""
+        unseen = dict.fromkeys(
+            f"{re.sub(_NUMBER, '[]', self.shown(path))} ({why})"
+            for path, why in self._unseen.items()
+            if not any(path.startswith(p) and not path.startswith(f"{p}get_state()") for p in self._covered)
+        )
+        covered = tuple(self._covered.values())
+        influences = [
+            what
+            for what, library in self._reach.influences.items()
+            if not (library and covered and what.startswith(covered))
+        ]
+        return list(unseen), influences
+
+    def _owner(self, path: str) -> str:
+        """The path of the object that `path` leads into."""
+        within = (p for p in self._kinds if path.startswith(f"{p}.") or path.startswith(f"{p}["))
+        return max(within, key=len, default=path)
+
+    def of_space(self, path: str) -> bool:
+        """Whether `path` leads into an action or observation space."""
+        return issubclass(self._kinds.get(self._owner(path), object), gymnasium.Space)
+
+    def shown(self, path: str) -> str:
+        """A path from the class it belongs to."""
+        owner = self._owner(path)
+        kind = self._kinds.get(owner)
+        return path if kind is None else f"{kind.__qualname__}{path[len(owner) :]}"
+
+    def rebuilt(self) -> bool:
+        """Whether all that was not seen belongs to envs that are known to make it anew at each reset."""
+        owners = [self._kinds.get(self._owner(path), object) for path in self._unseen]
+        # what a user's subclass adds is not known
+        return all(
+            REBUILT.intersection(map(name_of, owner.__mro__))
+            if owner.__module__.startswith("gymnasium.envs.")
+            else name_of(owner) in REBUILT
+            for owner in owners
+        )
+
+    def tree(self, built: dict[str, Any]) -> Node:
+        """What was seen; atoms outside of objects are state only where they are not as they were `built`."""
+        changed = {n: v for n, v in self.atoms.items() if n not in built or not same(built[n], v)}
+        constants = {n: v for n, v in self.atoms.items() if n not in changed}
+        return {
+            "nodes": self.nodes,
+            "outside": [[name, value] for name, value in {**self.values, **changed}.items()],
+            "constants": [[name, value] for name, value in constants.items()],
+        }
+
+    # -- values -----------------------------------------------------------------------------------
+
+    def value(self, value: Any, path: str) -> Any:
+        """An atom as it is, a NumPy number as [dtype, number], anything else as [node]."""
+        kind = type(value)
+        if kind in ATOMS and not _awkward(value):
+            return value
+        if isinstance(value, np.generic) and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
+            return [value.dtype.str, value.item()]
+        key = id(value)
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = len(self.nodes)
+            self.nodes.append({})
+            self.objects.append(value)
+            self.paths.append(path)
+        return [number]
+
+    def _node(self, value: Any, path: str) -> Node:
+        kind = type(value)
+        plain = _PLAIN.get(kind)
+        if plain is not None:
+            return plain(self, value, path)
+        if isinstance(value, np.generic):
+            return {**self.of_array(np.asarray(value), path), "scalar": True}
+        if isinstance(value, enum.Enum):
+            self._meet(kind)
+            known = kind._member_map_.get(value.name or "") is value
+            return (
+                {"is": "member", "class": name_of(kind), "of": value.name}
+                if known
+                else self._not(path, value)
+            )
+        if isinstance(value, types.FunctionType):
+            return self._function(value, path)
+        if isinstance(value, NAMED) or compiled(value):
+            return self._constant(value, path)
+        if isinstance(value, LOCKS):
+            return {"is": "lock"} if not _locked(value) else self._not(path, value)
+        if isinstance(value, PurePath):
+            return {"is": "path", "of": str(value)}
+        if isinstance(value, functools._lru_cache_wrapper):
+            self._reach.add_callable(value, self.shown(path))
+            return self._constant(value, path)
+        if isinstance(value, np.random.BitGenerator) and kind.__name__ in BITS:
+            return self._bits(value, path)
+        if self._walkable(kind):
+            return self._object(value, path)
+        return self._not(path, value)
+
+    def _not(self, path: str, value: Any) -> Node:
+        what = type(value)
+        self._unseen[path] = name_of(what).removeprefix("builtins.")
+        return {"is": "unseen", "of": f"{what.__module__}.{what.__qualname__}"}
+
+    def _meet(self, kind: type) -> None:
+        self._reach.add_class(kind)
+        self.names.setdefault(f"class {name_of(kind)}", kind)
+
+    def _walkable(self, kind: type) -> bool:
+        """Whether all that objects of `kind` hold are attributes, and items of a built-in container."""
+        if kind is types.SimpleNamespace:
+            return True
+        for part in kind.__mro__:
+            if part is object or part in EXACT or part.__module__ in ("typing", "abc", "collections.abc"):
+                continue
+            origin = self._reach.origin(part.__module__)
+            source = str(getattr(sys.modules.get(part.__module__), "__file__", None) or "")
+            script = part.__module__ == "__main__"
+            if origin not in ("own", "library", "pure") or not (source.endswith(".py") or script):
+                return False
+            if not part.__flags__ & (1 << 9):  # made by C, not by a class statement
+                return False
+        return True
+
+    def _object(self, value: Any, path: str) -> Node:
+        kind = self._kinds[path] = type(value)
+        self._meet(kind)
+        node: dict[str, Any] = {"is": "object", "class": name_of(kind)}
+        base = next((b for b in BASES if isinstance(value, b)), None)
+        if base is not None:
+            node["items"] = _PLAIN[base](self, value, path)
+        said = own_state(value)
+        if said is not MISSING:
+            node["own"] = self.value(said, f"{path}.get_state()")
+            self._covered[f"{path}."] = f"{kind.__qualname__}."  # what is compiled in it is in what it says
+            if kind.__module__.startswith("arzbench."):
+                return self._add_generators(node, value, path)
+        attributes = attributes_of(value)
+        ignored = ignored_in(kind)
+        if value is self._root:
+            ignored |= self.skipped
+        names = [n for n in sorted(attributes) if n not in ignored and not is_ours(attributes[n])]
+        for name in [n for n in names if dunder(n)]:
+            names.remove(name)
+            if not is_code(attributes[name]):
+                self._not(f"{path}.{name}", attributes[name])
+        self._reach.absent.update(name for name in names if attributes[name] is None)
+        node["names"] = names
+        node["values"] = [self.value(attributes[name], f"{path}.{name}") for name in names]
+        return node
+
+    def _add_generators(self, node: dict[str, Any], value: Any, path: str) -> Node:
+        """Of an env that tells its state: its generator, and those of its spaces."""
+        names = [n for n in ("_np_random", "action_space", "observation_space") if n in vars(value)]
+        node["names"], node["values"] = names, [self.value(vars(value)[n], f"{path}.{n}") for n in names]
+        return node
+
+    def _constant(self, value: Any, path: str) -> Node:
+        name = named_as(value)
+        if isinstance(value, types.BuiltinFunctionType) and not isinstance(
+            value.__self__, types.ModuleType | type | None
+        ):
+            owner = value.__self__
+            if isinstance(owner, LOCKS):
+                return {"is": "lock"}
+            if type(owner) not in LOOKED_UP:
+                return self._not(path, value)
+            return {
+                "is": "built-in method",
+                "self": self.value(owner, f"{path}.__self__"),
+                "of": value.__name__,
+            }
+        if isinstance(value, type) or callable(value):
+            self._reach.add_callable(value, self.shown(path))
+        self.names.setdefault(name, value)
+        return {"is": "name", "of": name}
+
+    def _function(self, value: types.FunctionType, path: str) -> Node:
+        name = named_as(value)
+        if name in self.names and self.names[name] is not value:
+            self.names[name] = MISSING  # two of one name cannot be told apart
+        self.names.setdefault(name, value)
+        self._reach.add_callable(value, self.shown(path))
+        node: dict[str, Any] = {"is": "name", "of": name}
+        if self._reach.origin(value.__module__) == "own" and holds_state(value):
+            cells = [cell_contents(c) for c in value.__closure__ or ()]
+            shown = [None if c is MISSING or n == "__class__" else c
+                     for n, c in zip(value.__code__.co_freevars, cells, strict=True)]  # fmt: skip
+            node |= {
+                "is": "function",
+                "cells": [self.value(c, f"{path} cell") for c in shown],
+                "defaults": self.value(value.__defaults__, f"{path} defaults"),
+                "keywords": self.value(value.__kwdefaults__, f"{path} defaults"),
+                "names": sorted(n for n in vars(value) if not dunder(n)),
+            }
+            node["values"] = [self.value(vars(value)[n], f"{path}.{n}") for n in node["names"]]
+        return node
+
+    def of_method(self, value: Any, path: str) -> Node:
+        return {
+            "is": "method",
+            "self": self.value(value.__self__, f"{path}.__self__"),
+            "function": self.value(value.__func__, f"{path}.__func__"),
+        }
+
+    def of_partial(self, value: Any, path: str) -> Node:
+        parts = (value.func, value.args, value.keywords)
+        if callable(value.func):
+            self._reach.add_callable(value.func, self.shown(path))
+        return {"is": "partial", "values": [self.value(part, f"{path} partial") for part in parts]}
+
+    # -- containers -------------------------------------------------------------------------------
+
+    def of_list(self, value: Any, path: str) -> Node:
+        length = list.__len__(value)
+        if length > 8:
+            kinds = set(map(type, list.__iter__(value)))
+            if kinds == {float}:
+                return {"is": "floats", "of": np.array(value, np.float64)}
+            if kinds == {int} and all(-(2**63) <= n < 2**63 for n in value):
+                return {"is": "ints", "of": np.array(value, np.int64)}
+        return {
+            "is": "list",
+            "of": [self.value(v, f"{path}[{i}]") for i, v in enumerate(list.__iter__(value))],
+        }
+
+    def of_tuple(self, value: Any, path: str) -> Node:
+        return {
+            "is": "tuple",
+            "of": [self.value(v, f"{path}[{i}]") for i, v in enumerate(tuple.__iter__(value))],
+        }
+
+    def of_deque(self, value: Any, path: str) -> Node:
+        node = {
+            "is": "deque",
+            "of": [self.value(v, f"{path}[{i}]") for i, v in enumerate(deque.__iter__(value))],
+        }
+        return {**node, "maxlen": value.maxlen}
+
+    def of_set(self, value: Any, path: str) -> Node:
+        """In the order it gives its items, which depends on its size in memory too."""
+        kind = "set" if isinstance(value, set) else "frozenset"
+        if any(_hashed_by_address(item) for item in value):
+            return self._not(path, value)  # in the order of addresses in memory
+        items = [self.value(v, f"{path} item") for v in (set if kind == "set" else frozenset).__iter__(value)]
+        return {"is": kind, "of": items, "bytes": sys.getsizeof(value) if items else 0}
+
+    def of_dict(self, value: Any, path: str) -> Node:
+        flat: list[Any] = []
+        for key, item in dict.items(value):
+            flat += (self.value(key, f"{path} key"), self.value(item, f"{path}[{str(key)[:40]!r}]"))
+        kind = next(k for k in ("defaultdict", "Counter", "OrderedDict", "dict")
+                    if isinstance(value, getattr(collections, k, dict)))  # fmt: skip
+        node = {"is": "dict", "class": kind, "of": flat}
+        if kind == "defaultdict":
+            node["factory"] = self.value(value.default_factory, f"{path}.default_factory")
+        return node
+
+    # -- arrays and generators --------------------------------------------------------------------
+
+    def of_array(self, value: Any, path: str) -> Node:
+        base = value.base
+        while isinstance(base, np.ndarray) and base.base is not None:
+            base = base.base
+        if base is not None and not isinstance(base, bytes):
+            whole = type(base) is np.ndarray and base.flags.c_contiguous and not base.dtype.hasobject
+            if not whole:
+                return self._not(path, value)
+            offset = value.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+            return {
+                "is": "view", "base": self.value(base, f"{path}.base"), "offset": offset,
+                "shape": list(value.shape), "strides": list(value.strides), "dtype": value.dtype.str,
+            } if value.dtype.kind in "biufc" else self._not(path, value)  # fmt: skip
+        if value.dtype.hasobject:
+            items = [self.value(v, f"{path}[{i}]") for i, v in enumerate(value.ravel().tolist())]
+            return {"is": "objects", "shape": list(value.shape), "of": items}
+        if value.nbytes >= LARGE:
+            digest = digest_of(value)
+            self.digests[digest] = value
+            if digest in self._large:
+                return {"is": "as made", "of": digest}
+        order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
+        if value.dtype.kind in "biufc":
+            return {"is": "array", "of": value, "order": order, "read": not value.flags.writeable}
+        raw = np.frombuffer(value.tobytes(), np.uint8)
+        return {
+            "is": "raw",
+            "of": raw,
+            "dtype": np.lib.format.dtype_to_descr(value.dtype),
+            "shape": list(value.shape),
+        }
+
+    def of_bytes(self, value: Any, path: str) -> Node:
+        return {"is": type(value).__name__, "of": np.frombuffer(bytes(value), np.uint8)}
+
+    def of_generator(self, value: Any, path: str) -> Node:
+        return {"is": "generator", "bits": self.value(value.bit_generator, f"{path}.bit_generator")}
+
+    def of_random_state(self, value: Any, path: str) -> Node:
+        state = value.get_state(legacy=False)
+        rest = {"has_gauss": state["has_gauss"], "gauss": state["gauss"]}
+        return {
+            "is": "random state",
+            "bits": self.value(value._bit_generator, f"{path}._bit_generator"),
+            **rest,
+        }
+
+    def _bits(self, value: Any, path: str) -> Node:
+        """Its seed sequence decides what it spawns."""
+        return {"is": "bits", "of": value.state, "seed": seed_of(value)}
+
+    def of_python_random(self, value: Any, path: str) -> Node:
+        version, words, gauss = value.getstate()
+        return {"is": "random", "version": version, "words": np.array(words, np.uint64), "gauss": gauss}
+
+    def of_torch_generator(self, value: Any, path: str) -> Node:
+        if value.device.type != "cpu":
+            return self._not(path, value)
+        return {"is": "torch generator", "of": value.get_state().numpy()}
+
+    def of_tensor(self, value: Any, path: str) -> Node:
+        odd = value.device.type != "cpu" or value.requires_grad or not value.is_contiguous()
+        if odd or value._base is not None or value.dtype is th.bfloat16 or value.layout is not th.strided:
+            return self._not(path, value)
+        return {"is": "tensor", "of": value.numpy()}
+
+    def of_queue(self, value: Any, path: str) -> Node:
+        if _locked(value.mutex) or value.not_empty._waiters or value.not_full._waiters:
+            return self._not(path, value)  # somebody waits for it
+        node = {"is": "queue", "class": type(value).__name__, "maxsize": value.maxsize}
+        return {**node, "unfinished": value.unfinished_tasks, "of": self.value(value.queue, f"{path}.queue")}
+
+    def of_simple(self, value: Any, path: str) -> Node:
+        """What a few atoms say."""
+        parts: list[Any]
+        match value:
+            case int():
+                parts = [hex(value)]
+            case complex():
+                parts = [value.real, value.imag]
+            case range() | slice():
+                parts = [value.start, value.stop, value.step]
+            case datetime.timedelta():
+                parts = [value.days, value.seconds, value.microseconds]
+            case datetime.datetime() if value.tzinfo is not None:
+                return self._not(path, value)
+            case datetime.date():
+                parts = [value.isoformat()]
+            case _:
+                return self._not(path, value)
+        if not all(type(part) in ATOMS for part in parts):
+            return self._not(path, value)
+        return {"is": "simple", "class": type(value).__name__, "of": parts}
+
+
+_PLAIN: dict[type, Callable[[Walk, Any, str], Node]] = {
+    list: Walk.of_list,
+    tuple: Walk.of_tuple,
+    deque: Walk.of_deque,
+    np.ndarray: Walk.of_array,
+    np.random.Generator: Walk.of_generator,
+    np.random.RandomState: Walk.of_random_state,
+    random.Random: Walk.of_python_random,
+    th.Generator: Walk.of_torch_generator,
+    th.Tensor: Walk.of_tensor,
+    types.MethodType: Walk.of_method,
+    functools.partial: Walk.of_partial,
+    **dict.fromkeys((set, frozenset), Walk.of_set),
+    **dict.fromkeys((bytes, bytearray), Walk.of_bytes),
+    **dict.fromkeys((queue.Queue, queue.LifoQueue, queue.PriorityQueue), Walk.of_queue),
+    **dict.fromkeys((dict, OrderedDict, Counter, defaultdict), Walk.of_dict),
+    **dict.fromkeys((int, str, complex, range, slice), Walk.of_simple),
+    **dict.fromkeys((datetime.date, datetime.datetime, datetime.timedelta), Walk.of_simple),
+}
+
+
+class Slot:
+    """A name outside of objects that holds state: a global, a class's attribute, a function with cells."""
+
+    def __init__(self, name: str, holder: Any) -> None:
+        """`name` ends in ":attribute" for a namespace or class."""
+        self.name = name
+        self._holder = holder
+        self._key = name.rpartition(":")[2]
+
+    def get(self) -> Any:
+        """What it holds, `MISSING` for nothing."""
+        if isinstance(self._holder, types.FunctionType):
+            return self._holder
+        inside = self._holder if isinstance(self._holder, dict) else vars(self._holder)
+        return inside.get(self._key, MISSING)
+
+    def set(self, value: Any) -> None:
+        """Let it hold `value`; a class's own `__setattr__` is not asked.
+
+        Raises:
+            StateError: it is a function, or holds code.
+        """
+        if isinstance(self._holder, types.FunctionType) or dunder(self._key) or is_code(self.get()):
+            raise StateError(f"the saved state has something for {self.name[:80]!r}, which holds no state")
+        if isinstance(self._holder, dict):
+            self._holder[self._key] = value
+        else:
+            type.__setattr__(self._holder, self._key, value)
+
+
+def named_as(value: Any) -> str:
+    """What a module, function, class or the like is called in a saved state."""
+    if isinstance(value, types.FunctionType):
+        name = f"function {name_of(value)}"
+        return f"{name} {_code_digest(value.__code__)}" if "<" in name else name
+    if isinstance(value, types.ModuleType):
+        return f"module {value.__name__}"
+    if isinstance(value, type):
+        return f"class {name_of(value)}"
+    if isinstance(value, NAMED) and not callable(value):
+        return repr(value)
+    return f"{type(value).__name__} {name_of(value)}"
+
+
+@functools.lru_cache(maxsize=4096)
+def _code_digest(code: types.CodeType) -> str:
+    """Tells lambdas apart, wherever in a file they stand."""
+    whole = hashlib.sha256(code.co_code)
+    whole.update(repr([c for c in code.co_consts if type(c) in ATOMS]).encode())
+    whole.update(repr((code.co_names, code.co_freevars)).encode())
+    return whole.hexdigest()[:12]
+
+
+def attributes_of(value: Any) -> Node:
+    """All attributes of an object, in `__dict__` and slots; its properties are not asked."""
+    found: dict[str, Any] = {}
+    for part in type(value).__mro__:
+        for name, item in vars(part).items():
+            if isinstance(item, types.MemberDescriptorType) and not dunder(name):
+                try:
+                    found.setdefault(name, item.__get__(value))
+                except AttributeError:  # empty
+                    continue
+    try:
+        found.update(object.__getattribute__(value, "__dict__"))
+    except AttributeError:
+        return found
+    return {name: item for name, item in found.items() if isinstance(name, str)}
+
+
+def set_attribute(value: Any, name: str, item: Any) -> None:
+    """Set an attribute without asking properties and `__setattr__`; `MISSING` takes it away."""
+    for part in type(value).__mro__:
+        slot = vars(part).get(name)
+        if isinstance(slot, types.MemberDescriptorType):
+            if item is MISSING:
+                slot.__delete__(value)
+            else:
+                slot.__set__(value, item)
+            return
+    inside = object.__getattribute__(value, "__dict__")
+    if item is MISSING:
+        del inside[name]
+    else:
+        inside[name] = item
+
+
+def ignored_in(kind: type) -> frozenset[str]:
+    """Attributes that no later step depends on."""
+    found: set[str] = set()
+    for part in kind.__mro__:
+        found |= IGNORED.get(name_of(part), set())
+        if part.__module__.startswith("gymnasium.envs."):
+            found |= _DRAWN
+    return frozenset(found)
+
+
+def own_state(value: Any) -> Any:
+    """What an env that has `get_state` and `set_state` says beside its attributes, else `MISSING`."""
+    kind = type(value)
+    if not (issubclass(kind, gymnasium.Env) and hasattr(kind, "get_state") and hasattr(kind, "set_state")):
+        return MISSING
+    try:
+        return value.get_state()
+    except Exception:  # named so, and something else
+        return MISSING
+
+
+def dunder(name: str) -> bool:
+    """Whether Python gives `name` its meaning."""
+    return name.startswith("__") and name.endswith("__")
+
+
+def is_code(value: Any) -> bool:
+    """Functions, classes, descriptors: what a class's namespace holds beside data."""
+    return isinstance(value, (
+        types.FunctionType, staticmethod, classmethod, property, type, types.MemberDescriptorType,
+        types.GetSetDescriptorType, types.ModuleType, types.BuiltinFunctionType, functools.cached_property,
+        functools.partialmethod, functools._lru_cache_wrapper, _FIELD,
+    )) or compiled(value)  # fmt: skip
+
+
+def is_ours(value: Any) -> bool:
+    """A function that this package hung into an object."""
+    function = getattr(value, "__func__", value)
+    return isinstance(function, types.FunctionType) and str(function.__module__).startswith("arzbench.sb3.")
+
+
+def compiled(value: Any) -> bool:
+    """A function compiled by Numba."""
+    return hasattr(type(value), "py_func") or (
+        "numba" in type(value).__module__ and callable(value) and hasattr(value, "py_func")
+    )
+
+
+def holds_state(function: types.FunctionType) -> bool:
+    """Whether a function keeps something from call to call."""
+    contents = [cell_contents(cell) for cell in function.__closure__ or ()]
+    names = function.__code__.co_freevars
+    cells = [c for n, c in zip(names, contents, strict=True) if not (n == "__class__" or is_code(c))]
+    kept = [*cells, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    attributes = [name for name in vars(function) if not dunder(name)]
+    return bool(attributes or cells) or any(type(item) not in ATOMS for item in kept)
+
+
+def _hashed_by_address(value: Any) -> bool:
+    here: Any = type(value).__hash__
+    return here is object.__hash__
+
+
+def _locked(lock: Any) -> bool:
+    if hasattr(lock, "locked"):
+        return bool(lock.locked())
+    return not repr(lock).startswith("<unlocked")
+
+
+def _awkward(value: Any) -> bool:
+    """Text and numbers that JSON cannot hold."""
+    if type(value) is int:
+        return value.bit_length() > 1000
+    if type(value) is str and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return True
+    return False
+
+
+def digest_of(array: np.ndarray[Any, Any]) -> str:
+    """The SHA-256 of an array's type, shape and bytes."""
+    whole = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    whole.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+    return whole.hexdigest()
+
+
+def seed_of(bits: Any) -> list[Any] | None:
+    """What makes a bit generator's seed sequence, None for one of another kind."""
+    sequence = bits.seed_seq
+    if type(sequence) is not np.random.SeedSequence:
+        return None
+    entropy, key = sequence.entropy, [int(n) for n in sequence.spawn_key]
+    if entropy is not None and not isinstance(entropy, int):
+        entropy = [int(n) for n in np.ravel(entropy)]
+    return [entropy, key, int(sequence.pool_size), int(sequence.n_children_spawned)]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two plain values are equal in every bit and type."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, np.ndarray):
+        alike = one.dtype == other.dtype and one.shape == other.shape
+        return alike and bool(np.array_equal(one, other) or one.tobytes() == other.tobytes())
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(item, other[key]) for key, item in one.items())
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other or (one != one and other != other))
