@@ -104,6 +104,7 @@ class CodeReach:
         self._made: set[type] = set()
         self._read_codes: set[Any] = set()
         self._todo: list[types.FunctionType] = []
+        self._modules: dict[str, types.ModuleType] = {}  # used by another name, or handed on
 
     def origin(self, module: str | None) -> str:
         """Whose a module is: "own", "library", "pure", "background" or "other"."""
@@ -164,6 +165,8 @@ class CodeReach:
     def _judge_foreign(self, value: Any, module: str | None, where: str) -> None:
         """A function or class that is not the user's."""
         origin, name = self.origin(module), name_of(value)
+        if name == "builtins.hash" and where.endswith(".__hash__"):
+            return
         if name in IMPURE or origin == "background":
             self._blame(where, name)
         elif origin == "other":
@@ -175,6 +178,11 @@ class CodeReach:
         while True:
             for kind in tuple(self.classes):
                 self._todo.extend(self._methods(kind))
+            for module in self._modules.values():
+                for name in self._words & vars(module).keys():
+                    self._add_slot(vars(module), name, vars(module)[name])
+                    if callable(vars(module)[name]):
+                        self.add_callable(vars(module)[name], module.__name__)
             fresh = [f for f in self._todo if (f.__code__, id(f.__closure__)) not in self._read_codes]
             self._todo = []
             if not fresh:
@@ -231,7 +239,7 @@ class CodeReach:
         names = names_in(code)
         self._words |= names.words
         told = sorted(names.words & NOW)
-        if told and any(r.name == "datetime" or "datetime" in r.chain for r in names.refs):
+        if told and any("datetime" in part for ref in names.refs for part in (ref.name, *ref.chain)):
             self._blame(where, f"datetime.{told[0]}")
         self._every = self._every or names.dynamic
         for ref in names.refs:
@@ -270,7 +278,9 @@ class CodeReach:
             name = chain.pop(0)
             value, label = unwrap(inspect.getattr_static(value, name, MISSING)), f"{label}.{name}"
         if isinstance(value, types.ModuleType):
-            if self.origin(value.__name__) in ("other", "background"):
+            if self.origin(value.__name__) == "own":
+                self._modules[value.__name__] = value
+            elif self.origin(value.__name__) in ("other", "background"):
                 self._blame(
                     where, label, library=value.__name__.partition(".")[0] not in sys.stdlib_module_names
                 )
@@ -402,8 +412,7 @@ def _imported(steps: list[dis.Instruction], at: int, name: str) -> Iterator[Ref]
             taken.append(str(step.argval))
         elif not step.opname.startswith("STORE"):
             break
-    if not taken:
-        yield Ref("import", name, ())
+    yield Ref("import", name, ())  # by whatever name it goes from here on
     for part in taken:
         yield Ref("import", name, (part,), "none" if part in SEEDED else "")
 

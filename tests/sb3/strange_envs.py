@@ -1,6 +1,8 @@
 """Tiny envs that keep state where a capture may overlook it; what they keep decides what they answer."""
 
+import abc
 import array
+import contextvars
 import ctypes
 import datetime
 import enum
@@ -9,10 +11,12 @@ import hashlib
 import heapq
 import io
 import itertools
+import logging
 import os
 import queue
 import random
 import sqlite3
+import sys
 import tempfile
 import threading
 import time
@@ -22,13 +26,18 @@ import zlib
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import gymnasium as gym
+import numba
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from gymnasium.utils import seeding
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecNormalize
+
+from tests.sb3 import strange_settings
 
 
 class Walkabout(gym.Env):
@@ -473,6 +482,187 @@ class WithProperty(Walkabout):
         return self.level
 
 
+@exact
+class ByName(Walkabout):
+    """Sets attributes of its class by names that it computes."""
+
+    def extra(self) -> float:
+        name = "count_" + str(self.t % 2)
+        setattr(type(self), name, getattr(type(self), name, 0) + 1)
+        return float(getattr(type(self), name)) / 50
+
+
+@exact
+class OtherModule(Walkabout):
+    def extra(self) -> float:
+        strange_settings.LEVEL += 1
+        strange_settings.chosen = strange_settings.wild if self.t % 2 else strange_settings.calm
+        return (strange_settings.LEVEL + strange_settings.calls()) / 50 + strange_settings.run_chosen()
+
+
+@exact
+class ImportedWithin(Walkabout):
+    def extra(self) -> float:
+        import tests.sb3.strange_settings as settings
+
+        settings.HIDDEN.append(1)
+        return len(settings.HIDDEN) / 50
+
+
+def counted(function: Callable[[Any], float]) -> Callable[[Any], float]:
+    calls = 0
+
+    @functools.wraps(function)
+    def inner(self: Any) -> float:
+        nonlocal calls
+        calls += 1
+        return function(self) + calls / 50
+
+    return inner
+
+
+@exact
+class Decorated(Walkabout):
+    @counted
+    def extra(self) -> float:
+        return 0.1
+
+
+class World:
+    def __init__(self) -> None:
+        self.n = 0
+
+    def tick(self) -> float:
+        self.n += 1
+        return self.n / 50
+
+
+WORLD = World()
+
+
+@exact
+class Singleton(Walkabout):
+    def extra(self) -> float:
+        return WORLD.tick()
+
+
+class Growth(list[float]):
+    """A list with an attribute."""
+
+    added = 0
+
+    def push(self, x: float) -> None:
+        self.append(x)
+        self.added += 1
+
+
+class Remembering(dict[int, int]):
+    def __missing__(self, key: int) -> int:
+        self[key] = key
+        return key
+
+
+@exact
+class Subclasses(Walkabout):
+    def build(self) -> None:
+        self.list = Growth()
+        self.dict = Remembering()
+
+    def extra(self) -> float:
+        self.list.push(self.x)
+        self.dict[self.t] = self.dict[self.t] + 1
+        return sum(self.list) / 9 + (self.list.added + sum(self.dict.values())) / 50
+
+
+@exact
+class SeededOnce(Walkabout):
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        if seed is not None:
+            self.rng = np.random.default_rng(seed)
+        return super().reset(seed=seed, options=options)
+
+    def extra(self) -> float:
+        return float(self.rng.normal())
+
+
+class Plan(abc.ABC):
+    @abc.abstractmethod
+    def go(self) -> float:
+        """One step."""
+
+
+class Steady(Plan):
+    def __init__(self) -> None:
+        self.n = 0
+
+    def go(self) -> float:
+        self.n += 1
+        return self.n / 50
+
+
+@dataclass(frozen=True)
+class Settings:
+    size: float = 0.5
+    name: str = "x"
+
+
+@exact
+class Ordinary(Walkabout):
+    """What many envs have: settings, constants, compiled functions, an env within, a logger, a table."""
+
+    log = logging.getLogger("strange")
+    SIZES: ClassVar[list[float]] = [0.1, 0.2]
+
+    def build(self) -> None:
+        self.settings = Settings()
+        self.table = [float(len(line)) for line in Path(__file__).read_text().splitlines()]
+        self.inner = gym.make("CartPole-v1")
+        self.inner.reset(seed=1)
+        self.when = time.time()
+
+    def begin(self) -> None:
+        self.plan = Steady()
+        self.chain: Any = None
+        for i in range(2000):
+            self.chain = [self.chain, float(i)]
+
+    @functools.cached_property
+    def first(self) -> float:
+        return float(self.np_random.normal())
+
+    def extra(self) -> float:
+        self.log.debug("step")
+        observation, _, terminated, truncated, _ = self.inner.step(self.t % 2)
+        if terminated or truncated:
+            self.inner.reset()
+        self.chain[1] += 1
+        more = self.plan.go() + double(self.first) + self.SIZES[self.t % 2] + self.settings.size
+        return more + float(observation[0]) + self.table[self.t] / 100 + self.chain[1] / 4000
+
+    def render(self) -> None:
+        print(time.time())
+
+
+@numba.njit  # type: ignore[untyped-decorator]
+def double(x: float) -> float:
+    return 2.0 * x
+
+
+@exact
+class Sampling(Walkabout):
+    def extra(self) -> float:
+        return int(self.action_space.sample()) + float(np.tanh(self.observation_space.sample()[0]))
+
+
+@exact
+class BuiltAtRandom(Walkabout):
+    def build(self) -> None:
+        self.map = np.random.default_rng().normal(size=3)
+
+    def extra(self) -> float:
+        return float(self.map[self.t % 3])
+
+
 # -- state that cannot be seen, or is not state ---------------------------------------------------
 
 
@@ -740,6 +930,186 @@ class NoSeed(Walkabout):
         self.t += 1
         self.x += float(np.random.normal()) * 0.1
         return np.array([self.x, 0.0], np.float32), -abs(self.x), False, self.t >= 7, {}
+
+
+@hard
+class Globals(Walkabout):
+    def extra(self) -> float:
+        globals()["STRANGE"] = globals().get("STRANGE", 0) + 1
+        return float(globals()["STRANGE"]) / 50
+
+
+@hard
+class ClockByName(Walkabout):
+    def tell(self) -> float:
+        return time.time() % 1
+
+    def extra(self) -> float:
+        return float(getattr(self, "te" + "ll")())
+
+
+@hard
+class ClockByExec(Walkabout):
+    def extra(self) -> float:
+        found: dict[str, float] = {}
+        exec("import time; v = time.time() % 1", found)
+        return found["v"]
+
+
+@hard
+class ClockOfModules(Walkabout):
+    def extra(self) -> float:
+        return float(vars(sys.modules["time"])["time"]()) % 1
+
+
+@hard
+class ClockOfNumPy(Walkabout):
+    def extra(self) -> float:
+        return int(np.datetime64("now", "ns").astype(int)) % 97 / 97
+
+
+@hard
+class ClockInDict(Walkabout):
+    def build(self) -> None:
+        self.held = {"a": [time.time]}
+
+    def extra(self) -> float:
+        return self.held["a"][0]() % 1
+
+
+@hard
+class SeededBySystem(Walkabout):
+    def extra(self) -> float:
+        np.random.seed(None)
+        return float(np.random.rand())
+
+
+@hard
+class NewGenerator(Walkabout):
+    def begin(self) -> None:
+        self._np_random, _ = seeding.np_random(None)
+
+
+@numba.njit  # type: ignore[untyped-decorator]
+def compiled_draw() -> float:
+    return np.random.rand()
+
+
+@hard
+class CompiledDraws(Walkabout):
+    def extra(self) -> float:
+        return float(compiled_draw())
+
+
+@hard
+class Timed(Walkabout):
+    def build(self) -> None:
+        self.k = 0
+        self.go()
+
+    def go(self) -> None:
+        self.k += 1
+        timer = threading.Timer(0.002, self.go)
+        timer.daemon = True
+        timer.start()
+
+    def extra(self) -> float:
+        return self.k / 100
+
+
+class Weight:
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+
+@hard
+class ObjectsInASet(Walkabout):
+    """In the order of their addresses."""
+
+    def begin(self) -> None:
+        self.all = {Weight(float(self.np_random.normal()) * 10**i) for i in range(9)}
+
+    def extra(self) -> float:
+        total = 0.0
+        for weight in self.all:
+            total = 0.7 * total + weight.value
+        return total
+
+
+@hard
+class ThreadLocal(Walkabout):
+    def build(self) -> None:
+        self.local = threading.local()
+        self.local.n = 0
+
+    def extra(self) -> float:
+        self.local.n += 1
+        return self.local.n / 50
+
+
+IN_CONTEXT: contextvars.ContextVar[int] = contextvars.ContextVar("in_context", default=0)
+
+
+@hard
+class InContext(Walkabout):
+    def extra(self) -> float:
+        IN_CONTEXT.set(IN_CONTEXT.get() + 1)
+        return IN_CONTEXT.get() / 50
+
+
+@hard
+class Network(Walkabout):
+    def build(self) -> None:
+        self.net = th.nn.Linear(2, 1)
+
+    def extra(self) -> float:
+        with th.no_grad():
+            self.net.weight += 0.01
+            return float(self.net(th.ones(2)))
+
+
+@hard
+class MadeFunctions(Walkabout):
+    """Each episode makes a function with a memory."""
+
+    def begin(self) -> None:
+        box = [0.0]
+
+        def remember() -> float:
+            box[0] += 1
+            return box[0] / 50
+
+        self.remember = remember
+
+    def extra(self) -> float:
+        return self.remember()
+
+
+AT_IMPORT = random.SystemRandom().random()
+
+
+@hard
+class DrawnAtImport(Walkabout):
+    def extra(self) -> float:
+        return AT_IMPORT
+
+
+@hard
+class HugeAtRandom(Walkabout):
+    def build(self) -> None:
+        self.map = np.random.default_rng().normal(size=300_000)
+
+    def extra(self) -> float:
+        return float(self.map[self.t % 3])
+
+
+TICKS = itertools.count()
+
+
+@hard
+class GlobalCount(Walkabout):
+    def extra(self) -> float:
+        return next(TICKS) / 50
 
 
 # -- wrappers -------------------------------------------------------------------------------------
