@@ -58,7 +58,7 @@ class OpenEpisodes:
                 "at": self._steps,
                 "seed": kwargs.get("seed"),
                 "options": copy.deepcopy(kwargs.get("options")),
-                "plain": _copied(self._plain[index].capture()),
+                "plain": self._plain[index].copy(),
             }
             self._told[index] = Told()
             return inner(**kwargs)
@@ -169,15 +169,6 @@ def _update(whole: Any, observation: dict[Any, Any], reward: Any) -> None:
     for part in observation.values():
         whole.update(np.ascontiguousarray(part).tobytes())
     whole.update(np.float32(reward).tobytes())
-
-
-def _copied(value: Any) -> Any:
-    """`value` with arrays of its own."""
-    if isinstance(value, np.ndarray):
-        return value.copy()
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def innermost(vec_env: Any) -> Any:

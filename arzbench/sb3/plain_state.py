@@ -17,7 +17,7 @@ from typing import Any
 from arzbench.errors import StateError
 from arzbench.sb3.code_reach import MISSING, CodeReach
 from arzbench.sb3.plain_fill import Fill
-from arzbench.sb3.plain_walk import Walk, same
+from arzbench.sb3.plain_walk import Walk, copied, same
 
 
 class PlainState:
@@ -50,6 +50,11 @@ class PlainState:
     def capture(self) -> dict[str, Any]:
         """Everything seen, as `codec` takes it; arrays are live memory."""
         return self._look(self._large).tree(self._built)
+
+    def copy(self) -> dict[str, Any]:
+        """What `capture` gives, with arrays of its own."""
+        found: dict[str, Any] = copied(self.capture())
+        return found
 
     def restore(self, tree: Any) -> list[str]:
         """Put the objects into the captured state; what is not as it was after that, empty if all is.

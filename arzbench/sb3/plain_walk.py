@@ -720,6 +720,15 @@ def seed_of(bits: Any) -> list[Any] | None:
     return [entropy, key, int(sequence.pool_size), int(sequence.n_children_spawned)]
 
 
+def copied(value: Any) -> Any:
+    """`value` with arrays of its own."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    return [copied(item) for item in value] if isinstance(value, list) else value
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether two plain values are equal in every bit and type."""
     if type(one) is not type(other):

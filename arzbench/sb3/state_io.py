@@ -13,6 +13,7 @@ import numpy as np
 from arzbench.errors import StateError
 from arzbench.sb3 import codec, env_state, model_state
 from arzbench.sb3.episodes import Episodes
+from arzbench.sb3.plain_fill import NotHereError
 from arzbench.sb3.state import STAGES, LiveState
 from arzbench.training_state import Ring, TrainingState
 from arzbench.workload import EvaluationResult
@@ -44,8 +45,8 @@ def capture(live: LiveState) -> TrainingState:
 def fingerprint(live: LiveState) -> dict[str, str]:
     """The SHA-256 of each group."""
     groups = _groups(live)
-    plain = groups["env"]["plain"]
-    plain["outside"] = sorted(plain["outside"] + plain.pop("constants"), key=lambda item: str(item[0]))
+    for plain in (groups["env"]["plain"], groups["evaluations"]["env"]):
+        plain["outside"] = sorted(plain["outside"] + plain.pop("constants"), key=lambda item: str(item[0]))
     if ring := model_state.replay_ring(live.model):
         size = live.model.replay_buffer.size()
         groups["buffers"]["replay"] |= {"edge": None, "rows": {n: a[:size] for n, a in ring.arrays.items()}}
@@ -79,7 +80,7 @@ def _groups(live: LiveState) -> dict[str, Any]:
             **live.env_state.capture(),
             "normalization": model_state.capture_normalization(model.get_vec_normalize_env()),
         },
-        "evaluations": _results(live.episodes),
+        "evaluations": {**_results(live.episodes), "env": live.episodes.plain.capture()},
     }
 
 
@@ -139,7 +140,8 @@ def _restore(live: LiveState, groups: dict[str, Any], ring: Ring | None) -> None
         model_state.restore_rollout(model.rollout_buffer, buffers["rollout"])
     _restore_results(live, groups["evaluations"])
     model_state.restore_normalization(model.get_vec_normalize_env(), groups["env"]["normalization"])
-    _restore_envs(live, groups["env"], begun)
+    not_back = _restore_evaluation_env(live, groups["evaluations"].get("env"))
+    _restore_envs(live, groups["env"], begun, not_back)
     model_state.restore_random(model, groups["rng"])  # proves that it can be; `run` does it again
     live.random = copy.deepcopy(groups["rng"])
 
@@ -176,10 +178,13 @@ def _restore_results(live: LiveState, saved: dict[str, Any]) -> None:
     live.episodes.lengths = [int(n) for n in open_lengths]
 
 
-def _restore_envs(live: LiveState, saved: dict[str, Any], begun: bool) -> None:
+def _restore_envs(live: LiveState, saved: dict[str, Any], begun: bool, not_back: list[str]) -> None:
     if "plain" in saved:
         live.env_state.restore(saved)
-        live.resumed, live.unseen = live.env_state.tier, live.env_state.unseen
+        live.resumed, live.unseen = live.env_state.tier, list(live.env_state.unseen)
+        if live.resumed == "exact" and not_back:
+            live.resumed = "unproven"
+            live.unseen += [f"{name} of the evaluation env (not as it was)" for name in not_back]
     elif saved["envs"] is not None:
         live.resumed = "exact"
         for env, state in zip(live.envs, saved["envs"], strict=True):
@@ -188,6 +193,14 @@ def _restore_envs(live: LiveState, saved: dict[str, Any], begun: bool) -> None:
         live.resumed = "reset"
     if live.resumed == "reset" and begun:
         _start_new_episodes(live)
+
+
+def _restore_evaluation_env(live: LiveState, saved: dict[str, Any] | None) -> list[str]:
+    """What it keeps between episodes; names of what cannot be put back: evaluations may be others."""
+    try:
+        return [] if saved is None else live.episodes.plain.restore(saved)
+    except NotHereError as error:
+        return [error.message]
 
 
 def _start_new_episodes(live: LiveState) -> None:
