@@ -26,14 +26,14 @@ import torch as th
 
 from arzbench.errors import StateError
 from arzbench.sb3.code_reach import MISSING, CodeReach, cell_contents, name_of
-from arzbench.sb3.plain_walk import (
+from arzbench.sb3.plain_kinds import (
     ATOMS,
     BASES,
     BITS,
+    CHECKER,
     LOOKED_UP,
     Node,
     Slot,
-    Walk,
     attributes_of,
     digest_of,
     dunder,
@@ -44,10 +44,10 @@ from arzbench.sb3.plain_walk import (
     seed_of,
     set_attribute,
 )
+from arzbench.sb3.plain_walk import Walk
 
 _DICTS = {kind.__name__: kind for kind in (dict, collections.OrderedDict, collections.Counter)}
 _QUEUES: dict[str, type] = {k.__name__: k for k in (queue.Queue, queue.LifoQueue, queue.PriorityQueue)}
-_CHECKER = "gymnasium.wrappers.common.PassiveEnvChecker"
 
 
 class NotHereError(StateError):
@@ -446,7 +446,7 @@ class Fill:
         self._fill_attributes(
             node, target, attributes_of(target), "own" in node and kind.__module__.startswith("arzbench.")
         )
-        if name_of(kind) == _CHECKER:
+        if name_of(kind) == CHECKER:
             # it has nothing left to check, and no earlier step to compare with
             target.checked_reset = target.checked_step = target.checked_data_reuse = True
         if "own" in node:

@@ -17,7 +17,8 @@ from typing import Any
 from arzbench.errors import StateError
 from arzbench.sb3.code_reach import MISSING, CodeReach
 from arzbench.sb3.plain_fill import Fill
-from arzbench.sb3.plain_walk import Walk, copied, same
+from arzbench.sb3.plain_kinds import copied, same
+from arzbench.sb3.plain_walk import Walk
 
 
 class PlainState:

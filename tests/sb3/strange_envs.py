@@ -663,6 +663,29 @@ class BuiltAtRandom(Walkabout):
         return float(self.map[self.t % 3])
 
 
+@exact
+class Telling(Walkabout):
+    """Says what is in a part that cannot be looked into, and not that it counts its episodes."""
+
+    def build(self) -> None:
+        self.hidden = itertools.count()
+        self.steps = self.episodes = 0
+
+    def begin(self) -> None:
+        self.episodes += 1
+
+    def get_state(self) -> dict[str, int]:
+        return {"steps": self.steps}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        self.steps = state["steps"]
+        self.hidden = itertools.count(self.steps)
+
+    def extra(self) -> float:
+        self.steps += 1
+        return (next(self.hidden) + self.episodes) / 50
+
+
 # -- state that cannot be seen, or is not state ---------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
 from arzbench.errors import StateError
-from arzbench.sb3 import code_reach, codec, open_episodes, plain_state, plain_walk
+from arzbench.sb3 import code_reach, codec, open_episodes, plain_kinds, plain_state, plain_walk
 from arzbench.sb3.env_state import EnvState
 from arzbench.sb3.plain_state import PlainState
 from arzbench.training_state import TIERS
@@ -384,7 +384,7 @@ def test_a_state_is_not_changed_by_reading_it() -> None:
     env.reset(seed=1)
     before, _ = plain_state.capture(env)
     again, _ = plain_state.capture(env)
-    assert plain_walk.same(before, again)
+    assert plain_kinds.same(before, again)
 
 
 # -- what code reaches -----------------------------------------------------------------------------

@@ -44,12 +44,12 @@ class Kept(Compiled):
 class Ending(Compiled):
     """Comes to end at once."""
 
-    def ends(self) -> bool:
+    def over(self) -> bool:
         return False
 
     def step(self, action: Any) -> Any:
         observation, reward, terminated, truncated, info = super().step(action)
-        return observation, reward, terminated or self.ends(), truncated, info
+        return observation, reward, terminated or self.over(), truncated, info
 
 
 for kind in (Compiled, Kept, Ending):
@@ -121,7 +121,7 @@ def test_an_env_that_does_not_come_out_the_same_begins_anew_and_says_so(
     study = config("dqn", env=f"arztest/{env}-v0", **{**OFF, "env_kwargs": {}})
     state = stopped(study, None, 36)  # in its fourth episode
     assert state.tier == "replay"
-    monkeypatch.setattr(Ending, "ends", lambda self: True)
+    monkeypatch.setattr(Ending, "over", lambda self: True)
     resumed, _ = start(study, state)
     assert resumed.resumed == "reset"
     assert resumed.unseen
