@@ -150,6 +150,8 @@ class CodeReach:
                 self.add_callable(value.__wrapped__, where)
         elif hasattr(type(value), "py_func") or "numba" in type(value).__module__:
             self._check_compiled(value, where)
+        elif type(value).__name__ == "cython_function_or_method":
+            self._judge_foreign(value, value.__module__, where)
         elif isinstance(value, type):
             if self.origin(value.__module__) == "own":
                 self.add_class(value, made=True)

@@ -25,7 +25,7 @@ import numpy as np
 import torch as th
 
 from arzbench.errors import StateError
-from arzbench.sb3.code_reach import MISSING, CodeReach, cell_contents, name_of
+from arzbench.sb3.code_reach import MISSING, CodeReach, cell_contents, inner_codes, name_of
 from arzbench.sb3.plain_kinds import (
     ATOMS,
     BASES,
@@ -35,6 +35,7 @@ from arzbench.sb3.plain_kinds import (
     Node,
     Slot,
     attributes_of,
+    compiled,
     digest_of,
     dunder,
     ignored_in,
@@ -135,7 +136,7 @@ class Fill:
 
     def _queue(self, node: Node, made: Any) -> None:
         kind = node["is"]
-        if kind in ("list", "deque", "object", "function", "objects", "queue"):
+        if kind in ("list", "deque", "object", "function", "objects", "queue", "cell"):
             self._todo.append((node, made))
         elif kind in ("dict", "set"):
             self._hashed.append((node, made))
@@ -222,8 +223,25 @@ class Fill:
             return live
         found = self._fresh.names.get(name, MISSING)
         if found is MISSING:
+            found = self._define(name)
+        if found is MISSING:
             raise NotHereError(f"the saved state mentions {str(name)[:80]!r}, which is not to be found here")
         return found
+
+    def _define(self, name: Any) -> Any:
+        """A function that code known here would define: with empty cells, to be filled."""
+        known = [f for f in self._fresh.names.values() if isinstance(f, types.FunctionType)]
+        for outer in known:
+            codes = deque(inner_codes(outer.__code__))
+            while codes:
+                code = codes.popleft()
+                codes.extend(inner_codes(code))
+                if f"function {outer.__module__}.{code.co_qualname}" == str(name).rpartition(" ")[0]:
+                    cells = tuple(types.CellType() for _ in code.co_freevars)
+                    made = types.FunctionType(code, outer.__globals__, code.co_name, None, cells)
+                    if named_as(made) == name:
+                        return made
+        return MISSING
 
     def _make_method(self, node: Node, live: Any) -> Any:
         method = isinstance(live, types.MethodType)
@@ -231,7 +249,7 @@ class Fill:
         function = self._put(node["function"], live.__func__ if method else MISSING)
         if method and live.__self__ is owner and live.__func__ is function:
             return live
-        if not isinstance(function, types.FunctionType):
+        if not (isinstance(function, types.FunctionType) or compiled(function)):
             raise StateError("a saved method is not one")
         return types.MethodType(function, owner)
 
@@ -319,7 +337,8 @@ class Fill:
             moved = live.__array_interface__["data"][0] - base.__array_interface__["data"][0]
             if moved == offset and list(live.shape) == node["shape"]:
                 return live
-        return np.ndarray(tuple(node["shape"]), dtype, base.data, offset, tuple(node["strides"]))
+        whole = base if base.flags.c_contiguous else base.T
+        return np.ndarray(tuple(node["shape"]), dtype, whole.data, offset, tuple(node["strides"]))
 
     def _make_objects(self, node: Node, live: Any) -> Any:
         shape = tuple(node["shape"])
@@ -381,10 +400,26 @@ class Fill:
     # -- what they hold ---------------------------------------------------------------------------
 
     def _make_function(self, node: Node, live: Any) -> Any:
-        made = self._make_name(node, live)
-        if not isinstance(made, types.FunctionType) or len(node["cells"]) != len(made.__closure__ or ()):
-            raise StateError(f"the saved state of {str(node['of'])[:80]} is of another function")
+        """A closure shares its cells with others: where they are not those that are there, it is another."""
+        name = node["of"]
+        there = live if isinstance(live, types.FunctionType) and named_as(live) == name else None
+        source = there or self._fresh.names.get(name) or self._define(name)
+        if not isinstance(source, types.FunctionType) or len(node["cells"]) != len(source.__closure__ or ()):
+            raise NotHereError(f"the saved state has {str(name)[:80]!r}, which is not to be found here")
+        free, before = id(source) not in self._taken, source.__closure__ or ()
+        cells = tuple(
+            cell if value is None else self._put(value, cell if free else MISSING)
+            for value, cell in zip(node["cells"], before, strict=True)
+        )
+        if free and all(map(_is, cells, before)):
+            return source
+        made = types.FunctionType(source.__code__, source.__globals__, source.__name__, None, cells)
+        made.__qualname__ = source.__qualname__
+        vars(made).update({n: v for n, v in vars(source).items() if dunder(n)})
         return made
+
+    def _make_cell(self, node: Node, live: Any) -> Any:
+        return live if isinstance(live, types.CellType) else types.CellType()
 
     def _fill(self, node: Node, target: Any) -> None:
         match node["is"]:
@@ -401,6 +436,12 @@ class Fill:
                 target.maxsize, target.unfinished_tasks = int(node["maxsize"]), int(node["unfinished"])
             case "function":
                 self._fill_function(node, target)
+            case "cell":
+                now = cell_contents(target)
+                for value in node["of"]:
+                    new = self._put(value, now)
+                    if new is not now:
+                        target.cell_contents = new
             case _:
                 self._fill_object(node, target)
 
@@ -469,19 +510,10 @@ class Fill:
                 set_attribute(target, name, MISSING)
 
     def _fill_function(self, node: Node, target: types.FunctionType) -> None:
-        for name, cell, value in zip(
-            target.__code__.co_freevars, target.__closure__ or (), node["cells"], strict=True
-        ):
-            now = cell_contents(cell)
-            if name == "__class__" or (value is None and now is MISSING):
-                continue
-            new = self._put(value, now)
-            if new is not now:
-                cell.cell_contents = new
         defaults = self._put(node["defaults"], target.__defaults__)
         if defaults is not target.__defaults__:
             target.__defaults__ = defaults
-        self._put(node["keywords"], target.__kwdefaults__)
+        target.__kwdefaults__ = self._put(node["keywords"], target.__kwdefaults__)
         inside = vars(target)
         for name, value in zip(node["names"], node["values"], strict=True):
             if type(name) is not str or dunder(name):
@@ -504,4 +536,5 @@ _HANDLERS = {
     "as made": "array", "raw": "array", "array": "array", "view": "view", "objects": "objects",
     "bytes": "bytes", "bytearray": "bytes", "generator": "generator", "random state": "generator",
     "bits": "bits", "random": "random", "torch generator": "torch", "tensor": "torch", "function": "function",
+    "cell": "cell",
 }  # fmt: skip

@@ -201,7 +201,9 @@ def is_ours(value: Any) -> bool:
 
 
 def compiled(value: Any) -> bool:
-    """A function compiled by Numba."""
+    """A function compiled by Numba or Cython."""
+    if type(value).__name__ == "cython_function_or_method":
+        return True
     return hasattr(type(value), "py_func") or (
         "numba" in type(value).__module__ and callable(value) and hasattr(value, "py_func")
     )

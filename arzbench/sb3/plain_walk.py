@@ -312,24 +312,25 @@ class Walk:
 
     def _function(self, value: types.FunctionType, path: str) -> Node:
         name = named_as(value)
-        if name in self.names and self.names[name] is not value:
-            self.names[name] = MISSING  # two of one name cannot be told apart
         self.names.setdefault(name, value)
         self._reach.add_callable(value, self.shown(path))
         node: dict[str, Any] = {"is": "name", "of": name}
         if self._reach.origin(value.__module__) == "own" and holds_state(value):
-            cells = [cell_contents(c) for c in value.__closure__ or ()]
-            shown = [None if c is MISSING or n == "__class__" else c
-                     for n, c in zip(value.__code__.co_freevars, cells, strict=True)]  # fmt: skip
+            closed = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
             node |= {
                 "is": "function",
-                "cells": [self.value(c, f"{path} cell") for c in shown],
+                "cells": [None if n == "__class__" else self.value(c, f"{path} cell") for n, c in closed],
                 "defaults": self.value(value.__defaults__, f"{path} defaults"),
                 "keywords": self.value(value.__kwdefaults__, f"{path} defaults"),
                 "names": sorted(n for n in vars(value) if not dunder(n)),
             }
             node["values"] = [self.value(vars(value)[n], f"{path}.{n}") for n in node["names"]]
         return node
+
+    def of_cell(self, value: Any, path: str) -> Node:
+        """A variable that closures share."""
+        content = cell_contents(value)
+        return {"is": "cell", "of": [] if content is MISSING else [self.value(content, path)]}
 
     def of_method(self, value: Any, path: str) -> Node:
         return {
@@ -398,7 +399,7 @@ class Walk:
         while isinstance(base, np.ndarray) and base.base is not None:
             base = base.base
         if base is not None and not isinstance(base, bytes):
-            whole = type(base) is np.ndarray and base.flags.c_contiguous and not base.dtype.hasobject
+            whole = type(base) is np.ndarray and base.flags.forc and not base.dtype.hasobject
             if not whole:
                 return self._not(path, value)
             offset = value.__array_interface__["data"][0] - base.__array_interface__["data"][0]
@@ -499,6 +500,7 @@ _PLAIN: dict[type, Callable[[Walk, Any, str], Node]] = {
     th.Generator: Walk.of_torch_generator,
     th.Tensor: Walk.of_tensor,
     types.MethodType: Walk.of_method,
+    types.CellType: Walk.of_cell,
     functools.partial: Walk.of_partial,
     **dict.fromkeys((set, frozenset), Walk.of_set),
     **dict.fromkeys((bytes, bytearray), Walk.of_bytes),

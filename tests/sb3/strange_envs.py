@@ -664,6 +664,75 @@ class BuiltAtRandom(Walkabout):
 
 
 @exact
+class MadeFunctions(Walkabout):
+    """Each episode makes a function with a memory."""
+
+    def begin(self) -> None:
+        box = [0.0]
+
+        def remember() -> float:
+            box[0] += 1
+            return box[0] / 50
+
+        self.remember = remember
+        self.counts: defaultdict[int, list[float]] = defaultdict(lambda: [0.0])
+
+    def extra(self) -> float:
+        self.counts[self.t % 3][0] += 1
+        return self.remember() + self.counts[1][0]
+
+
+@exact
+class SharedVariables(Walkabout):
+    """Two functions made in each episode share a variable, and keep one each."""
+
+    def begin(self) -> None:
+        n = 0
+
+        def outer() -> Callable[[], float]:
+            own = [0]
+
+            def inner() -> float:
+                nonlocal n
+                n += 1
+                own[0] += n
+                return own[0] / 90
+
+            return inner
+
+        self.one, self.other = outer(), outer()
+
+    def extra(self) -> float:
+        return self.one() + 0.5 * self.other()
+
+
+@exact
+class ObjectsAsKeys(Walkabout):
+    def begin(self) -> None:
+        self.weights = {World(): float(i) for i in range(5)}
+
+    def extra(self) -> float:
+        return sum(world.tick() * weight for world, weight in self.weights.items()) / 9
+
+
+@exact
+class Views(Walkabout):
+    """Arrays that are parts of others, turned and transposed."""
+
+    def build(self) -> None:
+        self.all = np.zeros((3, 2))
+        self.last, self.turned = self.all[-1], self.all[::-1]
+        self.fortran = np.arange(12.0).reshape(3, 4).T.copy(order="F")
+        self.across = self.fortran.T
+
+    def extra(self) -> float:
+        self.all[:-1] = self.all[1:]
+        self.last[0] = self.x
+        self.fortran *= 1.001
+        return float(self.turned[0, 0] + self.all.sum() + self.across[0, 1] / 50)
+
+
+@exact
 class Telling(Walkabout):
     """Says what is in a part that cannot be looked into, and not that it counts its episodes."""
 
@@ -1089,23 +1158,6 @@ class Network(Walkabout):
         with th.no_grad():
             self.net.weight += 0.01
             return float(self.net(th.ones(2)))
-
-
-@hard
-class MadeFunctions(Walkabout):
-    """Each episode makes a function with a memory."""
-
-    def begin(self) -> None:
-        box = [0.0]
-
-        def remember() -> float:
-            box[0] += 1
-            return box[0] / 50
-
-        self.remember = remember
-
-    def extra(self) -> float:
-        return self.remember()
 
 
 AT_IMPORT = random.SystemRandom().random()
