@@ -1,7 +1,7 @@
 """The state of a training's envs, with their wrappers and the vectorised env around them.
 
-Where everything can be seen it is captured and put back (`plainstate`). Where something cannot, open
-episodes are recorded as well and played again (`openepisodes`), and the label says what could not be seen.
+Where everything can be seen it is captured and put back (`plain_state`). Where something cannot, open
+episodes are recorded as well and played again (`open_episodes`), and the label says what could not be seen.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _layers(vec_env: Any, envs: Sequence[Any]) -> list[Any]:
 
 
 def restore_earlier(env: Any, saved: dict[str, Any]) -> None:
-    """Put `env`, made anew, into a state as it was captured before `plainstate`: of a few known classes.
+    """Put `env`, made anew, into a state as it was captured before `plain_state`: of a few known classes.
 
     Raises:
         StateError: `saved` is of another env or other wrappers.

@@ -1,4 +1,4 @@
-"""Puts what `plainwalk` wrote down back into objects made anew: fills those that are there, makes others.
+"""Puts what `plain_walk` wrote down back into objects made anew: fills those that are there, makes others.
 
 A saved state may be an enemy's. It can name only classes and functions that the walk of the new objects met
 or that lie in the modules of their classes; nothing of them is called, and no name that Python gives a

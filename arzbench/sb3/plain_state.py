@@ -1,7 +1,7 @@
 """The state of any Python object as plain values, and back into an object made anew.
 
 `PlainState` walks what its root reaches: attributes, containers, arrays, random generators, objects of
-Python classes, and what their code keeps elsewhere (`codereach`). What it finds is a flat list of nodes, so
+Python classes, and what their code keeps elsewhere (`code_reach`). What it finds is a flat list of nodes, so
 one object that is reached by two paths stays one, and cycles are fine. What it cannot look into (compiled
 objects, files, threads, generators that are half done) is named, never guessed.
 

@@ -1,6 +1,6 @@
 """Looks at an object and all that it reaches, and writes it down as nodes of plain values.
 
-Nothing of it is called but `get_state` of an env that has it. See `plainstate`.
+Nothing of it is called but `get_state` of an env that has it. See `plain_state`.
 """
 
 from __future__ import annotations
