@@ -154,6 +154,11 @@ class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
         raise TypeError("abstract")
 
     @property
+    def normalizes_observations(self) -> bool:
+        """Whether a policy needs running statistics to see what it learned from."""
+        return bool(getattr(self.vec_normalize, "norm_obs", self.vec_normalize))
+
+    @property
     def rollout_steps(self) -> int:
         """Env steps of one rollout: SB3 trains in whole rollouts."""
         return self.loop.rollout_steps

@@ -133,7 +133,7 @@ def by_policy(model: Any, env: Any, *, deterministic: bool, frame_stack: int = 0
     """
     normalizer = model.get_vec_normalize_env()
     space = env.observation_space if normalizer is None else normalizer.observation_space
-    masked = "action_masks" in inspect.signature(model.predict).parameters
+    masked = is_masked(model)
 
     def start(seed: int) -> Choose:
         frames = StackedObservations(1, frame_stack, space) if frame_stack else None
@@ -155,6 +155,11 @@ def by_policy(model: Any, env: Any, *, deterministic: bool, frame_stack: int = 0
         return choose
 
     return start
+
+
+def is_masked(model: Any) -> bool:
+    """Whether its policy is told which actions an env forbids."""
+    return "action_masks" in inspect.signature(model.predict).parameters
 
 
 def _stack(frames: StackedObservations[Any], observation: Any, begins: bool) -> Any:
