@@ -100,6 +100,16 @@ def _worker(task: Path, answer: Path) -> None:
     leave(run_worker(task, answer))
 
 
+@app.command("_describe", hidden=True)
+def _describe(
+    answer: Path, script: str, arguments: Annotated[list[str] | None, typer.Argument()] = None
+) -> None:
+    """Find out what a script trains (started by the commands that take one)."""
+    from arzbench.worker import run_description
+
+    leave(run_description(answer, script, arguments or []))
+
+
 def main() -> None:
     """The console script: every error becomes one message and an exit code."""
     try:

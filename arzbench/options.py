@@ -81,6 +81,13 @@ def switch(flag: str, text: str) -> Any:
     return typer.Option(flag, help=text)
 
 
+Script = Annotated[
+    Path | None,
+    typer.Argument(metavar="[SCRIPT", help="Your own Python file that calls arzbench.learn."),
+]
+Arguments = Annotated[
+    list[str] | None, typer.Argument(metavar="-- ARGS]", help="The script's own arguments, behind --.")
+]
 Study = Annotated[str | None, value("--study", "NAME|FILE", "A study file or its name.")]
 Env = Annotated[str | None, value("--env", "ID", "A registered Gymnasium env.")]
 Algo = Annotated[str | None, value("--algo", "NAME", "ppo, sac, dqn, tqc, ...: docs/guides/studies.md.")]

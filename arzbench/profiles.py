@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -15,6 +17,7 @@ from arzbench.predict.spread import PastRun
 from arzbench.records import Calibration, HostInfo, Platform
 from arzbench.study import Study
 from arzbench.study_file import load_study
+from arzbench.user_code import changed_sources
 
 #: days after which a calibration is refused unless --allow-expired
 EXPIRES_DAYS = 30
@@ -170,12 +173,21 @@ def newest_calibration(
     if study is not None:
         named = study.name in names(working, "studies")
         again = f" --study {study.name}" if named else " with the same --env, --algo, --study and --set"
+        if study.code is not None:
+            again = f" {study.code.command}"
     hint = [f"measure it: arzbench calibrate{again}"]
     if foreign is not None:
         hint.append("or use another machine's with --allow-foreign")
     if too_old:
         hint.append("or use the expired one with --allow-expired")
     raise UsageError(f"no fitting calibration{target} on this host", "\n".join([*skipped[:5], *hint]))
+
+
+def calibrations(working: Path) -> Iterator[Calibration]:
+    """Load what was measured, of all hosts, newest first; those that cannot be read are left out."""
+    for path in sorted(calibrations_folder(working).glob("*/*.json"), key=_age, reverse=True):
+        with contextlib.suppress(UsageError):
+            yield load_calibration(path)
 
 
 def of_machine(working: Path, host: HostInfo) -> list[Calibration]:
@@ -201,9 +213,12 @@ def _age(path: Path) -> tuple[str, float]:
 def _unfit(calibration: Calibration, host: HostInfo, study: Study | None) -> list[str]:
     reasons = []
     if study is not None:
-        lacking = [t.name for t in study.trainings if calibration.find(t.workload_digest()) is None]
-        if lacking:
+        samples = {t.name: calibration.find(t.workload_digest()) for t in study.trainings}
+        if lacking := [name for name, found in samples.items() if found is None]:
             reasons.append(f"another workload than {', '.join(lacking)}")
+        sources = {file: was for found in samples.values() if found for file, was in found.sources.items()}
+        if changed := changed_sources(sources):
+            reasons.append(f"{', '.join(dict.fromkeys(changed))} changed since")
     differing = calibration.host.differs_from(host)
     if study is None:  # device and threads are a study's choice, and any study will do
         differing = [n for n in differing if n not in ("device", "torch_threads")]

@@ -126,6 +126,7 @@ class WorkloadSamples(Record, frozen=True, kw_only=True):
     state_bytes: tuple[int, int]  # checkpoint size: without and per stored transition
     phases: tuple[PhaseSamples, ...]
     notes: tuple[str, ...] = ()
+    sources: dict[str, str] = {}  # SHA-256 of the user's own files that built the model
 
 
 class Calibration(Record, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ To add an algorithm: its class here, with its `loop` and where the library has i
 
 from __future__ import annotations
 
+import shlex
 from typing import Any, ClassVar, Literal, get_args
 
 import msgspec
@@ -115,6 +116,8 @@ class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
     checkpoint: Checkpoints = Checkpoints()
     logging: Logging = Logging()
 
+    #: whether messages of its env can be switched
+    MESSAGES: ClassVar[bool] = True
     #: where the algorithm's class is, as module:name
     LIBRARY: ClassVar[str] = ""
     #: kinds of action spaces it can choose from
@@ -424,6 +427,28 @@ class Code(_Part, frozen=True, kw_only=True):
     factory: str = ""
     kwargs: dict[str, Any] = {}
 
+    @property
+    def command(self) -> str:
+        """How it is named on a command line."""
+        if self.factory:
+            return f"--factory {self.factory}"
+        return shlex.join([self.script, *(["--", *self.arguments] if self.arguments else [])])
+
+
+class Factory(TrainConfig, frozen=True, kw_only=True, tag="factory"):
+    """A training of the model that a user's function returns, which nobody has called yet.
+
+    `factory` is module:name or file.py:name, `kwargs` are its arguments. What it builds makes it a `Built`.
+    """
+
+    env: str = ""
+    factory: str
+    kwargs: dict[str, Any] = {}
+
+    @property
+    def loop(self) -> TrainingLoop:
+        raise TypeError("read from the model when it is built")
+
 
 class Built(TrainConfig, frozen=True, kw_only=True, tag="built"):
     """A training of a model that the user's own code builds: its loop was read from the model.
@@ -439,6 +464,8 @@ class Built(TrainConfig, frozen=True, kw_only=True, tag="built"):
     loop: TrainingLoop
     #: whether a callback of the user evaluates, as `evaluation` says
     evaluated_by_callback: bool = False
+
+    MESSAGES = False
 
     @property
     def algo(self) -> str:
@@ -477,6 +504,12 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     name: str
     description: str = ""
     trainings: tuple[AnyConfig, ...]
+
+    @property
+    def code(self) -> Code | None:
+        """What builds the first training's model, where the user's own code does."""
+        first = self.trainings[0]
+        return first.code if isinstance(first, Built) else None
 
     @property
     def total_timesteps(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from arzbench.errors import UsageError
-from arzbench.study import AnyConfig, Study, TrainConfig
+from arzbench.study import AnyConfig, Built, Study, TrainConfig
 from arzbench.study_file import make_config
 
 
@@ -51,6 +51,8 @@ def _parse(change: str) -> tuple[list[str], Any]:
 
 def _change(config: TrainConfig, pairs: Sequence[tuple[list[str], Any]], source: str) -> TrainConfig:
     """Keys are a training's own, dotted for tables; anything else is a hyper-parameter."""
+    if isinstance(config, Built):
+        return _change_built(config, pairs)
     table: dict[str, Any] = msgspec.to_builtins(config)
     hyper = {**table.pop("hyperparameters"), **{k: table.pop(k) for k in config.schedule_fields()}}
     table["hyperparameters"] = hyper
@@ -68,3 +70,19 @@ def _change(config: TrainConfig, pairs: Sequence[tuple[list[str], Any]], source:
         if path == ["algo"] and value != config.algo:
             raise UsageError("--set algo=... would drop the hyper-parameters", "use --env and --algo instead")
     return make_config(table, source)
+
+
+def _change_built(config: Built, pairs: Sequence[tuple[list[str], Any]]) -> Built:
+    """What the user's code decides can be changed there alone."""
+    table: dict[str, Any] = msgspec.to_builtins(config)
+    for path, value in pairs:
+        if len(path) != 2 or path[0] not in ("evaluation", "checkpoint") or path[1] not in table[path[0]]:
+            raise UsageError(
+                f"--set {'.'.join(path)}: {config.code.script or config.code.factory} decides that",
+                "change it there; --set changes keys of evaluation and checkpoint, as evaluation.eval_freq",
+            )
+        table[path[0]][path[1]] = value
+    try:
+        return msgspec.convert(table, Built)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"--set: {error}", "see docs/reference/formats.md") from error

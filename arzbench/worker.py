@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from arzbench.clock import Clock, SystemClock
 from arzbench.errors import ArzbenchError, ExitCode, StateError
-from arzbench.measure.burst import COLD, UNUSED, WARM, BurstJob, measure_once
+from arzbench.measure.burst import COLD, UNUSED, WARM, BurstJob, BurstResult, Say, measure_once
 from arzbench.measure.logcost import measure_sinks
 from arzbench.saves.checkpoints import CheckpointStore, Header
-from arzbench.study import TrainConfig
+from arzbench.study import Built, TrainConfig
 from arzbench.training_state import TrainingState
+from arzbench.user_code import loaded_sources
+from arzbench.workload import AbstractWorkload
 
 
 class TrialCheckpoints:
@@ -72,31 +76,70 @@ def _has_messages(config: TrainConfig) -> bool:
         env.close()
 
 
+def _with_sinks(
+    job: BurstJob, measure: Callable[[AbstractWorkload], BurstResult], clock: Clock, say: Say
+) -> BurstResult:
+    """Measure, and what the env's messages cost by where they go, if there are any."""
+    from arzbench.sb3.workload import SB3Workload
+
+    result = measure(SB3Workload(clock))
+    if job.config.logging.mode == "off" and not _has_messages(job.config):
+        return result
+    say("messages", 0.97)
+    sinks = measure_sinks(
+        job.config, lambda path: SB3Workload(clock, path), Path(job.folder), clock, job.repetition
+    )
+    return msgspec.structs.replace(result, phases=(*result.phases, *sinks), done=clock.now())
+
+
+def _of_users_code(
+    config: Built, measure: Callable[[AbstractWorkload], BurstResult], clock: Clock
+) -> BurstResult:
+    """Measure the training of a model that the user's own code builds; what it prints goes to stderr."""
+    from arzbench.wiring.scripts import measure_script
+
+    found: list[BurstResult] = []
+    with contextlib.redirect_stdout(sys.stderr):
+        measure_script(config, clock, lambda workload: found.append(measure(workload)))
+    return msgspec.structs.replace(found[0], sources=loaded_sources(config.code.script))
+
+
 def run_worker(task: Path, answer: Path) -> int:
     """Measure the job in `task`, write the result to `answer`; the exit code.
 
     A problem of the user's making is written beside `answer` for the parent to show.
     """
-    from arzbench.sb3.workload import SB3Workload
-
     job = msgspec.json.decode(task.read_bytes(), type=BurstJob)
     clock = SystemClock()
 
+    out = sys.stdout
+
     def say(what: str, fraction: float) -> None:
-        print(json.dumps([what, round(fraction, 3)]), flush=True)
+        print(json.dumps([what, round(fraction, 3)]), file=out, flush=True)
 
     try:
         trial = TrialCheckpoints(Path(job.folder) / f"trial-{job.repetition}", clock)
-        result = measure_once(job, SB3Workload(clock), trial, clock, say, numba_cache)
-        if job.config.logging.mode != "off" or _has_messages(job.config):
-            say("messages", 0.97)
-            sinks = measure_sinks(
-                job.config, lambda path: SB3Workload(clock, path), Path(job.folder), clock, job.repetition
-            )
-            result = msgspec.structs.replace(result, phases=(*result.phases, *sinks), done=clock.now())
+
+        def measure(workload: AbstractWorkload) -> BurstResult:
+            return measure_once(job, workload, trial, clock, say, numba_cache)
+
+        if isinstance(job.config, Built):
+            result = _of_users_code(job.config, measure, clock)
+        else:
+            result = _with_sinks(job, measure, clock, say)
     except ArzbenchError as error:
         problem = {"message": error.message, "hint": error.hint, "exit_code": int(error.exit_code)}
         answer.with_suffix(".error").write_text(json.dumps(problem))
         return int(error.exit_code)
     answer.write_bytes(msgspec.json.encode(result))
+    return int(ExitCode.OK)
+
+
+def run_description(answer: Path, script: str, arguments: list[str]) -> int:
+    """Write what `script` trains to `answer`; the exit code."""
+    from arzbench.wiring.scripts import describe_script
+
+    with contextlib.redirect_stdout(sys.stderr):
+        description = describe_script(script, arguments)
+    answer.write_bytes(msgspec.json.encode(description))
     return int(ExitCode.OK)

@@ -16,11 +16,15 @@ from arzbench.report.console import make_console, say, show
 from arzbench.report.message_sheets import message_sheets
 from arzbench.report.run_display import calibration_progress
 from arzbench.report.sheets import calibration_sheets, host_line, study_line
+from arzbench.study import Study
 from arzbench.units import format_duration, parse_duration
 from arzbench.wiring.checks import on_device, require_training_stack, undone
+from arzbench.wiring.describing import script_study
 
 
 def calibrate(
+    script: options.Script = None,
+    arguments: options.Arguments = None,
     study: options.Study = None,
     env: options.Env = None,
     algo: options.Algo = None,
@@ -37,9 +41,14 @@ def calibrate(
 ) -> None:
     """Measure what each phase of a training costs here, with and without logging."""
     max_s = parse_duration(max_time)
-    if env is None and algo is None and study is None:
-        study = DEFAULT_STUDY
-    chosen = choose_study(folder, study=study, env=env, algo=algo, changes=changes or (), timesteps=timesteps)
+    if script is not None:
+        chosen: Study | None = script_study(folder, script, arguments or (), changes or (), study, env, algo)
+    else:
+        if env is None and algo is None and study is None:
+            study = DEFAULT_STUDY
+        chosen = choose_study(
+            folder, study=study, env=env, algo=algo, changes=changes or (), timesteps=timesteps
+        )
     assert chosen is not None
     chosen = on_device(chosen, device)
     require_training_stack(chosen)

@@ -24,10 +24,13 @@ from arzbench.report.sheets import Sheet, forecast_cells, plan_lines, plan_sheet
 from arzbench.study import Study
 from arzbench.units import format_duration, parse_duration
 from arzbench.wiring.checks import ensure_file, undone
+from arzbench.wiring.describing import script_study
 from arzbench.wiring.planning import AUTO, Pricing, find_limits
 
 
 def plan(
+    script: options.Script = None,
+    arguments: options.Arguments = None,
     study: options.Study = None,
     env: options.Env = None,
     algo: options.Algo = None,
@@ -45,7 +48,10 @@ def plan(
 ) -> None:
     """Say what fits: wall times with intervals, a safe budget, and three ways to spend the quota."""
     changes, clock = changes or [], SystemClock()
-    chosen = choose_study(folder, study=study, env=env, algo=algo, changes=changes)
+    if script is not None:
+        chosen: Study | None = script_study(folder, script, arguments or (), changes, study, env, algo)
+    else:
+        chosen = choose_study(folder, study=study, env=env, algo=algo, changes=changes)
     pricing = Pricing(
         working=folder,
         named=source,
@@ -61,6 +67,8 @@ def plan(
     words += [("confidence", str(confidence))] if confidence != DEFAULT_CONFIDENCE else []
     flags = _as_flags([*words, ("from", source), ("checkpoints", checkpoints), *place])
     flags += " --allow-foreign" * allow_foreign + " --allow-expired" * allow_expired
+    if chosen is not None and chosen.code is not None:
+        flags += f" {chosen.code.command}"
     if platform is not None and "," in platform:
         if output is not None:
             raise UsageError("--output keeps one plan, and several platforms are compared", "name one")

@@ -32,6 +32,7 @@ from arzbench.study_changes import change_study
 from arzbench.units import format_duration
 from arzbench.wiring import run_spec, session
 from arzbench.wiring.checks import on_device, require_training_stack
+from arzbench.wiring.describing import is_script, script_study
 from arzbench.wiring.dry_run import dry_run
 from arzbench.wiring.planning import Limits, Pricing, find_limits
 from arzbench.wiring.run_spec import RunSpec
@@ -42,6 +43,8 @@ from arzbench.workload import StopTraining
 class RunFlags:
     """The command line of `arzbench run`."""
 
+    script: options.Script = None
+    arguments: options.Arguments = None
     study: options.Study = None
     env: options.Env = None
     algo: options.Algo = None
@@ -107,6 +110,8 @@ class RunFlags:
             )
         if self.as_json and not self.dry_run:
             raise UsageError("--json belongs to --dry-run", "afterwards: arzbench report --json")
+        if self.device is not None and self.script is not None:
+            raise UsageError("--device changes a study, and a script builds its own model", "change it there")
         if self.device is not None and self.study is None and self.env is None:
             raise UsageError(
                 "--device changes a study, and none is named", "add --study NAME, or --env and --algo"
@@ -160,8 +165,13 @@ def _train(
     remote: Remote | None,
 ) -> ExitCode:
     console = make_console(lasting=True)
-    begun, spec = session.begin_or_resume(spec, clock, earlier, console)
-    outcome = session.carry_out(spec, clock, started, begun, console, remote)
+    script = is_script(spec.study)
+    begun, spec = session.begin_or_resume(spec, clock, earlier, console, checked=script)
+    carry_out = session.carry_out
+    if script:
+        from arzbench.wiring.scripts import carry_out
+
+    outcome = carry_out(spec, clock, started, begun, console, remote)
     session.show_end(spec, clock, begun, outcome, console, _again(flags, spec, begun, outcome))
     return outcome.exit_code
 
@@ -214,6 +224,9 @@ def resolve(flags: RunFlags, clock: Clock, earlier: runs.Run | None, limits: Lim
 
 def _study(flags: RunFlags) -> Study | None:
     """The study that `flags` name, with their changes; None where they name none."""
+    if flags.script is not None:
+        others = (flags.study, flags.env, flags.algo)
+        return script_study(flags.folder, flags.script, flags.arguments or (), flags.changes or (), *others)
     study = choose_study(
         flags.folder,
         study=flags.study,

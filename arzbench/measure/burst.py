@@ -68,6 +68,7 @@ class BurstResult(Record, frozen=True, kw_only=True):
     cache: str  # of compiled code: COLD, WARM or UNUSED
     done: float  # clock.now() at the end: what follows is teardown
     notes: tuple[str, ...]
+    sources: dict[str, str] = {}  # SHA-256 of the user's own files that built the model
 
 
 def short_training(job: BurstJob) -> tuple[TrainConfig, TrainingLoop]:
@@ -264,7 +265,7 @@ def _segments(config: TrainConfig, start: int) -> list[tuple[int, int, str]]:
     """(from, to, mode) of the blocks under a mode that is not the study's own."""
     steps = config.total_timesteps - start
     width = steps // 8
-    if width < 1:
+    if width < 1 or not config.MESSAGES:
         return []
     # a sixth of the steps at most: the others tell what the study's own cost
     length = min(max(1, width // 3), PROBE_STEPS * config.n_envs)

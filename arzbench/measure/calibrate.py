@@ -287,6 +287,7 @@ def _combine(config: TrainConfig, bursts: Sequence[BurstResult]) -> WorkloadSamp
         state_bytes=max(b.state_bytes for b in bursts),
         phases=tuple(p for b in bursts for p in b.phases),
         notes=tuple(sorted({n for b in bursts for n in b.notes})),
+        sources=bursts[-1].sources,
     )
 
 

@@ -53,9 +53,10 @@ def what_ifs(question: Question) -> tuple[WhatIf, ...]:
 
 def _changes(question: Question) -> Iterator[_Change]:
     yield from _schedules(question.plan.study, question.calibration)
-    yield from _logging(question.plan.study, question.calibration)
-    for field in ("n_envs", "device"):
-        yield from _elsewhere(question, field)
+    if question.plan.study.code is None:  # else it is not for us to change
+        yield from _logging(question.plan.study, question.calibration)
+        for field in ("n_envs", "device"):
+            yield from _elsewhere(question, field)
     full = question.plan.study.total_timesteps
     for option in question.plan.options:
         if option.key == "B" and option.total_timesteps < full:
@@ -142,6 +143,8 @@ def _judge(question: Question, change: _Change) -> WhatIf:
 
 def _not_measured(study: Study, judged_fields: set[str], question: Question) -> Iterator[WhatIf]:
     """Changes no calibration here holds the prices of: nothing is said of their time."""
+    if study.code is not None:
+        return
     first = study.trainings[0]
     on_cpu = first.device == "cpu" or (first.device == "auto" and question.calibration.host.device == "cpu")
     device = "cuda" if on_cpu else "cpu"

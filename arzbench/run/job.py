@@ -250,25 +250,57 @@ class Job:
                 detail = f"no session of this quota gets further; give it a longer one (--quota). {detail}"
             self._stopped = reason, detail
         except (Exception, SystemExit) as error:  # an env may call sys.exit
-            self.error = error
-            self._stopped = StopReason.FAILED, _describe(error)
-            text = f"session {ledger.session}, step {ledger.step}\n\n"
-            text += "".join(traceback.format_exception(error))
-            with contextlib.suppress(StateError):  # a full disk may be the very error
-                store.write_atomic(self._request.run_folder / "error.txt", text.encode())
+            self.fail(error)
         return self._stopped is None
+
+    def fail(self, error: BaseException) -> None:
+        """End the session for what the user's code raised, if nothing ended it before."""
+        if self._stopped is not None:
+            return
+        self.error = error
+        self._stopped = StopReason.FAILED, _describe(error)
+        text = f"session {self._context.ledger.session}, step {self._context.ledger.step}\n\n"
+        text += "".join(traceback.format_exception(error))
+        with contextlib.suppress(StateError):  # a full disk may be the very error
+            store.write_atomic(self._request.run_folder / "error.txt", text.encode())
+
+    def stop(self, detail: str) -> None:
+        """End the session as failed for want of what `detail` says, if nothing ended it before."""
+        self._stopped = self._stopped or (StopReason.FAILED, detail)
+
+    @property
+    def reason(self) -> StopReason | None:
+        """Why the session goes no further; None as long as it does."""
+        return None if self._stopped is None else self._stopped[0]
+
+    @property
+    def detail(self) -> str:
+        """More of the reason, in words."""
+        return "" if self._stopped is None else self._stopped[1]
+
+    @property
+    def steps(self) -> list[int]:
+        """Training env steps done, per training."""
+        return self._progress.steps
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds left of the quota; None without one."""
+        if self._context.quota_s is None:
+            return None
+        return self._context.guard.deadline - self._context.clock.now()
+
+    def whole(self, index: int) -> bool:
+        """Whether a training is done to the study's own end."""
+        total = self._request.study.trainings[index].total_timesteps
+        return self._progress.steps[index] >= total or index in self._ended_early
 
     def end(self) -> RunOutcome:
         """Write the session's last entry in the ledger, and wait for the last upload."""
         if self._stopped is None:
-            self._stopped = self._whole_end(), ""
+            whole = all(map(self.whole, range(len(self._request.budgets))))
+            self._stopped = (StopReason.FINISHED if whole else StopReason.BUDGET), ""
         return self._end(*self._stopped)
-
-    def _whole_end(self) -> StopReason:
-        """Nothing stopped it: is all done that the study asks for?"""
-        ends = zip(self._progress.steps, self._request.study.trainings, strict=True)
-        whole = [s >= t.total_timesteps or i in self._ended_early for i, (s, t) in enumerate(ends)]
-        return StopReason.FINISHED if all(whole) else StopReason.BUDGET
 
     def _begin(self) -> None:
         request, ledger, newest = self._request, self._context.ledger, self._resume.newest

@@ -97,7 +97,7 @@ class Callbacks:
             finally:
                 del callback.eval_env.step
             took = timer.ticks() - began
-            timer.nested_s += took
+            timer.evaluating_s += took
             timer.add(Phase.EVAL_STEP, took, steps[0])
             self._evaluated(tuple(returns), tuple(lengths))
             return goes_on

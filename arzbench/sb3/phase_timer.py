@@ -14,14 +14,15 @@ class PhaseTimer:
     """Times in seconds of `clock.ticks`, reported to a recorder.
 
     Attributes:
-        nested_s: Of resets and messages, which happen within other phases, since it was last set to 0.
+        nested_s: Of resets and messages, which happen within env steps, since it was last set to 0.
+        evaluating_s: Of evaluations by callbacks, which happen within rollouts, likewise.
         logged_s: Of messages, since the beginning.
     """
 
     def __init__(self, clock: Clock, recorder: Recorder) -> None:
         self.ticks = clock.ticks
         self.add = recorder.add
-        self.nested_s = 0.0
+        self.nested_s = self.evaluating_s = 0.0
         self.logged_s = 0.0
 
     def watch_resets(self, env: Any) -> None:

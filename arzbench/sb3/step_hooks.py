@@ -70,7 +70,7 @@ class StepHooks:
         answer = self._at_point()
         self.left = 0 if self._redraw is not None else answer
         self._steps = self._actions = 0
-        self._env_s = self._policy_s = self._timer.nested_s = 0.0
+        self._env_s = self._policy_s = self._timer.nested_s = self._timer.evaluating_s = 0.0
         self._is_open = True
         self._began = self._ticks()
 
@@ -119,7 +119,8 @@ class StepHooks:
         add, nested_s, updates_s = self._timer.add, self._timer.nested_s, sum(self._updates_s)
         if self._is_open:
             steps, env_s, policy_s = self._steps, self._env_s - nested_s, self._policy_s
-            rest_s = self._ticks() - self._began - nested_s - updates_s - env_s - policy_s
+            aside_s = nested_s + self._timer.evaluating_s + updates_s
+            rest_s = self._ticks() - self._began - aside_s - env_s - policy_s
             if steps:
                 add(_ENV_STEP, env_s, self.state.config.n_envs * steps)
             if self._actions:

@@ -80,6 +80,13 @@ def _evaluating(callback: Any) -> EvalCallback | None:
     return next((c for c in each if isinstance(c, EvalCallback) and c.eval_freq > 0), None)
 
 
+def apply_evaluation(callback: Any, evaluation: Evaluation) -> None:
+    """Let the callback that evaluates do it as often as `evaluation` says."""
+    evaluating = _evaluating(callback)
+    if evaluating is not None:
+        evaluating.eval_freq, evaluating.n_eval_episodes = evaluation.eval_freq, evaluation.n_eval_episodes
+
+
 def _env_name(vec_env: Any) -> str:
     """The id of the env, or its class where it is not registered."""
     with contextlib.suppress(Exception):  # envs in other processes may not answer
@@ -99,21 +106,24 @@ def envs_within(vec_env: Any) -> list[Any]:
 
 
 class UserModelWorkload(AbstractWorkload):
-    """Trainings of models that `build` makes: the user's own, or one anew each time.
+    """Trainings of the models that a script hands over, or of those that a factory builds.
 
     Attributes:
-        training: The last that was made.
+        training: The last that was made since `take`.
     """
 
-    def __init__(
-        self, build: Callable[[], Any], clock: Clock, arguments: dict[str, Any], *, owned: bool
-    ) -> None:
-        """`arguments` of the library's `learn`; what is `owned` is closed with its training."""
-        self._build = build
+    def __init__(self, factory: Callable[[TrainConfig], Any] | None, clock: Clock) -> None:
+        """Models that `factory` builds are closed with their training; without one: see `take`."""
+        self._factory = factory
+        self._model: Any = None
+        self._arguments: dict[str, Any] = {}
         self._clock = clock
-        self._arguments = arguments
-        self._owned = owned
         self.training: UserTraining | None = None
+
+    def take(self, model: Any, arguments: dict[str, Any]) -> None:
+        """Train `model`, as its own `learn` would with `arguments`."""
+        self._model, self._arguments = model, arguments
+        self.training = None
 
     def load(self) -> dict[str, str]:
         register_plugins()
@@ -136,7 +146,7 @@ class UserModelWorkload(AbstractWorkload):
     ) -> UserTraining:
         timer = PhaseTimer(self._clock, recorder)
         began = timer.ticks()
-        model = adopt(self._build())
+        model = adopt(self._model if self._factory is None else self._factory(config))
         if loop is not None:
             apply_loop(model, loop)
         if state is None and self._arguments.get("reset_num_timesteps", True):
@@ -146,7 +156,7 @@ class UserModelWorkload(AbstractWorkload):
         live.callbacks = Callbacks(self._arguments, timer)
         recorder.add(Phase.BUILD, timer.ticks() - began, 1)
         budget = config.total_timesteps if budget is None else budget
-        self.training = UserTraining(live, timer, budget, owned=self._owned)
+        self.training = UserTraining(live, timer, budget, owned=self._factory is not None)
         if state is not None:
             try:
                 self.training.restore(state)
@@ -166,6 +176,10 @@ class UserTraining(SB3Training):
 
     def _plan_evaluation(self) -> None:
         """The user's callbacks evaluate, if any does."""
+
+    def _play(self, kind: str, episodes: int) -> None:
+        if self.state.episodes.env is not None:
+            super()._play(kind, episodes)
 
     def close(self) -> None:
         if self._closed:

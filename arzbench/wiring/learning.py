@@ -72,7 +72,9 @@ class LearnCall:
 
     def workload(self, clock: Clock) -> UserModelWorkload:
         """Trainings of this model, as it was built."""
-        return UserModelWorkload(lambda: self.model, clock, self.arguments, owned=False)
+        workload = UserModelWorkload(None, clock)
+        workload.take(self.model, self.arguments)
+        return workload
 
 
 class Task:
@@ -129,7 +131,8 @@ def learn(
         callback: As in `model.learn`; its plain state is saved with the model's.
         checkpoint_freq: A save every so many vectorised steps; None: 50 in the whole training.
         folder: Below it are `reports/` and `checkpoints/`.
-        name: Of the training; None: the script's, with a number for each further call.
+        name: Of the training, which goes on whatever the script's arguments are; None: the script's, with
+            a number for each further call, and a training of its own for other arguments.
         fresh: Begin anew, even where a run of the same training can go on or is finished.
         on_stop: "exit" leaves the process when the training is not finished, with exit code 4.
         leave_s: Seconds that the script needs after `learn` has returned.
@@ -147,12 +150,14 @@ def learn(
         raise UsageError(f"total_timesteps = {total_timesteps!r}: a number of env steps is needed", "")
     number = next(_calls)
     before = 0 if arguments.get("reset_num_timesteps", True) else getattr(model, "num_timesteps", 0)
-    script = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] not in ("", "-c") else "training"
+    in_script = hasattr(sys.modules["__main__"], "__file__")  # not so in a notebook
+    script, words = (sys.argv[0], sys.argv[1:]) if in_script else ("", [])
+    stem = Path(script).stem or "training"
     calls = total_timesteps // getattr(model, "n_envs", 1)
     config = describe(
         model,
-        Code(script=f"{script}.py", arguments=tuple(sys.argv[1:]), number=number),
-        name=name or (script if number == 0 else f"{script}-{number + 1}"),
+        Code(script=script, arguments=() if name else tuple(words), number=number),
+        name=name or (stem if number == 0 else f"{stem}-{number + 1}"),
         total_timesteps=before + total_timesteps,
         callback=callback,
         checkpoint_freq=max(1, calls // SAVES) if checkpoint_freq is None else checkpoint_freq,
@@ -188,7 +193,18 @@ def _train(call: LearnCall) -> Outcome:
     workload = call.workload(clock)
     earlier = None if call.fresh else next(iter(runs.of_study(call.folder, digest(study))), None)
     if earlier is not None and earlier.ended:
-        return _take_over(call, study, earlier, workload, clock)
+        take_over(call, study, 0, runs.checkpoints_folder(call.folder, earlier.record.id), workload, clock)
+        line = f"run {earlier.record.id} is finished: the model is as it ended there; fresh=True trains anew"
+        say(console, line)
+        return Outcome(
+            finished=True,
+            reason=StopReason.FINISHED,
+            detail="finished in an earlier session",
+            num_timesteps=int(call.model.num_timesteps),
+            elapsed_s=earlier.summary().elapsed_s,
+            folder=earlier.folder,
+            exit_code=int(ExitCode.OK),
+        )
     run, spec = session.begin_or_resume(spec, clock, earlier, console, checked=True)
     try:
         with session.opened(spec, clock, started, run, console, None, workload) as job:
@@ -208,38 +224,23 @@ def _train(call: LearnCall) -> Outcome:
     return outcome_of(ended, run.folder)
 
 
-def _take_over(
-    call: LearnCall, study: Study, run: runs.Run, workload: UserModelWorkload, clock: Clock
-) -> Outcome:
-    """Put the model into the state in which a run of it ended before.
+def take_over(
+    call: LearnCall, study: Study, training: int, states: Path, workload: UserModelWorkload, clock: Clock
+) -> None:
+    """Put the model into the state in which a training ended before, that of the folder `states`.
 
     Raises:
-        StateError: that state is not there.
+        StateError: it is not there.
     """
-    states = runs.checkpoints_folder(call.folder, run.record.id)
-    saved = find_resume_point(study, states, clock).by_training[0]
+    saved = find_resume_point(study, states, clock).by_training[training]
     if saved is None:
         raise StateError(
-            f"run {run.record.id} is finished, and no state of it is in {states}", "fresh=True trains anew"
+            f"{call.config.name} is finished, and no state of it is in {states}", "fresh=True trains anew"
         )
-    training = workload.create(call.config, _NoRecorder(), state=saved.load())
-    if training.state.callbacks is not None:
-        training.state.callbacks.put_back()
-    training.close()
-    say(
-        make_console(stderr=True),
-        f"run {run.record.id} is finished: the model is as it ended; fresh=True trains anew",
-    )
-    summary = run.summary()
-    return Outcome(
-        finished=True,
-        reason=StopReason.FINISHED,
-        detail="finished in an earlier session",
-        num_timesteps=training.num_timesteps,
-        elapsed_s=summary.elapsed_s,
-        folder=run.folder,
-        exit_code=int(ExitCode.OK),
-    )
+    done = workload.create(call.config, _NoRecorder(), state=saved.load())
+    if done.state.callbacks is not None:
+        done.state.callbacks.put_back()
+    done.close()
 
 
 class _NoRecorder:

@@ -1,0 +1,173 @@
+"""A user's script as a study: what its calls of `arzbench.learn` train is counted, measured or trained."""
+
+from __future__ import annotations
+
+import contextlib
+import runpy
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from arzbench import runs
+from arzbench.clock import Clock
+from arzbench.errors import StateError, UsageError
+from arzbench.run.job import Job, RunOutcome
+from arzbench.saves.remote import Remote
+from arzbench.sb3.user_model import UserModelWorkload, apply_evaluation
+from arzbench.study import Built, Study
+from arzbench.user_code import loaded_sources
+from arzbench.wiring import session
+from arzbench.wiring.describing import Description
+from arzbench.wiring.learning import LearnCall, Outcome, Task, take_over, tasked, users_frames
+from arzbench.wiring.run_spec import RunSpec
+from arzbench.workload import AbstractWorkload
+
+_NOT_TRAINED = Outcome(finished=False, reason=None, detail="not trained: arzbench measures", num_timesteps=0)
+
+
+class Measured(BaseException):
+    """Ends a script when what it was run for is done."""
+
+
+class Describing(Task):
+    """Writes down what each call would train."""
+
+    def __init__(self) -> None:
+        self.trainings: list[Built] = []
+
+    def learn(self, call: LearnCall) -> Outcome:
+        self.trainings.append(call.config)
+        return _NOT_TRAINED
+
+
+class Measuring(Task):
+    """Gives the workload of one call to `measure`, and ends the script."""
+
+    def __init__(self, number: int, clock: Clock, measure: Callable[[AbstractWorkload], None]) -> None:
+        self._number, self._clock, self._measure = number, clock, measure
+
+    def learn(self, call: LearnCall) -> Outcome:
+        if call.config.code.number != self._number:
+            return _NOT_TRAINED
+        self._measure(call.workload(self._clock))
+        raise Measured
+
+
+def run_script(path: str, arguments: Sequence[str], task: Task) -> None:
+    """Run a script as `python PATH ARGUMENTS` would, its calls of `learn` for `task`.
+
+    Raises:
+        Exception: what it raised itself.
+    """
+    argv, before = sys.argv, list(sys.path)
+    sys.argv = [path, *arguments]
+    sys.path.insert(0, str(Path(path).absolute().parent))
+    try:
+        with tasked(task), contextlib.suppress(Measured):
+            runpy.run_path(path, run_name="__main__")
+    finally:
+        sys.argv, sys.path[:] = argv, before
+
+
+@contextlib.contextmanager
+def _no_models_saved() -> Iterator[None]:
+    """Within, models are not saved: one that is only measured must not replace a trained one."""
+    save = BaseAlgorithm.save
+    BaseAlgorithm.save = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        BaseAlgorithm.save = save  # type: ignore[method-assign]
+
+
+def describe_script(path: str, arguments: Sequence[str]) -> Description:
+    """Run a script, in this process, to see what it trains; nothing is trained."""
+    task = Describing()
+    with _no_models_saved():
+        run_script(path, arguments, task)
+    return Description(trainings=tuple(task.trainings), sources=loaded_sources(path))
+
+
+def measure_script(config: Built, clock: Clock, measure: Callable[[AbstractWorkload], None]) -> None:
+    """Run the script of `config` up to its call of `learn`, and measure that training."""
+    done: list[bool] = []
+
+    def once(workload: AbstractWorkload) -> None:
+        measure(workload)
+        done.append(True)
+
+    with _no_models_saved():
+        run_script(config.code.script, config.code.arguments, Measuring(config.code.number, clock, once))
+    if not done:
+        raise StateError(
+            f"{config.code.script} ended before its call {config.code.number + 1} of arzbench.learn",
+            "it trains something else than it did a moment ago",
+        )
+
+
+class _Training(Task):
+    """Lets a job train what the calls ask for."""
+
+    def __init__(
+        self, job: Job, study: Study, states: Path, workload: UserModelWorkload, clock: Clock
+    ) -> None:
+        self._job, self._study, self._states = job, study, states
+        self._workload, self._clock = workload, clock
+        self.called = 0
+
+    def learn(self, call: LearnCall) -> Outcome:
+        index = call.config.code.number
+        trainings = self._study.trainings
+        planned = trainings[index] if index < len(trainings) else None
+        if planned is None or planned.workload_digest() != call.config.workload_digest():
+            raise UsageError(
+                f"{call.config.code.script}: call {index + 1} of arzbench.learn is not what was planned",
+                "the script builds another model than before: calibrate it again",
+            )
+        if call.quota is not None and self._job.left_s is None:
+            raise UsageError(
+                f"{call.config.code.script} asks for a quota of {call.quota}, arzbench run was given none",
+                f"--quota {call.quota}",
+            )
+        apply_evaluation(call.arguments["callback"], planned.evaluation)
+        self.called += 1
+        self._workload.take(call.model, call.arguments)
+        goes_on = self._job.train(index)
+        error = self._job.error
+        if error is not None:
+            raise error.with_traceback(users_frames(error.__traceback__))
+        if self._workload.training is not None:
+            self._workload.training.close()
+        elif goes_on:
+            take_over(call, self._study, index, self._states, self._workload, self._clock)
+        return Outcome(
+            finished=goes_on and self._job.whole(index),
+            reason=self._job.reason,
+            detail=self._job.detail,
+            num_timesteps=self._job.steps[index],
+            left_s=self._job.left_s,
+        )
+
+
+def carry_out(
+    spec: RunSpec, clock: Clock, started: float, run: runs.Run, console: Console, remote: Remote | None
+) -> RunOutcome:
+    """Train what a script trains, in its order, until it or the session ends."""
+    code = spec.study.code
+    assert code is not None
+    workload = UserModelWorkload(None, clock)
+    states = runs.checkpoints_folder(spec.request.working, run.record.id)
+    with session.opened(spec, clock, started, run, console, remote, workload) as job:
+        task = _Training(job, spec.study, states, workload, clock)
+        try:
+            run_script(code.script, code.arguments, task)
+        except SystemExit:
+            pass  # as it may after a stop
+        except Exception as error:
+            job.fail(error.with_traceback(users_frames(error.__traceback__)))
+        if task.called < len(spec.study.trainings):
+            job.stop(f"{code.script} ended after {task.called} of {len(spec.study.trainings)} trainings")
+        return job.end()
