@@ -14,7 +14,6 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from arzbench.digest import digest
-from arzbench.importing import is_reference
 from arzbench.loop import TrainingLoop
 
 Scalar = bool | int | float | str | None
@@ -136,9 +135,6 @@ class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
 
     def problems(self) -> list[str]:
         problems = super().problems() + self._below_one("n_envs", "total_timesteps", "torch_threads")
-        for wrapper in self.wrappers or ():
-            if not is_reference(wrapper if isinstance(wrapper, str) else wrapper.get("class")):
-                problems.append(f"wrappers: {wrapper!r}: expected module:Class, or a table with it as class")
         if self.vec_env == "subproc" and self.logging.mode != "off":
             problems.append("vec_env = 'subproc': its processes keep no messages, logging.mode must be 'off'")
         return problems

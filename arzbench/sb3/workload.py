@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib.metadata
 import os
+import signal
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from arzbench.clock import Clock, SystemClock
 from arzbench.errors import StateError, UsageError, unknown
 from arzbench.facts import Phase
 from arzbench.loop import TrainingLoop
+from arzbench.run.signals import HONOURED
 from arzbench.sb3.building import build, check_actions, check_device, make_env
 from arzbench.sb3.episodes import Episodes, Player, controlled, is_masked, randomly
 from arzbench.sb3.model_loop import apply_loop
@@ -166,6 +168,9 @@ def make_model(config: TrainConfig) -> tuple[Any, Sequence[Any]]:
 
 
 def _make_in_process(config: TrainConfig) -> Any:
+    """An env in a process of its own, which ends with this one: a signal to all of them is for this one."""
+    for number in HONOURED:
+        signal.signal(number, signal.SIG_IGN)
     register_plugins()
     return _monitored(make_env(config))
 

@@ -1,6 +1,8 @@
 """From a study's own words to the library's objects."""
 
 import copy
+import os
+import signal
 from typing import Any
 
 import numpy as np
@@ -331,6 +333,19 @@ def test_envs_in_processes_of_their_own() -> None:
     assert training.capture().tier == "reset"  # what other processes hold is not seen
     again, _ = start(study, training.capture())
     assert again.resumed == "reset"
+
+
+def test_a_signal_to_all_processes_ends_none_with_an_env() -> None:
+    training, _ = start(
+        config(
+            "a2c", env="CartPole-v1", vec_env="subproc", n_envs=2, total_timesteps=20, logging={"mode": "off"}
+        )
+    )
+    for process in training.model.env.processes:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            os.kill(process.pid, number)
+    training.run(Free())
+    assert training.num_timesteps == 20
 
 
 def test_processes_keep_no_messages() -> None:
