@@ -101,13 +101,11 @@ def _worker(task: Path, answer: Path) -> None:
 
 
 @app.command("_describe", hidden=True)
-def _describe(
-    answer: Path, script: str, arguments: Annotated[list[str] | None, typer.Argument()] = None
-) -> None:
-    """Find out what a script trains (started by the commands that take one)."""
+def _describe(task: Path, answer: Path) -> None:
+    """Find out what the user's own code trains (started by the commands that take it)."""
     from arzbench.worker import run_description
 
-    leave(run_description(answer, script, arguments or []))
+    leave(run_description(task, answer))
 
 
 def main() -> None:

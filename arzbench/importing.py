@@ -37,6 +37,24 @@ def import_module(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
+def users_function(reference: str, key: str) -> Any:
+    """What `module:name` or `path/file.py:name`, the value of `key`, names.
+
+    Raises:
+        UsageError: it cannot be imported.
+    """
+    file, _, name = reference.rpartition(":")
+    if file.endswith(".py"):
+        path = Path(file)
+        if not path.is_file():
+            raise UsageError(f"{key} = {reference!r}: no file {file!r}", "for example train.py:make_model")
+        also_from(path.parent)
+        reference = f"{path.stem}:{name}"
+    if not is_reference(reference):
+        raise UsageError(f"{key} = {reference!r}", "write module:function or file.py:function")
+    return resolved(reference, key)
+
+
 def is_reference(value: object) -> bool:
     """Whether `value` has the form `module:attribute`."""
     return isinstance(value, str) and _REFERENCE.fullmatch(value) is not None

@@ -101,6 +101,15 @@ class TrainingLoop(msgspec.Struct, frozen=True, kw_only=True):
         epsilon = min(max(mean, LEAST_RANDOM), MOST_RANDOM)
         return msgspec.structs.replace(early, exploration_initial_eps=epsilon, exploration_final_eps=epsilon)
 
+    def with_horizon(self, total_timesteps: int) -> Self:
+        """The loop of a training of another length."""
+        if not self.exploration_horizon:
+            return self
+        share = self.exploration_steps / self.exploration_horizon
+        return msgspec.structs.replace(
+            self, exploration_steps=share * total_timesteps, exploration_horizon=total_timesteps
+        )
+
     def without_updates(self, steps: int) -> Self:
         """This loop, its first update not before `steps` env steps."""
         if self.off_policy:

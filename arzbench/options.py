@@ -88,6 +88,9 @@ Script = Annotated[
 Arguments = Annotated[
     list[str] | None, typer.Argument(metavar="-- ARGS]", help="The script's own arguments, behind --.")
 ]
+Factory = Annotated[
+    str | None, value("--factory", "FILE:FUNCTION", "Your own function that returns an unlearned model.")
+]
 Study = Annotated[str | None, value("--study", "NAME|FILE", "A study file or its name.")]
 Env = Annotated[str | None, value("--env", "ID", "A registered Gymnasium env.")]
 Algo = Annotated[str | None, value("--algo", "NAME", "ppo, sac, dqn, tqc, ...: docs/guides/studies.md.")]

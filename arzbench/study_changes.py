@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from arzbench.errors import UsageError
-from arzbench.study import AnyConfig, Built, Study, TrainConfig
+from arzbench.study import AnyConfig, Built, Factory, Study, TrainConfig
 from arzbench.study_file import make_config
 
 
@@ -51,8 +51,8 @@ def _parse(change: str) -> tuple[list[str], Any]:
 
 def _change(config: TrainConfig, pairs: Sequence[tuple[list[str], Any]], source: str) -> TrainConfig:
     """Keys are a training's own, dotted for tables; anything else is a hyper-parameter."""
-    if isinstance(config, Built):
-        return _change_built(config, pairs)
+    if isinstance(config, Built | Factory):
+        return _change_users(config, pairs)
     table: dict[str, Any] = msgspec.to_builtins(config)
     hyper = {**table.pop("hyperparameters"), **{k: table.pop(k) for k in config.schedule_fields()}}
     table["hyperparameters"] = hyper
@@ -72,17 +72,24 @@ def _change(config: TrainConfig, pairs: Sequence[tuple[list[str], Any]], source:
     return make_config(table, source)
 
 
-def _change_built(config: Built, pairs: Sequence[tuple[list[str], Any]]) -> Built:
+def _change_users(config: Built | Factory, pairs: Sequence[tuple[list[str], Any]]) -> Built | Factory:
     """What the user's code decides can be changed there alone."""
     table: dict[str, Any] = msgspec.to_builtins(config)
     for path, value in pairs:
-        if len(path) != 2 or path[0] not in ("evaluation", "checkpoint") or path[1] not in table[path[0]]:
+        ours = path[0] in ("evaluation", "checkpoint") and path[1:] and path[1] in table[path[0]]
+        if isinstance(config, Factory):
+            ours = ours or path == ["total_timesteps"] or (path[0] == "kwargs" and len(path) == 2)
+        if not ours:
+            code = (
+                config.factory if isinstance(config, Factory) else config.code.script or config.code.factory
+            )
             raise UsageError(
-                f"--set {'.'.join(path)}: {config.code.script or config.code.factory} decides that",
+                f"--set {'.'.join(path)}: {code} decides that",
                 "change it there; --set changes keys of evaluation and checkpoint, as evaluation.eval_freq",
             )
-        table[path[0]][path[1]] = value
+        target = table if len(path) == 1 else table[path[0]]
+        target[path[-1]] = value
     try:
-        return msgspec.convert(table, Built)
+        return msgspec.convert(table, type(config))
     except msgspec.ValidationError as error:
         raise UsageError(f"--set: {error}", "see docs/reference/formats.md") from error

@@ -16,6 +16,7 @@ from arzbench.study import (
     Baseline,
     Checkpoints,
     Evaluation,
+    Factory,
     Logging,
     LogMode,
     Study,
@@ -30,6 +31,8 @@ def make_config(table: dict[str, Any], source: str) -> TrainConfig:
     Raises:
         UsageError: unknown algorithm, keys or hyper-parameters, or values that do not fit.
     """
+    if "factory" in table:
+        return _make_factory(table, source)
     algo = table.get("algo")
     tag = algo.lower() if isinstance(algo, str) else ""
     kind = ALGORITHMS.get(ALIASES.get(tag, tag))
@@ -99,6 +102,21 @@ def _converted(
     except msgspec.ValidationError as error:
         problems.append(_message(error, ""))
     return config, problems, defaults
+
+
+def _make_factory(table: dict[str, Any], source: str) -> Factory:
+    """A training whose model a function builds: what that decides has no place here."""
+    if beside := sorted(
+        set(table) - {"name", "factory", "kwargs", "total_timesteps", "evaluation", "checkpoint"}
+    ):
+        raise UsageError(
+            f"{source}: {', '.join(beside)}: the factory {table['factory']} decides that",
+            "leave it out, or give it to the function by kwargs",
+        )
+    try:
+        return msgspec.convert(table, Factory)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{source}: {_message(error, '')}", 'factory = "module:function"') from error
 
 
 def _message(error: msgspec.ValidationError, name: str) -> str:

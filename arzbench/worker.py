@@ -19,6 +19,7 @@ from arzbench.saves.checkpoints import CheckpointStore, Header
 from arzbench.study import Built, TrainConfig
 from arzbench.training_state import TrainingState
 from arzbench.user_code import loaded_sources
+from arzbench.wiring.describing import Description, DescriptionTask
 from arzbench.workload import AbstractWorkload
 
 
@@ -97,11 +98,15 @@ def _of_users_code(
     config: Built, measure: Callable[[AbstractWorkload], BurstResult], clock: Clock
 ) -> BurstResult:
     """Measure the training of a model that the user's own code builds; what it prints goes to stderr."""
+    from arzbench.sb3.user_model import factory_workload
     from arzbench.wiring.scripts import measure_script
 
     found: list[BurstResult] = []
     with contextlib.redirect_stdout(sys.stderr):
-        measure_script(config, clock, lambda workload: found.append(measure(workload)))
+        if config.code.script:
+            measure_script(config, clock, lambda workload: found.append(measure(workload)))
+        else:
+            found.append(measure(factory_workload(clock)))
     return msgspec.structs.replace(found[0], sources=loaded_sources(config.code.script))
 
 
@@ -136,11 +141,15 @@ def run_worker(task: Path, answer: Path) -> int:
     return int(ExitCode.OK)
 
 
-def run_description(answer: Path, script: str, arguments: list[str]) -> int:
-    """Write what `script` trains to `answer`; the exit code."""
+def run_description(task: Path, answer: Path) -> int:
+    """Write what a script trains, or factories build, to `answer`; the exit code."""
+    from arzbench.sb3.user_model import describe_factory
     from arzbench.wiring.scripts import describe_script
 
+    asked = msgspec.json.decode(task.read_bytes(), type=DescriptionTask)
     with contextlib.redirect_stdout(sys.stderr):
-        description = describe_script(script, arguments)
+        built = [describe_factory(config) for config in asked.factories]
+        trainings = describe_script(asked.script, asked.arguments) if asked.script else tuple(built)
+    description = Description(trainings=trainings, sources=loaded_sources(asked.script))
     answer.write_bytes(msgspec.json.encode(description))
     return int(ExitCode.OK)

@@ -11,7 +11,7 @@ import pytest
 from tests.processes import ROOT, arzbench, environment, ledger, saved, start, stop_when
 
 EXAMPLE = (ROOT / "examples" / "own_training.py").read_text(encoding="utf-8")
-SHORT = "import torch\n\ntorch.set_num_threads(1)\n" + EXAMPLE.replace("60_000", "12_000").replace(
+SHORT = "import torch\n\ntorch.set_num_threads(1)\n" + EXAMPLE.replace("60_000", "6_000").replace(
     "4096", "2048"
 )
 
@@ -55,7 +55,7 @@ def test_planned_run_killed_resumed_and_finished(working: Path) -> None:
     stop = [e for e in ledger(working) if e["kind"] == "stop"][-1]
     assert stop["data"]["reason"] == "finished"
     assert stop["data"]["slack_s"] > 0
-    assert [e["data"]["num_timesteps"] for e in ledger(working) if e["kind"] == "evaluation"][-1] == 10240
+    assert [e["data"]["num_timesteps"] for e in ledger(working) if e["kind"] == "evaluation"][-1] == 6144
     assert (working / "tank.zip").exists()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from arzbench import options, store
-from arzbench.choose_study import DEFAULT_STUDY, choose_study
+from arzbench.choose_study import DEFAULT_STUDY
 from arzbench.clock import SystemClock
 from arzbench.measure.calibrate import calibrate as measure
 from arzbench.options import count, value
@@ -16,15 +16,15 @@ from arzbench.report.console import make_console, say, show
 from arzbench.report.message_sheets import message_sheets
 from arzbench.report.run_display import calibration_progress
 from arzbench.report.sheets import calibration_sheets, host_line, study_line
-from arzbench.study import Study
 from arzbench.units import format_duration, parse_duration
 from arzbench.wiring.checks import on_device, require_training_stack, undone
-from arzbench.wiring.describing import script_study
+from arzbench.wiring.describing import Naming
 
 
 def calibrate(
     script: options.Script = None,
     arguments: options.Arguments = None,
+    factory: options.Factory = None,
     study: options.Study = None,
     env: options.Env = None,
     algo: options.Algo = None,
@@ -41,14 +41,19 @@ def calibrate(
 ) -> None:
     """Measure what each phase of a training costs here, with and without logging."""
     max_s = parse_duration(max_time)
-    if script is not None:
-        chosen: Study | None = script_study(folder, script, arguments or (), changes or (), study, env, algo)
-    else:
-        if env is None and algo is None and study is None:
-            study = DEFAULT_STUDY
-        chosen = choose_study(
-            folder, study=study, env=env, algo=algo, changes=changes or (), timesteps=timesteps
-        )
+    if not (script or factory or env or algo or study):
+        study = DEFAULT_STUDY
+    naming = Naming(
+        script=script,
+        arguments=arguments or (),
+        factory=factory,
+        study=study,
+        env=env,
+        algo=algo,
+        changes=changes or (),
+        timesteps=timesteps,
+    )
+    chosen = naming.find(folder)
     assert chosen is not None
     chosen = on_device(chosen, device)
     require_training_stack(chosen)

@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 
 from arzbench import options, store
-from arzbench.choose_study import DEFAULT_CONFIDENCE, choose_study
+from arzbench.choose_study import DEFAULT_CONFIDENCE
 from arzbench.clock import Clock, SystemClock
 from arzbench.errors import UsageError, WillNotFitError
 from arzbench.options import value
@@ -24,13 +24,14 @@ from arzbench.report.sheets import Sheet, forecast_cells, plan_lines, plan_sheet
 from arzbench.study import Study
 from arzbench.units import format_duration, parse_duration
 from arzbench.wiring.checks import ensure_file, undone
-from arzbench.wiring.describing import script_study
+from arzbench.wiring.describing import Naming, is_script
 from arzbench.wiring.planning import AUTO, Pricing, find_limits
 
 
 def plan(
     script: options.Script = None,
     arguments: options.Arguments = None,
+    factory: options.Factory = None,
     study: options.Study = None,
     env: options.Env = None,
     algo: options.Algo = None,
@@ -48,10 +49,16 @@ def plan(
 ) -> None:
     """Say what fits: wall times with intervals, a safe budget, and three ways to spend the quota."""
     changes, clock = changes or [], SystemClock()
-    if script is not None:
-        chosen: Study | None = script_study(folder, script, arguments or (), changes, study, env, algo)
-    else:
-        chosen = choose_study(folder, study=study, env=env, algo=algo, changes=changes)
+    naming = Naming(
+        script=script,
+        arguments=arguments or (),
+        factory=factory,
+        study=study,
+        env=env,
+        algo=algo,
+        changes=changes,
+    )
+    chosen = naming.find(folder)
     pricing = Pricing(
         working=folder,
         named=source,
@@ -61,14 +68,16 @@ def plan(
         changes=tuple(changes),
         uploads=checkpoints is not None,
     )
-    naming = [("study", study), ("env", env), ("algo", algo), *(("set", c) for c in changes)]
+    named = [("factory", factory), ("study", study), ("env", env), ("algo", algo)]
+    named += [("set", change) for change in changes]
     place = [("dir", str(folder))] if folder != Path() else []
-    words = [*naming[:3], ("quota", quota), ("platform", platform), *naming[3:]]
+    words = [*named[:4], ("quota", quota), ("platform", platform), *named[4:]]
     words += [("confidence", str(confidence))] if confidence != DEFAULT_CONFIDENCE else []
     flags = _as_flags([*words, ("from", source), ("checkpoints", checkpoints), *place])
     flags += " --allow-foreign" * allow_foreign + " --allow-expired" * allow_expired
-    if chosen is not None and chosen.code is not None:
-        flags += f" {chosen.code.command}"
+    if chosen is not None and is_script(chosen):
+        assert chosen.code is not None
+        flags += f" {chosen.code.command}"  # behind all options: its own come last
     if platform is not None and "," in platform:
         if output is not None:
             raise UsageError("--output keeps one plan, and several platforms are compared", "name one")
@@ -77,13 +86,13 @@ def plan(
     limits = find_limits(folder, quota, platform, clock)
     made, calibration = pricing.plan(chosen, clock, limits.seconds, limits.platform, flags)
     if made.study.name in names(folder, "studies") and not (study or env):
-        naming.insert(0, ("study", made.study.name))  # other commands do not take the newest calibration's
+        named.insert(0, ("study", made.study.name))  # other commands do not take the newest calibration's
     question = Question(
         plan=made,
         calibration=calibration,
         others=of_machine(folder, calibration.host),
         flags=flags,
-        study_flags=_as_flags([*naming, *place]),
+        study_flags=_as_flags([*named, *place]),
     )
     how = (f"quota: {limits.how}",) if limits.how else ()
     made = msgspec.structs.replace(made, what_ifs=what_ifs(question), warnings=(*how, *made.warnings))

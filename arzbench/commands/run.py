@@ -11,7 +11,6 @@ from typing import Annotated
 import msgspec
 
 from arzbench import options, runs, store
-from arzbench.choose_study import choose_study
 from arzbench.clock import Clock, SystemClock, process_start
 from arzbench.digest import digest
 from arzbench.errors import ExitCode, UsageError, WillNotFitError
@@ -32,7 +31,7 @@ from arzbench.study_changes import change_study
 from arzbench.units import format_duration
 from arzbench.wiring import run_spec, session
 from arzbench.wiring.checks import on_device, require_training_stack
-from arzbench.wiring.describing import is_script, script_study
+from arzbench.wiring.describing import Naming, is_script
 from arzbench.wiring.dry_run import dry_run
 from arzbench.wiring.planning import Limits, Pricing, find_limits
 from arzbench.wiring.run_spec import RunSpec
@@ -45,6 +44,7 @@ class RunFlags:
 
     script: options.Script = None
     arguments: options.Arguments = None
+    factory: options.Factory = None
     study: options.Study = None
     env: options.Env = None
     algo: options.Algo = None
@@ -110,8 +110,10 @@ class RunFlags:
             )
         if self.as_json and not self.dry_run:
             raise UsageError("--json belongs to --dry-run", "afterwards: arzbench report --json")
-        if self.device is not None and self.script is not None:
-            raise UsageError("--device changes a study, and a script builds its own model", "change it there")
+        if self.device is not None and (self.script or self.factory) is not None:
+            raise UsageError(
+                "--device changes a study, and your own code builds the model", "change it there"
+            )
         if self.device is not None and self.study is None and self.env is None:
             raise UsageError(
                 "--device changes a study, and none is named", "add --study NAME, or --env and --algo"
@@ -224,17 +226,17 @@ def resolve(flags: RunFlags, clock: Clock, earlier: runs.Run | None, limits: Lim
 
 def _study(flags: RunFlags) -> Study | None:
     """The study that `flags` name, with their changes; None where they name none."""
-    if flags.script is not None:
-        others = (flags.study, flags.env, flags.algo)
-        return script_study(flags.folder, flags.script, flags.arguments or (), flags.changes or (), *others)
-    study = choose_study(
-        flags.folder,
+    naming = Naming(
+        script=flags.script,
+        arguments=flags.arguments or (),
+        factory=flags.factory,
         study=flags.study,
         env=flags.env,
         algo=flags.algo,
         changes=flags.changes or (),
         timesteps=flags.timesteps,
     )
+    study = naming.find(flags.folder)
     return study if study is None else on_device(study, flags.device)
 
 

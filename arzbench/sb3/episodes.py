@@ -9,11 +9,21 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
+from stable_baselines3.common.vec_env import (
+    VecCheckNan,
+    VecExtractDictObs,
+    VecFrameStack,
+    VecMonitor,
+    VecNormalize,
+    VecTransposeImage,
+)
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
+from arzbench.errors import UsageError
 from arzbench.facts import Phase
 from arzbench.sb3 import model_state
 from arzbench.sb3.phase_timer import PhaseTimer
@@ -129,22 +139,26 @@ def randomly(env: Any) -> Player:
 def by_policy(model: Any, env: Any, *, deterministic: bool, frame_stack: int = 0) -> Player:
     """Episodes of a model's policy in `env`; it sees them as in its training, normalised and stacked.
 
+    A model that was loaded has no env of its own: `frame_stack` is how many observations it was shown.
+
     A recurrent policy keeps its state within an episode, a maskable one is told what `env` forbids.
+
+    Raises:
+        UsageError: a wrapper of the training's vectorised env changes observations in a way of its own.
     """
-    normalizer = model.get_vec_normalize_env()
-    space = env.observation_space if normalizer is None else normalizer.observation_space
     masked = is_masked(model)
+    views = _views(model.env)
+    if model.env is None and frame_stack:
+        views = [partial(_stacked, frame_stack, env.observation_space)]
 
     def start(seed: int) -> Choose:
-        frames = StackedObservations(1, frame_stack, space) if frame_stack else None
+        see = [make() for make in views]
         state, begins = None, True
 
         def choose(observation: Any) -> Any:
             nonlocal state, begins
-            if normalizer is not None:
-                observation = normalizer.normalize_obs(observation)
-            if frames is not None:
-                observation = _stack(frames, observation, begins)
+            for view in see:
+                observation = view(observation, begins)
             options = {"action_masks": env.get_wrapper_attr("action_masks")()} if masked else {}
             action, state = model.predict(
                 observation, state, np.array([begins]), deterministic=deterministic, **options
@@ -162,9 +176,47 @@ def is_masked(model: Any) -> bool:
     return "action_masks" in inspect.signature(model.predict).parameters
 
 
-def _stack(frames: StackedObservations[Any], observation: Any, begins: bool) -> Any:
-    """The last observations of an episode as one."""
-    parts = isinstance(observation, dict)
-    row = {k: v[None] for k, v in observation.items()} if parts else observation[None]
-    stacked = frames.reset(row) if begins else frames.update(row, np.array([False]), [{}])[0]
-    return {k: v[0] for k, v in stacked.items()} if parts else stacked[0]
+#: (observation, whether its episode begins) -> observation
+View = Callable[[Any, bool], Any]
+
+
+def _views(vec_env: Any) -> list[Callable[[], View]]:
+    """What makes, for one episode, each change that the wrappers of `vec_env` make, the innermost first."""
+    views: list[Callable[[], View]] = []
+    while hasattr(vec_env, "venv"):
+        if isinstance(vec_env, VecNormalize):
+            views.append(partial(_normalized, vec_env))
+        elif isinstance(vec_env, VecFrameStack):
+            views.append(partial(_stacked, vec_env.stacked_obs.n_stack, vec_env.venv.observation_space))
+        elif isinstance(vec_env, VecExtractDictObs):
+            views.append(partial(_extracted, vec_env.key))
+        elif not isinstance(
+            vec_env, VecMonitor | VecTransposeImage | VecCheckNan
+        ):  # a policy transposes itself
+            raise UsageError(
+                f"episodes of {type(vec_env).__name__} cannot be evaluated by themselves",
+                "evaluate by an EvalCallback on an env in the same wrappers",
+            )
+        vec_env = vec_env.venv
+    return views[::-1]
+
+
+def _normalized(normalizer: VecNormalize) -> View:
+    return lambda observation, begins: normalizer.normalize_obs(observation)
+
+
+def _extracted(key: str) -> View:
+    return lambda observation, begins: observation[key]
+
+
+def _stacked(frames: int, space: Any) -> View:
+    stack: StackedObservations[Any] = StackedObservations(1, frames, space)
+
+    def last(observation: Any, begins: bool) -> Any:
+        """The last observations of an episode as one."""
+        parts = isinstance(observation, dict)
+        row = {k: v[None] for k, v in observation.items()} if parts else observation[None]
+        stacked = stack.reset(row) if begins else stack.update(row, np.array([False]), [{}])[0]
+        return {k: v[0] for k, v in stacked.items()} if parts else stacked[0]
+
+    return last

@@ -188,7 +188,6 @@ class SB3Training(AbstractTraining):
             self.model,
             self.state.episodes.env,
             deterministic=self.config.evaluation.deterministic,
-            frame_stack=self.config.frame_stack or 0,
         )
 
     def _train(self) -> None:

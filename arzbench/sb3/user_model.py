@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.vec_env import VecEnv
 
 from arzbench.clock import Clock
 from arzbench.digest import digest
 from arzbench.errors import StateError, UsageError
 from arzbench.facts import Phase
+from arzbench.importing import users_function
 from arzbench.loop import TrainingLoop
 from arzbench.sb3.callbacks import Callbacks, called_each_step
 from arzbench.sb3.episodes import Episodes
@@ -24,8 +28,8 @@ from arzbench.sb3.phase_timer import PhaseTimer
 from arzbench.sb3.plugins import register_plugins
 from arzbench.sb3.state import LiveState
 from arzbench.sb3.training import SB3Training
-from arzbench.sb3.workload import library_versions
-from arzbench.study import Built, Checkpoints, Code, Evaluation, TrainConfig
+from arzbench.sb3.workload import SB3Workload, library_versions
+from arzbench.study import Built, Checkpoints, Code, Evaluation, Factory, TrainConfig
 from arzbench.training_state import TrainingState
 from arzbench.workload import AbstractWorkload, Recorder
 
@@ -45,13 +49,13 @@ def describe(
         )
     if model.env is None:
         raise UsageError("the model has no env to train on", "model.set_env(env), or pass env= to load()")
-    evaluating = _evaluating(callback)
+    found = evaluating(callback)
     evaluation = Evaluation()
-    if evaluating is not None:
+    if found is not None:
         evaluation = Evaluation(
-            eval_freq=evaluating.eval_freq,
-            n_eval_episodes=evaluating.n_eval_episodes,
-            deterministic=evaluating.deterministic,
+            eval_freq=found.eval_freq,
+            n_eval_episodes=found.n_eval_episodes,
+            deterministic=found.deterministic,
         )
     shapes = {name: list(tensor.shape) for name, tensor in model.policy.state_dict().items()}
     return Built(
@@ -69,11 +73,11 @@ def describe(
         model=type(model).__name__,
         network=digest(shapes),
         loop=loop_of(model, total_timesteps),
-        evaluated_by_callback=evaluating is not None,
+        evaluated_by_callback=found is not None,
     )
 
 
-def _evaluating(callback: Any) -> EvalCallback | None:
+def evaluating(callback: Any) -> EvalCallback | None:
     """The first of the callbacks that evaluates."""
     given = callback if isinstance(callback, list) else [callback]
     each = (c for one in given if isinstance(one, BaseCallback) for c in called_each_step(one))
@@ -82,9 +86,9 @@ def _evaluating(callback: Any) -> EvalCallback | None:
 
 def apply_evaluation(callback: Any, evaluation: Evaluation) -> None:
     """Let the callback that evaluates do it as often as `evaluation` says."""
-    evaluating = _evaluating(callback)
-    if evaluating is not None:
-        evaluating.eval_freq, evaluating.n_eval_episodes = evaluation.eval_freq, evaluation.n_eval_episodes
+    found = evaluating(callback)
+    if found is not None:
+        found.eval_freq, found.n_eval_episodes = evaluation.eval_freq, evaluation.n_eval_episodes
 
 
 def _env_name(vec_env: Any) -> str:
@@ -105,6 +109,23 @@ def envs_within(vec_env: Any) -> list[Any]:
     return list(getattr(innermost(vec_env), "envs", ()))
 
 
+def evaluation_env(env: Any) -> Any:
+    """The single env to evaluate in that `env`, vectorised or not, is or holds.
+
+    Raises:
+        UsageError: its envs are in other processes.
+    """
+    if not isinstance(env, VecEnv):
+        return env
+    envs = envs_within(env)
+    if not envs:
+        raise UsageError(
+            f"envs of a {type(innermost(env)).__name__} cannot be evaluated in: other processes have them",
+            "give eval_env a single env",
+        )
+    return envs[0]
+
+
 class UserModelWorkload(AbstractWorkload):
     """Trainings of the models that a script hands over, or of those that a factory builds.
 
@@ -117,13 +138,26 @@ class UserModelWorkload(AbstractWorkload):
         self._factory = factory
         self._model: Any = None
         self._arguments: dict[str, Any] = {}
+        self._eval_env: Any = None
         self._clock = clock
         self.training: UserTraining | None = None
 
-    def take(self, model: Any, arguments: dict[str, Any]) -> None:
-        """Train `model`, as its own `learn` would with `arguments`."""
-        self._model, self._arguments = model, arguments
+    def take(self, model: Any, arguments: dict[str, Any], eval_env: Any = None) -> None:
+        """Train `model`, as its own `learn` would with `arguments`; evaluate in `eval_env`."""
+        self._model, self._arguments, self._eval_env = model, arguments, eval_env
         self.training = None
+
+    def _evaluated_in(self, config: TrainConfig) -> Any:
+        """The env that is evaluated in; None: there is none."""
+        evaluation = config.evaluation
+        if self._eval_env is not None:
+            return self._eval_env
+        if self._factory is not None and (evaluation.eval_freq or evaluation.final_episodes):
+            return evaluation_env(
+                self._factory(config).env
+            )  # of another model: that of the training is its own
+        callback = evaluating(self._arguments.get("callback"))
+        return None if callback is None else next(iter(envs_within(callback.eval_env)), None)
 
     def load(self) -> dict[str, str]:
         register_plugins()
@@ -152,7 +186,13 @@ class UserModelWorkload(AbstractWorkload):
         if state is None and self._arguments.get("reset_num_timesteps", True):
             model.num_timesteps = model._episode_num = 0  # as `learn` will
         envs = envs_within(model.env)
-        live = LiveState(config, loop or config.loop, model, envs, Episodes(None, timer, config.seed, model))
+        live = LiveState(
+            config,
+            loop or config.loop,
+            model,
+            envs,
+            Episodes(self._evaluated_in(config), timer, config.seed, model),
+        )
         live.callbacks = Callbacks(self._arguments, timer)
         recorder.add(Phase.BUILD, timer.ticks() - began, 1)
         budget = config.total_timesteps if budget is None else budget
@@ -175,7 +215,8 @@ class UserTraining(SB3Training):
         self._closed = False
 
     def _plan_evaluation(self) -> None:
-        """The user's callbacks evaluate, if any does."""
+        if isinstance(self.config, Built) and not self.config.evaluated_by_callback:
+            super()._plan_evaluation()
 
     def _play(self, kind: str, episodes: int) -> None:
         if self.state.episodes.env is not None:
@@ -190,3 +231,64 @@ class UserTraining(SB3Training):
         release(self.model)
         if self._owned:
             self.model.env.close()
+            if self.state.episodes.env is not None:
+                self.state.episodes.env.close()
+
+
+def build_by_factory(code: Code) -> Any:
+    """The unlearned model that a user's function returns.
+
+    Raises:
+        UsageError: there is no such function, or it returns something else.
+        Exception: what it raised.
+    """
+    model = users_function(code.factory, "factory")(**code.kwargs)
+    if not isinstance(model, BaseAlgorithm):
+        raise UsageError(
+            f"the factory {code.factory} returned a {type(model).__name__}, not a model",
+            "it is a function that returns a model of Stable-Baselines3 that has not learned yet",
+        )
+    return model
+
+
+def describe_factory(config: Factory) -> Built:
+    """What a training of the model of `config` is; the model is built for that."""
+    code = Code(factory=config.factory, kwargs=config.kwargs)
+    model = build_by_factory(code)
+    built = describe(
+        model, code, name=config.name, total_timesteps=config.total_timesteps, callback=None,
+        checkpoint_freq=config.checkpoint.checkpoint_freq,
+    )  # fmt: skip
+    model.env.close()
+    return msgspec.structs.replace(built, evaluation=config.evaluation, checkpoint=config.checkpoint)
+
+
+def factory_workload(clock: Clock) -> UserModelWorkload:
+    """Trainings of the models that the factories of their configurations build."""
+
+    def build(config: TrainConfig) -> Any:
+        assert isinstance(config, Built)
+        return build_by_factory(config.code)
+
+    return UserModelWorkload(build, clock)
+
+
+class MixedWorkload(SB3Workload):
+    """Trainings that a study says, and others that a function builds."""
+
+    def __init__(self, clock: Clock, log_path: Path | None = None) -> None:
+        super().__init__(clock, log_path)
+        self._users = factory_workload(clock)
+
+    def check(self, config: TrainConfig) -> None:
+        if not isinstance(config, Built):
+            super().check(config)
+
+    def first_step(self, config: TrainConfig) -> None:
+        if not isinstance(config, Built):
+            super().first_step(config)
+
+    def create(self, config: TrainConfig, recorder: Recorder, **how: Any) -> SB3Training:
+        if isinstance(config, Built):
+            return self._users.create(config, recorder, **how)
+        return super().create(config, recorder, **how)

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from arzbench import runs
 from arzbench.clock import Clock, SystemClock, process_start
 from arzbench.digest import digest
@@ -21,8 +23,8 @@ from arzbench.predict.landing import LEAVE_S
 from arzbench.report.console import make_console, say
 from arzbench.run.job import RunOutcome
 from arzbench.run.resume import find_resume_point
-from arzbench.sb3.user_model import UserModelWorkload, describe
-from arzbench.study import Built, Code, Study
+from arzbench.sb3.user_model import UserModelWorkload, describe, evaluation_env
+from arzbench.study import Built, Code, Evaluation, Study
 from arzbench.wiring import run_spec, session
 from arzbench.wiring.planning import Pricing, find_limits
 from arzbench.workload import StopTraining
@@ -69,11 +71,12 @@ class LearnCall:
     folder: Path
     fresh: bool
     leave_s: float
+    eval_env: Any = None
 
     def workload(self, clock: Clock) -> UserModelWorkload:
         """Trainings of this model, as it was built."""
         workload = UserModelWorkload(None, clock)
-        workload.take(self.model, self.arguments)
+        workload.take(self.model, self.arguments, self.eval_env)
         return workload
 
 
@@ -108,6 +111,10 @@ def learn(
     *,
     quota: str | float | None = None,
     callback: Any = None,
+    eval_env: Any = None,
+    eval_freq: int = 10_000,
+    n_eval_episodes: int = 5,
+    deterministic: bool = True,
     checkpoint_freq: int | None = None,
     folder: str | Path = ".",
     name: str | None = None,
@@ -129,6 +136,11 @@ def learn(
         quota: Wall-clock limit of this session, counted from the start of the process: "12h", seconds,
             "auto" for what is left of a known platform's session; None: no limit.
         callback: As in `model.learn`; its plain state is saved with the model's.
+        eval_env: Evaluate in this env, between two steps, in seeded episodes; one that is broken off is
+            played again after resuming. None: callbacks may evaluate.
+        eval_freq: Vectorised steps between two evaluations in `eval_env`.
+        n_eval_episodes: Episodes of each.
+        deterministic: Whether the policy acts without noise in them.
         checkpoint_freq: A save every so many vectorised steps; None: 50 in the whole training.
         folder: Below it are `reports/` and `checkpoints/`.
         name: Of the training, which goes on whatever the script's arguments are; None: the script's, with
@@ -162,7 +174,16 @@ def learn(
         callback=callback,
         checkpoint_freq=max(1, calls // SAVES) if checkpoint_freq is None else checkpoint_freq,
     )
+    if eval_env is not None:
+        if config.evaluated_by_callback:
+            raise UsageError("eval_env is given, and a callback evaluates, too", "leave one of them out")
+        evaluation = Evaluation(
+            eval_freq=eval_freq, n_eval_episodes=n_eval_episodes, deterministic=deterministic
+        )
+        config = msgspec.structs.replace(config, evaluation=evaluation)
+        eval_env = evaluation_env(eval_env)
     call = LearnCall(
+        eval_env=eval_env,
         model=model,
         config=config,
         arguments={"callback": callback, **arguments},

@@ -18,9 +18,7 @@ from arzbench.run.job import Job, RunOutcome
 from arzbench.saves.remote import Remote
 from arzbench.sb3.user_model import UserModelWorkload, apply_evaluation
 from arzbench.study import Built, Study
-from arzbench.user_code import loaded_sources
 from arzbench.wiring import session
-from arzbench.wiring.describing import Description
 from arzbench.wiring.learning import LearnCall, Outcome, Task, take_over, tasked, users_frames
 from arzbench.wiring.run_spec import RunSpec
 from arzbench.workload import AbstractWorkload
@@ -83,12 +81,12 @@ def _no_models_saved() -> Iterator[None]:
         BaseAlgorithm.save = save  # type: ignore[method-assign]
 
 
-def describe_script(path: str, arguments: Sequence[str]) -> Description:
-    """Run a script, in this process, to see what it trains; nothing is trained."""
+def describe_script(path: str, arguments: Sequence[str]) -> tuple[Built, ...]:
+    """What a script trains; it is run, in this process, and trains nothing."""
     task = Describing()
     with _no_models_saved():
         run_script(path, arguments, task)
-    return Description(trainings=tuple(task.trainings), sources=loaded_sources(path))
+    return tuple(task.trainings)
 
 
 def measure_script(config: Built, clock: Clock, measure: Callable[[AbstractWorkload], None]) -> None:
@@ -134,7 +132,7 @@ class _Training(Task):
             )
         apply_evaluation(call.arguments["callback"], planned.evaluation)
         self.called += 1
-        self._workload.take(call.model, call.arguments)
+        self._workload.take(call.model, call.arguments, call.eval_env)
         goes_on = self._job.train(index)
         error = self._job.error
         if error is not None:

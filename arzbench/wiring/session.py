@@ -29,7 +29,7 @@ from arzbench.report.summary import write_summary
 from arzbench.run.job import Job, RunOutcome, RunRequest, open_job
 from arzbench.saves.remote import Remote
 from arzbench.saves.uploads import Uploads
-from arzbench.study import Study
+from arzbench.study import Built, Study
 from arzbench.units import format_duration
 from arzbench.wiring.checks import undone
 from arzbench.wiring.run_spec import Request, RunSpec, last_budgets
@@ -91,6 +91,10 @@ def opened(
 
 def workload_for(study: Study, clock: Clock, log_path: Path | None = None) -> AbstractWorkload:
     """What trains `study` in this process, messages appended to `log_path`."""
+    if any(isinstance(t, Built) for t in study.trainings):
+        from arzbench.sb3.user_model import MixedWorkload
+
+        return MixedWorkload(clock, log_path)
     from arzbench.sb3.workload import SB3Workload
 
     return SB3Workload(clock, log_path)
