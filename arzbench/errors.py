@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable
 from enum import IntEnum
+from typing import NoReturn
 
 
 class ExitCode(IntEnum):
@@ -29,6 +30,8 @@ class ArzbenchError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # where a script of the user's shows it, below its traceback
 
 
 class UsageError(ArzbenchError):
@@ -75,7 +78,7 @@ def tell(message: str, hint: str) -> None:
         print(f"{'hint:' if number == 0 else '     '} {line}", file=sys.stderr)
 
 
-def leave(code: int) -> None:
+def leave(code: int) -> NoReturn:
     """Flush and exit at once: tearing down torch takes a second that a deadline may not have."""
     sys.stdout.flush()
     sys.stderr.flush()

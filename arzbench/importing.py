@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from arzbench.errors import UsageError
+from arzbench.study import is_reference
 
 #: an environment variable, so that processes started from here look there, too
 _FOLDERS = "ARZBENCH_MODULES"
-_REFERENCE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 
 
 def also_from(folder: Path) -> None:
@@ -53,11 +52,6 @@ def users_function(reference: str, key: str) -> Any:
     if not is_reference(reference):
         raise UsageError(f"{key} = {reference!r}", "write module:function or file.py:function")
     return resolved(reference, key)
-
-
-def is_reference(value: object) -> bool:
-    """Whether `value` has the form `module:attribute`."""
-    return isinstance(value, str) and _REFERENCE.fullmatch(value) is not None
 
 
 def resolved(value: Any, key: str) -> Any:

@@ -31,6 +31,7 @@ VERSIONS = {
     "arzbench/report": 1,
     "arzbench/run": 1,
     "arzbench/session": 1,
+    "arzbench/state": 1,
     "arzbench/logs": 1,
     "arzbench/validation": 1,
     "arzbench/design": 1,

@@ -7,6 +7,7 @@ To add an algorithm: its class here, with its `loop` and where the library has i
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any, ClassVar, Literal, get_args
 
@@ -16,6 +17,8 @@ from msgspec import UNSET, UnsetType
 from arzbench.digest import digest
 from arzbench.loop import TrainingLoop
 
+#: what users name as module:attribute
+_REFERENCE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 Scalar = bool | int | float | str | None
 _COMMON = frozenset({"learning_rate", "gamma", "policy_kwargs", "stats_window_size"})
 _REPLAY = _COMMON | {"tau", "n_steps", "replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage"}
@@ -26,6 +29,11 @@ _ROLLOUT = _COMMON | _SDE | {
 }  # fmt: skip
 _ENTROPY = _SDE | {"action_noise", "ent_coef", "target_entropy", "use_sde_at_warmup"}
 _CLIPPED = frozenset({"clip_range", "clip_range_vf", "target_kl"})
+
+
+def is_reference(value: object) -> bool:
+    """Whether `value` has the form `module:attribute`."""
+    return isinstance(value, str) and _REFERENCE.fullmatch(value) is not None
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -500,6 +508,11 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     name: str
     description: str = ""
     trainings: tuple[AnyConfig, ...]
+
+    @property
+    def built(self) -> bool:
+        """Whether the user's own code builds any of its models."""
+        return any(isinstance(t, Built) for t in self.trainings)
 
     @property
     def code(self) -> Code | None:

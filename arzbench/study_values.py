@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from arzbench.importing import is_reference
+from arzbench.study import is_reference
 
 #: the hyper-parameters that may change as a training goes on
 SCHEDULED = frozenset({"learning_rate", "clip_range", "clip_range_vf", "delta_std"})

@@ -11,7 +11,7 @@ import pytest
 
 from tests.processes import ROOT, TRAINING_PACKAGES, loaded
 
-TRAINING_STACK = ("arzbench.traffic", "arzbench.sb3")
+TRAINING_STACK = ("arzbench.traffic", "arzbench.sb3", "arzbench.wiring.learning", "arzbench.wiring.scripts")
 CONTRACT = {"arzbench.traffic.bench.record"}
 
 

@@ -13,6 +13,7 @@ import pytest
 from arzbench import cli, records, store, study, study_file
 from arzbench.errors import ExitCode
 from arzbench.report import comparison
+from arzbench.saves import folders
 from arzbench.traffic.bench import record as bench
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -138,6 +139,7 @@ WRITTEN = [
     records.TrainSchedule, records.PhaseCount, records.TableRow, records.PlanOption, records.RunRecord,
     records.LedgerEntry, bench.EngineBench, bench.Peak, bench.EngineSpeed, bench.EnvSpeed,
     comparison.Comparison, comparison.PolicyResult, comparison.Difference,
+    folders.StateManifest, folders.LoopState,
 ]  # fmt: skip
 
 

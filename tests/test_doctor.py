@@ -11,12 +11,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from arzbench import profiles, quota
+from arzbench import limits, profiles, quota
 from arzbench.clock import VirtualClock
 from arzbench.commands import doctor
 from arzbench.measure.host import host_info
 from arzbench.quota import Surroundings
-from arzbench.wiring import planning
 from tests import worlds
 from tests.calls import call, listing, refused
 from tests.processes import TRAINING_PACKAGES, loaded
@@ -30,7 +29,7 @@ def around(environ: dict[str, str]) -> Surroundings:
 @pytest.fixture(autouse=True)
 def _nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """No matter where the tests run, commands see a machine without a platform."""
-    monkeypatch.setattr(planning, "surroundings", lambda clock: around({}))
+    monkeypatch.setattr(limits, "surroundings", lambda clock: around({}))
 
 
 def findings(folder: Path, flags: str = "") -> dict[str, dict[str, Any]]:
@@ -140,11 +139,11 @@ def test_the_platform_and_the_quota_are_those_of_quota_auto(
 ) -> None:
     assert findings(tmp_path)["platform"]["found"] == "local"
     assert "nothing tells of a limit" in findings(tmp_path)["quota"]["found"]
-    monkeypatch.setattr(planning, "surroundings", lambda clock: around({"COLAB_GPU": "0"}))
+    monkeypatch.setattr(limits, "surroundings", lambda clock: around({"COLAB_GPU": "0"}))
     found = findings(tmp_path)
     assert found["platform"]["found"] == "colab-free"
     assert found["quota"]["found"].startswith("11 h 50 min left: Colab by COLAB_GPU")
-    monkeypatch.setattr(planning, "surroundings", lambda clock: around({"SLURM_JOB_ID": "9"}))
+    monkeypatch.setattr(limits, "surroundings", lambda clock: around({"SLURM_JOB_ID": "9"}))
     assert "when job 9 ends" in findings(tmp_path)["quota"]["found"]
 
 

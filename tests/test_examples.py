@@ -4,13 +4,16 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from tests.processes import ROOT, environment, ledger, on_path, saved, stop_when
 
@@ -117,3 +120,51 @@ def test_spot_sh_goes_on_from_the_bucket_of_a_machine_that_is_gone(tmp_path: Pat
     out, _ = process.communicate(timeout=240)
     assert process.returncode == 0, out
     assert "8,192 of 8,192 steps" in out
+
+
+LOOPS = [("torch_loop.py", "--epochs=60"), ("cleanrl_dqn.py", "--episodes=150")]
+
+
+@pytest.mark.parametrize(("script", "units"), LOOPS, ids=[script for script, _ in LOOPS])
+def test_a_loop_that_is_killed_twice_ends_with_the_same_weights(
+    tmp_path: Path, script: str, units: str
+) -> None:
+    def begun(folder: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(EXAMPLES / script), units, "--save-every=0.1s", "--folder", folder]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(command, cwd=tmp_path, env=environment(), **pipes)
+
+    def final(folder: str) -> dict[str, Any]:
+        state = sorted((tmp_path / folder).glob("state-*"))[-1]
+        (file,) = state.glob("*.pt")
+        loaded: dict[str, Any] = torch.load(file, weights_only=True)
+        return loaded
+
+    whole, _ = (process := begun("whole")).communicate(timeout=240)
+    assert process.returncode == 0, whole
+    for kill in (2, 5):
+        ready = f"state-{kill:06d}"
+        ended = stop_when(
+            begun("killed"), lambda ready=ready: (tmp_path / "killed" / ready).exists(), signal.SIGKILL
+        )
+        assert ended.code == -signal.SIGKILL
+    rest, _ = (process := begun("killed")).communicate(timeout=240)
+    assert process.returncode == 0, rest
+    assert "going on from" in rest
+    assert rest.splitlines()[-2] == whole.splitlines()[-2]  # the last unit's line, beside the last word
+    left, right = (list(leaves(final(folder))) for folder in ("killed", "whole"))
+    assert len(left) == len(right) > 10
+    assert all(
+        torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(left, right, strict=True)
+    )
+
+
+def leaves(state: Any) -> Iterator[Any]:
+    if isinstance(state, dict):
+        for key in state:
+            yield from leaves(state[key])
+    elif isinstance(state, list | tuple):
+        for value in state:
+            yield from leaves(value)
+    else:
+        yield state

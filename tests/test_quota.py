@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from arzbench import quota
+from arzbench import limits, quota
 from arzbench.clock import VirtualClock
 from arzbench.commands.run import run
 from arzbench.errors import UsageError
@@ -16,7 +16,7 @@ from arzbench.measure import host
 from arzbench.profiles import find_platform
 from arzbench.quota import Detected, Surroundings
 from arzbench.sb3.workload import SB3Workload
-from arzbench.wiring import planning, session
+from arzbench.wiring import session
 from tests.calls import CARTPOLE, calibrated, call, refused
 
 NOW = datetime.datetime(2026, 3, 11, 12, tzinfo=datetime.UTC)
@@ -132,7 +132,7 @@ def test_a_command_that_is_not_there_tells_nothing() -> None:
 
 def in_notebook(monkeypatch: pytest.MonkeyPatch, **how: Any) -> None:
     around = here({"KAGGLE_KERNEL_RUN_TYPE": "Batch"}, gpu="Tesla P100-PCIE-16GB", **how)
-    monkeypatch.setattr(planning, "surroundings", lambda clock: around)
+    monkeypatch.setattr(limits, "surroundings", lambda clock: around)
 
 
 def test_plan_says_how_it_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from arzbench.clock import SystemClock
 from arzbench.commands.run import RunFlags, resolve
+from arzbench.limits import find_limits
 from arzbench.saves.remote import Remote
-from arzbench.wiring.planning import find_limits
 from tests.calls import calibrated, call, refused
 from tests.processes import arzbench, ledger
 

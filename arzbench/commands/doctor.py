@@ -13,7 +13,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from arzbench import __version__, options, profiles
+from arzbench import __version__, limits, options, profiles
 from arzbench.clock import Clock, SystemClock
 from arzbench.errors import ArzbenchError, UsageError
 from arzbench.measure.host import host_info
@@ -23,7 +23,6 @@ from arzbench.records import HostInfo
 from arzbench.report.console import make_console, say, show
 from arzbench.report.sheets import Sheet, host_line
 from arzbench.units import format_bytes, format_duration
-from arzbench.wiring import planning
 
 #: distribution -> what needs it
 PACKAGES = {
@@ -83,8 +82,8 @@ def examine(working: Path, clock: Clock, *, with_torch: bool) -> Iterator[Findin
 
 
 def _threads(host: HostInfo) -> Finding:
-    limits = [f"{name}={os.environ[name]}" for name in THREADS if name in os.environ]
-    shown = ", ".join(limits) or "no limit set"
+    caps = [f"{name}={os.environ[name]}" for name in THREADS if name in os.environ]
+    shown = ", ".join(caps) or "no limit set"
     return Finding("threads", f"{host.cores} usable cores; {shown}; trainings set their own")
 
 
@@ -128,12 +127,12 @@ def _folder(path: Path) -> Finding:
 
 def _platform_and_quota(working: Path, clock: Clock) -> Iterator[Finding]:
     try:
-        place = detect(planning.surroundings(clock))
+        place = detect(limits.surroundings(clock))
     except UsageError:
         place = None  # a job without a known end: the quota below says so
     yield Finding("platform", "local" if place is None else place.platform or "Slurm")
     try:
-        yield Finding("quota", planning.find_limits(working, planning.AUTO, None, clock).how)
+        yield Finding("quota", limits.find_limits(working, limits.AUTO, None, clock).how)
     except ArzbenchError as error:
         yield Finding("quota", error.message.removeprefix("--quota auto: "), fix=error.hint)
 

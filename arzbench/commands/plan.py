@@ -14,6 +14,7 @@ from arzbench import options, store
 from arzbench.choose_study import DEFAULT_CONFIDENCE
 from arzbench.clock import Clock, SystemClock
 from arzbench.errors import UsageError, WillNotFitError
+from arzbench.limits import AUTO, find_limits
 from arzbench.options import value
 from arzbench.predict.whatif import Question, what_ifs
 from arzbench.profiles import find_platform, names, of_machine
@@ -25,7 +26,7 @@ from arzbench.study import Study
 from arzbench.units import format_duration, parse_duration
 from arzbench.wiring.checks import ensure_file, undone
 from arzbench.wiring.describing import Naming, is_script
-from arzbench.wiring.planning import AUTO, Pricing, find_limits
+from arzbench.wiring.planning import Pricing
 
 
 def plan(

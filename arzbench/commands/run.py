@@ -15,6 +15,7 @@ from arzbench.clock import Clock, SystemClock, process_start
 from arzbench.digest import digest
 from arzbench.errors import ExitCode, UsageError, WillNotFitError
 from arzbench.facts import StopReason
+from arzbench.limits import Limits, find_limits
 from arzbench.logs.periodic import AUTO_SHARE, parse_period
 from arzbench.measure.host import host_info, host_of
 from arzbench.options import count, switch, takes, value
@@ -33,9 +34,12 @@ from arzbench.wiring import run_spec, session
 from arzbench.wiring.checks import on_device, require_training_stack
 from arzbench.wiring.describing import Naming, is_script
 from arzbench.wiring.dry_run import dry_run
-from arzbench.wiring.planning import Limits, Pricing, find_limits
+from arzbench.wiring.planning import Pricing
 from arzbench.wiring.run_spec import RunSpec
-from arzbench.workload import StopTraining
+from arzbench.workload import AbstractWorkload, StopTraining
+
+#: where the envs' own messages go, beside the ledger
+MESSAGES = "messages.log"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,15 +171,32 @@ def _train(
     remote: Remote | None,
 ) -> ExitCode:
     console = make_console(lasting=True)
-    script = is_script(spec.study)
-    begun, spec = session.begin_or_resume(spec, clock, earlier, console, checked=script)
-    carry_out = session.carry_out
-    if script:
+    if is_script(spec.study):
         from arzbench.wiring.scripts import carry_out
 
-    outcome = carry_out(spec, clock, started, begun, console, remote)
+        begun, spec = session.begin_or_resume(spec, clock, earlier, console, None)
+        outcome = carry_out(spec, clock, started, begun, console, remote)
+    else:
+        workload = workload_for(spec.study, clock)
+        begun, spec = session.begin_or_resume(spec, clock, earlier, console, workload)
+        if any(t.logging.mode != "off" for t in spec.study.trainings):
+            workload = workload_for(spec.study, clock, begun.folder / MESSAGES)
+        with session.opened(spec, clock, started, begun, console, remote, workload) as job:
+            job.train_all()
+            outcome = job.end()
     session.show_end(spec, clock, begun, outcome, console, _again(flags, spec, begun, outcome))
     return outcome.exit_code
+
+
+def workload_for(study: Study, clock: Clock, log_path: Path | None = None) -> AbstractWorkload:
+    """What trains `study` in this process; messages of its envs are appended to `log_path`."""
+    if study.built:
+        from arzbench.sb3.user_model import MixedWorkload
+
+        return MixedWorkload(clock, log_path)
+    from arzbench.sb3.workload import SB3Workload
+
+    return SB3Workload(clock, log_path)
 
 
 def resolve(flags: RunFlags, clock: Clock, earlier: runs.Run | None, limits: Limits) -> RunSpec:

@@ -164,6 +164,11 @@ class Guard:
         if self._signals.first or self._now() + seconds > self._stop_by:
             self._stop(seconds, what)
 
+    def may_take(self, kind: Kind) -> float:
+        """Seconds that a unit of `kind` may take, with care; 0 where nothing tells."""
+        unit = self._units.get(kind) or self._new_unit(kind)
+        return max(SURPRISE * unit.usual, unit.hold)
+
     def _stop(self, seconds: float, what: str) -> None:
         if self._signals.first:
             raise StopTraining(StopReason.SIGNAL, self._signals.description)

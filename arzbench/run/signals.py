@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -34,15 +34,17 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
-            for number in HONOURED:
-                self._before[number] = signal.signal(number, self._note)
-            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._expired)
+            for number, handler in self._handlers().items():
+                self._before[number] = signal.signal(number, handler)
         return self
+
+    def _handlers(self) -> dict[signal.Signals, Callable[[int, FrameType | None], None]]:
+        return {**dict.fromkeys(HONOURED, self._note), signal.SIGALRM: self._expired}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._before:
+        if signal.SIGALRM in self._before:
             signal.setitimer(signal.ITIMER_REAL, 0)  # see `starting`: what follows is the end
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -89,6 +91,39 @@ class Signals:
     def description(self) -> str:
         """What came, as a phrase."""
         return f"{self.first}, {self.later} more while stopping" if self.later else str(self.first)
+
+
+class UnitSignals(Signals):
+    """For a loop that only its author can save: the first signal ends it after the unit in progress.
+
+    While `in_unit`, a second one raises `KeyboardInterrupt` where it finds the program.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_unit = False
+        self._process = os.getpid()
+
+    def _handlers(self) -> dict[signal.Signals, Callable[[int, FrameType | None], None]]:
+        return dict.fromkeys(HONOURED, self._note)  # SIGALRM and its timer may be the author's
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a forked worker: ctrl-C reaches it, too, and the unit needs it
+            signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        name = signal.Signals(number).name
+        if self.first is None:
+            self.first = name
+            message = f"{name}: stopping after the unit in progress; a second signal leaves at once\n"
+        else:
+            self.later += 1
+            leaving = "leaving at once" if self.in_unit else "already stopping, a save is never cut short"
+            message = f"{name}: {leaving}\n"
+        with contextlib.suppress(OSError):  # as above
+            os.write(2, message.encode())
+        if self.in_unit and self.later:
+            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

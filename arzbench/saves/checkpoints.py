@@ -35,7 +35,7 @@ from arzbench.saves.read import (
     read_manifest,
     verify,
 )
-from arzbench.saves.write import Files, aside_of, link, make_empty, remove, writing
+from arzbench.saves.write import Files, aside_of, clear_asides, link, make_empty, remove, writing
 from arzbench.training_state import Ring, TrainingState
 from arzbench.units import format_bytes
 
@@ -146,11 +146,8 @@ class CheckpointStore:
 
     def clean(self) -> None:
         """Remove what killed saves left aside. Only for the one run that holds the folder."""
-        if not self.folder.is_dir():
-            return
-        for path in self.folder.glob(".*.tmp"):
-            with contextlib.suppress(OSError):
-                remove(path)
+        if self.folder.is_dir():
+            clear_asides(self.folder)
 
     def adopt(self, checkpoint: Checkpoint | None) -> None:
         """This session goes on from `checkpoint`, which was proved sound: its segments may be shared."""

@@ -16,8 +16,10 @@ LOCK, OWNER = ".lock", ".owner"
 
 
 @contextlib.contextmanager
-def only_run(folder: Path) -> Iterator[None]:
+def only_run(folder: Path, otherwise: str = "begin another run with --fresh") -> Iterator[None]:
     """Hold `folder` until the end of the block; the system lets go of it if the process dies.
+
+    `otherwise`: what else can be done where another run holds it, for the hint.
 
     Raises:
         StateError: another run holds it (its process is named), or it cannot be locked.
@@ -29,10 +31,10 @@ def only_run(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise StateError(
             f"another run is using {folder}: {_describe(owner)}",
-            "wait for it, stop it (kill -TERM lets it save), or begin another run with --fresh",
+            f"wait for it, stop it (kill -TERM lets it save), or {otherwise}",
         ) from error
     except (OSError, NotImplementedError) as error:
-        raise StateError(f"cannot lock {folder}: {error}", "choose another folder with --dir") from error
+        raise StateError(f"cannot lock {folder}: {error}", "choose another folder") from error
     try:
         with contextlib.suppress(OSError):  # a full disk: the lock holds without the name
             owner.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")

@@ -108,7 +108,7 @@ class Checkpoint:
         """
         try:
             state_arrays = self._arrays(self.manifest.parts[0])
-            with _open_part(self.path / STATE) as file:
+            with open_part(self.path / STATE) as file:
                 values = json.load(file)
             ring = self._ring()
         except npz.MALFORMED as error:
@@ -116,7 +116,7 @@ class Checkpoint:
         return TrainingState(arrays=state_arrays, values=values, tier=self.manifest.tier, ring=ring)
 
     def _arrays(self, part: Part) -> dict[str, arrays.Array]:
-        with _open_part(self.path / part.name) as file:
+        with open_part(self.path / part.name) as file:
             return npz.read(file) if part.name.endswith(npz.SUFFIX) else arrays.decode(file.read())
 
     def _ring(self) -> Ring | None:
@@ -137,12 +137,12 @@ def read_manifest(path: Path) -> Manifest:
     if path.is_symlink() or not path.is_dir():
         raise UnsoundError("not a directory")
     try:
-        with _open_part(path / MANIFEST) as file:
+        with open_part(path / MANIFEST) as file:
             text = file.read(MAX_MANIFEST_BYTES + 1)
         if len(text) > MAX_MANIFEST_BYTES:
             raise UnsoundError(f"{MANIFEST} is too large")
     except (OSError, ValueError) as error:
-        raise UnsoundError(f"{MANIFEST}: {_why(error)}") from error
+        raise UnsoundError(f"{MANIFEST}: {why(error)}") from error
     return parse_manifest(text, str(path))
 
 
@@ -156,7 +156,7 @@ def parse_manifest(text: bytes, source: str) -> Manifest:
     try:
         data: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UnsoundError(f"{MANIFEST}: {_why(error)}") from error
+        raise UnsoundError(f"{MANIFEST}: {why(error)}") from error
     version = data.get("version") if isinstance(data, dict) else None
     if isinstance(version, int) and version > store.VERSIONS[SCHEMA]:
         store.check_schema(data, SCHEMA, source)
@@ -166,7 +166,7 @@ def parse_manifest(text: bytes, source: str) -> Manifest:
         written = {k: v for k, v in data.items() if k not in ("schema", "version")}
         proved = manifest.digest == digest({**written, "digest": ""})
     except (UsageError, ValueError, OverflowError) as error:
-        raise UnsoundError(f"{MANIFEST}: {_why(error)}") from error
+        raise UnsoundError(f"{MANIFEST}: {why(error)}") from error
     if not proved:
         raise UnsoundError(f"{MANIFEST}: its digest does not match")
     names = [part.name for part in manifest.parts]
@@ -186,22 +186,28 @@ def verify(path: Path, manifest: Manifest) -> None:
     outlines = {}
     for part in manifest.parts:
         try:
-            with _open_part(path / part.name) as file:
+            with open_part(path / part.name) as file:
                 outlines[part.name] = _verify_part(file, part)
         except npz.MALFORMED as error:
-            raise UnsoundError(f"{part.name}: {_why(error)}") from error
+            raise UnsoundError(f"{part.name}: {why(error)}") from error
     try:
         segments.check({part.name: outlines[part.name] for part in manifest.segments})
     except ValueError as error:
         raise UnsoundError(str(error)) from error
 
 
-def _verify_part(file: IO[bytes], part: Part) -> dict[str, arrays.Outline]:
+def prove(file: IO[bytes], part: Part) -> int:
+    """The size of `file`; raise a `ValueError` unless it is what `part` says, byte for byte."""
     size = os.fstat(file.fileno()).st_size
     if size != part.bytes:
         raise ValueError(f"{size} bytes, the manifest says {part.bytes}")
     if hashlib.file_digest(file, "sha256").hexdigest() != part.sha256:  # type: ignore[arg-type]
         raise ValueError("its sha256 does not match")
+    return size
+
+
+def _verify_part(file: IO[bytes], part: Part) -> dict[str, arrays.Outline]:
+    size = prove(file, part)
     file.seek(0)
     if part.name.endswith(npz.SUFFIX):
         return npz.outlines(file, size)
@@ -213,7 +219,7 @@ def _verify_part(file: IO[bytes], part: Part) -> dict[str, arrays.Outline]:
 
 
 @contextlib.contextmanager
-def _open_part(path: Path) -> Iterator[IO[bytes]]:
+def open_part(path: Path) -> Iterator[IO[bytes]]:
     """`path` for reading, if it is a plain file: a link or a pipe in its place is an error."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
@@ -222,5 +228,6 @@ def _open_part(path: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _why(error: BaseException) -> str:
+def why(error: BaseException) -> str:
+    """`error` in a few words."""
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

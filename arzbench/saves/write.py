@@ -26,7 +26,7 @@ def aside_of(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def writing(path: Path, elsewhere: str = "choose another folder with --dir") -> Iterator[Path]:
     """Yield the folder aside of `path`. An `OSError` within removes it and becomes a `StateError`."""
     aside = aside_of(path)
     try:
@@ -35,8 +35,15 @@ def writing(path: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
         raise StateError(
             f"cannot write the checkpoint {path}: {error.strerror}",
-            "free space, or choose another folder with --dir; earlier checkpoints are untouched",
+            f"free space, or {elsewhere}; earlier checkpoints are untouched",
         ) from error
+
+
+def clear_asides(folder: Path) -> None:
+    """Remove what killed saves left aside in `folder`. Only for the one run that holds it."""
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            remove(path)
 
 
 def make_empty(folder: Path) -> None:

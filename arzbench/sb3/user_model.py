@@ -19,6 +19,8 @@ from arzbench.errors import StateError, UsageError
 from arzbench.facts import Phase
 from arzbench.importing import users_function
 from arzbench.loop import TrainingLoop
+from arzbench.measure.phase_times import PhaseTotals
+from arzbench.run.resume import find_resume_point
 from arzbench.sb3.callbacks import Callbacks, called_each_step
 from arzbench.sb3.episodes import Episodes
 from arzbench.sb3.model_loop import apply_loop, loop_of
@@ -29,7 +31,7 @@ from arzbench.sb3.plugins import register_plugins
 from arzbench.sb3.state import LiveState
 from arzbench.sb3.training import SB3Training
 from arzbench.sb3.workload import SB3Workload, library_versions
-from arzbench.study import Built, Checkpoints, Code, Evaluation, Factory, TrainConfig
+from arzbench.study import Built, Checkpoints, Code, Evaluation, Factory, Study, TrainConfig
 from arzbench.training_state import TrainingState
 from arzbench.workload import AbstractWorkload, Recorder
 
@@ -292,3 +294,21 @@ class MixedWorkload(SB3Workload):
         if isinstance(config, Built):
             return self._users.create(config, recorder, **how)
         return super().create(config, recorder, **how)
+
+
+def take_over(workload: UserModelWorkload, study: Study, training: int, states: Path, clock: Clock) -> None:
+    """Put the model that `workload` took into the state in which a training ended before.
+
+    Raises:
+        StateError: it is not in the folder `states`.
+    """
+    config = study.trainings[training]
+    saved = find_resume_point(study, states, clock).by_training[training]
+    if saved is None:
+        raise StateError(
+            f"{config.name} is finished, and no state of it is in {states}", "fresh=True trains anew"
+        )
+    done = workload.create(config, PhaseTotals(), state=saved.load())
+    if done.state.callbacks is not None:
+        done.state.callbacks.put_back()
+    done.close()

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from arzbench import store
 from arzbench.errors import UsageError, unknown
-from arzbench.importing import is_reference, named_module, resolved
+from arzbench.importing import named_module, resolved
 from arzbench.measure.host import devices, gpu_name, is_own_env
-from arzbench.study import Study
+from arzbench.study import Study, is_reference
 from arzbench.study_changes import change_study
 
 DEVICES = ("auto", "cpu", "cuda")

@@ -3,106 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import shlex
 import sys
-import types
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from arzbench import runs
-from arzbench.clock import Clock, SystemClock, process_start
+from arzbench.clock import SystemClock, process_start
 from arzbench.digest import digest
-from arzbench.errors import ExitCode, StateError, UsageError, WillNotFitError
-from arzbench.facts import Phase, StopReason
+from arzbench.errors import ExitCode, UsageError, WillNotFitError
+from arzbench.facts import StopReason
+from arzbench.limits import find_limits
 from arzbench.predict.landing import LEAVE_S
 from arzbench.report.console import make_console, say
 from arzbench.run.job import RunOutcome
-from arzbench.run.resume import find_resume_point
-from arzbench.sb3.user_model import UserModelWorkload, describe, evaluation_env
-from arzbench.study import Built, Code, Evaluation, Study
+from arzbench.sb3.user_model import UserModelWorkload, describe, evaluation_env, take_over
+from arzbench.study import Code, Evaluation, Study
 from arzbench.wiring import run_spec, session
-from arzbench.wiring.planning import Pricing, find_limits
+from arzbench.wiring.planning import Pricing
+from arzbench.wiring.tasks import LearnCall, Outcome, current, next_call, users_frames
 from arzbench.workload import StopTraining
 
 #: saves of a training whose script does not say how often
 SAVES = 50
-#: frames of a traceback that are not the user's
-_LIBRARIES = ("arzbench", "stable_baselines3", "sb3_contrib", "gymnasium", "torch", "numpy", "runpy")
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How `arzbench.learn` ended.
-
-    Attributes:
-        finished: The model is trained to the end.
-        reason: Why it ended, None where it was only measured or counted.
-        detail: More of that, in words.
-        num_timesteps: Env steps done, over all sessions.
-        elapsed_s: Seconds trained, over all sessions.
-        left_s: Seconds left of the quota, None without one.
-        folder: Where ledger and report are.
-        exit_code: What the script should tell the shell: 0 finished, 4 more to do.
-    """
-
-    finished: bool
-    reason: StopReason | None
-    detail: str
-    num_timesteps: int
-    elapsed_s: float = 0.0
-    left_s: float | None = None
-    folder: Path | None = None
-    exit_code: int = int(ExitCode.MORE_TO_DO)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class LearnCall:
-    """What a script asked `learn` for."""
-
-    model: Any
-    config: Built
-    arguments: dict[str, Any]  # of the library's `learn`
-    quota: str | None
-    folder: Path
-    fresh: bool
-    leave_s: float
-    eval_env: Any = None
-
-    def workload(self, clock: Clock) -> UserModelWorkload:
-        """Trainings of this model, as it was built."""
-        workload = UserModelWorkload(None, clock)
-        workload.take(self.model, self.arguments, self.eval_env)
-        return workload
-
-
-class Task:
-    """What a script is run for by a command of arzbench: asked at each call of `learn`."""
-
-    def learn(self, call: LearnCall) -> Outcome:
-        """Do what the task is with this call."""
-        raise NotImplementedError
-
-
-#: the task of the script that is running; None: it runs by itself
-_task: Task | None = None
-_calls = itertools.count()
-
-
-@contextmanager
-def tasked(task: Task) -> Iterator[None]:
-    """Within, a script's calls of `learn` are for `task`."""
-    global _task, _calls
-    before = _task, _calls
-    _task, _calls = task, itertools.count()
-    try:
-        yield
-    finally:
-        _task, _calls = before
 
 
 def learn(
@@ -160,7 +85,7 @@ def learn(
         raise UsageError(f"on_stop = {on_stop!r}", '"return" or "exit"')
     if not isinstance(total_timesteps, int) or total_timesteps < 1:
         raise UsageError(f"total_timesteps = {total_timesteps!r}: a number of env steps is needed", "")
-    number = next(_calls)
+    number = next_call()
     before = 0 if arguments.get("reset_num_timesteps", True) else getattr(model, "num_timesteps", 0)
     in_script = hasattr(sys.modules["__main__"], "__file__")  # not so in a notebook
     script, words = (sys.argv[0], sys.argv[1:]) if in_script else ("", [])
@@ -192,7 +117,8 @@ def learn(
         fresh=fresh,
         leave_s=leave_s,
     )
-    outcome = _train(call) if _task is None else _task.learn(call)
+    task = current()
+    outcome = _train(call) if task is None else task.learn(call)
     if on_stop == "exit" and not outcome.finished:
         sys.exit(outcome.exit_code)
     return outcome
@@ -211,10 +137,12 @@ def _train(call: LearnCall) -> Outcome:
     )
     spec = dataclasses.replace(spec, leave_s=call.leave_s)
     console = make_console(stderr=True, lasting=True)
-    workload = call.workload(clock)
+    workload = UserModelWorkload(None, clock)
+    workload.take(call.model, call.arguments, call.eval_env)
     earlier = None if call.fresh else next(iter(runs.of_study(call.folder, digest(study))), None)
     if earlier is not None and earlier.ended:
-        take_over(call, study, 0, runs.checkpoints_folder(call.folder, earlier.record.id), workload, clock)
+        states = runs.checkpoints_folder(call.folder, earlier.record.id)
+        take_over(workload, study, 0, states, clock)
         line = f"run {earlier.record.id} is finished: the model is as it ended there; fresh=True trains anew"
         say(console, line)
         return Outcome(
@@ -226,7 +154,7 @@ def _train(call: LearnCall) -> Outcome:
             folder=earlier.folder,
             exit_code=int(ExitCode.OK),
         )
-    run, spec = session.begin_or_resume(spec, clock, earlier, console, checked=True)
+    run, spec = session.begin_or_resume(spec, clock, earlier, console, None)
     try:
         with session.opened(spec, clock, started, run, console, None, workload) as job:
             job.train_all()
@@ -245,30 +173,6 @@ def _train(call: LearnCall) -> Outcome:
     return outcome_of(ended, run.folder)
 
 
-def take_over(
-    call: LearnCall, study: Study, training: int, states: Path, workload: UserModelWorkload, clock: Clock
-) -> None:
-    """Put the model into the state in which a training ended before, that of the folder `states`.
-
-    Raises:
-        StateError: it is not there.
-    """
-    saved = find_resume_point(study, states, clock).by_training[training]
-    if saved is None:
-        raise StateError(
-            f"{call.config.name} is finished, and no state of it is in {states}", "fresh=True trains anew"
-        )
-    done = workload.create(call.config, _NoRecorder(), state=saved.load())
-    if done.state.callbacks is not None:
-        done.state.callbacks.put_back()
-    done.close()
-
-
-class _NoRecorder:
-    def add(self, phase: Phase, seconds: float, units: int = 1) -> None:
-        return
-
-
 def outcome_of(ended: RunOutcome, folder: Path, training: int = 0) -> Outcome:
     """How one training of a session ended, for its script."""
     return Outcome(
@@ -281,17 +185,3 @@ def outcome_of(ended: RunOutcome, folder: Path, training: int = 0) -> Outcome:
         folder=folder,
         exit_code=int(ended.exit_code),
     )
-
-
-def users_frames(trace: types.TracebackType | None) -> types.TracebackType | None:
-    """`trace` cut to the frames of the user's own code; as it is where there are none."""
-    frames = []
-    while trace is not None:
-        module = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
-        if module not in _LIBRARIES:
-            frames.append(trace)
-        trace = trace.tb_next
-    cut = None
-    for frame in reversed(frames):
-        cut = types.TracebackType(cut, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
-    return cut

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from arzbench.clock import Clock
 from arzbench.errors import UsageError, unknown
+from arzbench.limits import Limits
 from arzbench.predict.landing import LEAVE_S
 from arzbench.predict.plan import planner_for
 from arzbench.predict.schedule import budgets_for
 from arzbench.records import Estimate, Plan
 from arzbench.runs import Run
 from arzbench.study import Study
-from arzbench.wiring.planning import Limits, Pricing
+from arzbench.wiring.planning import Pricing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,11 +16,11 @@ from arzbench.clock import Clock
 from arzbench.errors import StateError, UsageError
 from arzbench.run.job import Job, RunOutcome
 from arzbench.saves.remote import Remote
-from arzbench.sb3.user_model import UserModelWorkload, apply_evaluation
+from arzbench.sb3.user_model import UserModelWorkload, apply_evaluation, take_over
 from arzbench.study import Built, Study
 from arzbench.wiring import session
-from arzbench.wiring.learning import LearnCall, Outcome, Task, take_over, tasked, users_frames
 from arzbench.wiring.run_spec import RunSpec
+from arzbench.wiring.tasks import LearnCall, Outcome, Task, tasked, users_frames
 from arzbench.workload import AbstractWorkload
 
 _NOT_TRAINED = Outcome(finished=False, reason=None, detail="not trained: arzbench measures", num_timesteps=0)
@@ -50,7 +50,9 @@ class Measuring(Task):
     def learn(self, call: LearnCall) -> Outcome:
         if call.config.code.number != self._number:
             return _NOT_TRAINED
-        self._measure(call.workload(self._clock))
+        workload = UserModelWorkload(None, self._clock)
+        workload.take(call.model, call.arguments, call.eval_env)
+        self._measure(workload)
         raise Measured
 
 
@@ -140,7 +142,7 @@ class _Training(Task):
         if self._workload.training is not None:
             self._workload.training.close()
         elif goes_on:
-            take_over(call, self._study, index, self._states, self._workload, self._clock)
+            take_over(self._workload, self._study, index, self._states, self._clock)
         return Outcome(
             finished=goes_on and self._job.whole(index),
             reason=self._job.reason,

@@ -7,7 +7,6 @@ import operator
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 from rich.console import Console
@@ -29,27 +28,14 @@ from arzbench.report.summary import write_summary
 from arzbench.run.job import Job, RunOutcome, RunRequest, open_job
 from arzbench.saves.remote import Remote
 from arzbench.saves.uploads import Uploads
-from arzbench.study import Built, Study
+from arzbench.study import Study
 from arzbench.units import format_duration
 from arzbench.wiring.checks import undone
 from arzbench.wiring.run_spec import Request, RunSpec, last_budgets
 from arzbench.workload import AbstractWorkload
 
-#: where the env's own messages go, beside the ledger
-MESSAGES = "messages.log"
 #: seconds without a step that are reported, where steps are not known to take long
 STALL_S = 30.0
-
-
-def carry_out(
-    spec: RunSpec, clock: Clock, started: float, run: runs.Run, console: Console, remote: Remote | None
-) -> RunOutcome:
-    """Train until the session ends."""
-    logged = any(t.logging.mode != "off" for t in spec.study.trainings)
-    workload = workload_for(spec.study, clock, run.folder / MESSAGES if logged else None)
-    with opened(spec, clock, started, run, console, remote, workload) as job:
-        job.train_all()
-        return job.end()
 
 
 @contextmanager
@@ -89,23 +75,12 @@ def opened(
         yield job
 
 
-def workload_for(study: Study, clock: Clock, log_path: Path | None = None) -> AbstractWorkload:
-    """What trains `study` in this process, messages appended to `log_path`."""
-    if any(isinstance(t, Built) for t in study.trainings):
-        from arzbench.sb3.user_model import MixedWorkload
-
-        return MixedWorkload(clock, log_path)
-    from arzbench.sb3.workload import SB3Workload
-
-    return SB3Workload(clock, log_path)
-
-
 def begin_or_resume(
-    spec: RunSpec, clock: Clock, earlier: runs.Run | None, console: Console, *, checked: bool = False
+    spec: RunSpec, clock: Clock, earlier: runs.Run | None, console: Console, workload: AbstractWorkload | None
 ) -> tuple[runs.Run, RunSpec]:
     """The unfinished run of this study (or `earlier`) with its own budget, or a new run.
 
-    What is not `checked` is: that each training can be made here.
+    `workload` is asked first whether each training of a new one can be made here; None: it can.
     """
     request = spec.request
     identity = digest(spec.study)
@@ -115,8 +90,8 @@ def begin_or_resume(
             "no run of this study can be extended", "name the run: --run ID --timesteps N --extend"
         )
     if run is None:
-        if not checked:
-            _check(clock, spec.study)
+        if workload is not None:
+            _check(workload, spec.study)
         run = _begin(spec, clock, identity)
         _announce(console, run, spec, resumed=False)
         return run, spec
@@ -145,9 +120,8 @@ def _to_resume(request: Request, identity: str) -> runs.Run | None:
     return runs.unfinished(request.working, identity)
 
 
-def _check(clock: Clock, study: Study) -> None:
+def _check(workload: AbstractWorkload, study: Study) -> None:
     """Raise a `UsageError` if a training cannot be made here, before anything is written."""
-    workload = workload_for(study, clock)
     for config in {t.workload_digest(): t for t in study.trainings}.values():
         workload.check(config)
 
