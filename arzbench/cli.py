@@ -91,23 +91,6 @@ for _name, _help in COMMANDS.items():
     app.command(_name, help=_help)(lambda: None)  # what is called instead: `load`
 
 
-@app.command("_worker", hidden=True)
-def _worker(task: Path, answer: Path) -> None:
-    """Measure one repetition (started by calibrate)."""
-    from arzbench.worker import run_worker
-
-    load("run")  # loaded to be measured, as `arzbench run` does before it trains
-    leave(run_worker(task, answer))
-
-
-@app.command("_describe", hidden=True)
-def _describe(task: Path, answer: Path) -> None:
-    """Find out what the user's own code trains (started by the commands that take it)."""
-    from arzbench.worker import run_description
-
-    leave(run_description(task, answer))
-
-
 def main() -> None:
     """The console script: every error becomes one message and an exit code."""
     try:

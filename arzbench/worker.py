@@ -1,9 +1,13 @@
-"""The measuring process of `calibrate`: wires a real workload to one burst, and writes what it found."""
+"""A process that a command starts: it measures one repetition, or finds out what the user's own code trains.
+
+python -m arzbench.worker measure|describe TASK ANSWER
+"""
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -12,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from arzbench.clock import Clock, SystemClock
-from arzbench.errors import ArzbenchError, ExitCode, StateError
+from arzbench.errors import ArzbenchError, ExitCode, StateError, leave, tell
 from arzbench.measure.burst import COLD, UNUSED, WARM, BurstJob, BurstResult, Say, measure_once
 from arzbench.measure.logcost import measure_sinks
 from arzbench.saves.checkpoints import CheckpointStore, Header
@@ -153,3 +157,20 @@ def run_description(task: Path, answer: Path) -> int:
     description = Description(trainings=trainings, sources=loaded_sources(asked.script))
     answer.write_bytes(msgspec.json.encode(description))
     return int(ExitCode.OK)
+
+
+def main() -> None:
+    """Carry out what the command line asks for; the exit code tells how it went."""
+    what, task, answer = sys.argv[1:]
+    # loaded to be measured, as `arzbench run` does before it trains
+    importlib.import_module("arzbench.cli").load("run")
+    try:
+        code = {"measure": run_worker, "describe": run_description}[what](Path(task), Path(answer))
+    except ArzbenchError as error:
+        tell(error.message, error.hint)
+        code = int(error.exit_code)
+    leave(code)
+
+
+if __name__ == "__main__":
+    main()

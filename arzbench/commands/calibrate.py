@@ -65,7 +65,7 @@ def calibrate(
         with calibration_progress(console) as progress:
             calibration = measure(
                 chosen,
-                (sys.executable, "-m", "arzbench", "_worker"),
+                (sys.executable, "-m", "arzbench.worker", "measure"),
                 SystemClock(),
                 steps=steps,
                 repetitions=repetitions,

@@ -146,7 +146,7 @@ def by_policy(model: Any, env: Any, *, deterministic: bool, frame_stack: int = 0
     Raises:
         UsageError: a wrapper of the training's vectorised env changes observations in a way of its own.
     """
-    masked = is_masked(model)
+    masked = is_masked(model) and env.has_wrapper_attr("action_masks")
     views = _views(model.env)
     if model.env is None and frame_stack:
         views = [partial(_stacked, frame_stack, env.observation_space)]

@@ -62,7 +62,7 @@ def _on_policy(model: Any) -> TrainingLoop:
     return TrainingLoop.on_policy(
         model.n_envs,
         model.n_steps,
-        batch_size=getattr(model, "batch_size", 0),
+        batch_size=getattr(model, "batch_size", None) or 0,
         n_epochs=epochs,
         works_on_whole=trust_region,
     )

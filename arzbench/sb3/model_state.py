@@ -1,23 +1,27 @@
 """The state of a model of the training library, as plain values and back.
 
-By duck typing: networks, optimizers, buffers, counters and random generators are found by the names
-that the library gives them. Restoring writes into a model made anew from the same configuration.
+By duck typing: counters and random generators are found by the names that the library gives them; networks,
+optimizers and tensors wherever they hang on the model. Restoring writes into a model made anew from the same
+configuration. Schedules and other functions are code: they are never saved. For buffers see `buffer_state`.
 """
 
 from __future__ import annotations
 
+import operator
 import random
+import weakref
 from collections import deque
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
 
 from arzbench.errors import StateError
-from arzbench.sb3 import env_state
-from arzbench.training_state import Ring
+from arzbench.sb3 import env_state, own_state
 
 Array = np.ndarray[Any, Any]
+#: where the library has optimizers; there may be others
 OPTIMIZERS = ("policy.optimizer", "actor.optimizer", "critic.optimizer", "ent_coef_optimizer")
 #: counters and schedules that a step changes
 COUNTERS = (
@@ -30,32 +34,62 @@ COUNTERS = (
 )
 SDE_MATRICES = ("exploration_mat", "exploration_matrices")
 LAST = ("_last_obs", "_last_original_obs", "_last_episode_starts")
-#: a rollout buffer's parts that are filled step by step
-ROLLOUT_PARTS = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs")
+#: what recurrent policies carry from step to step
+MEMORY = "_last_lstm_states"
 
 
 def capture_weights(model: Any) -> dict[str, Any]:
     """Every tensor of the policy, target networks included, and what is learned beside it."""
     log_ent_coef = getattr(model, "log_ent_coef", None)
-    return {
-        "policy": {name: array_of(tensor) for name, tensor in model.policy.state_dict().items()},
+    weights: dict[str, Any] = {
+        "policy": _state_of(model.policy),
         "log_ent_coef": None if log_ent_coef is None else array_of(log_ent_coef),
         "noise": _sde_matrices(model),
     }
+    if tensors := {name: array_of(tensor) for name, tensor in _tensors(model).items()}:
+        weights["tensors"] = tensors
+    if modules := {name: _state_of(module) for name, module in _modules(model).items()}:
+        weights["modules"] = modules
+    return weights
+
+
+def _state_of(module: th.nn.Module) -> dict[str, Array]:
+    return {name: array_of(tensor) for name, tensor in module.state_dict().items()}
+
+
+def _tensors(model: Any) -> dict[str, th.Tensor]:
+    """Beside the policy."""
+    return {n: v for n, v in vars(model).items() if isinstance(v, th.Tensor) and n != "log_ent_coef"}
+
+
+def _modules(model: Any) -> dict[str, th.nn.Module]:
+    """Networks that are no part of the policy."""
+    return {name: vars(model)[name] for name in _layout(model).modules}
 
 
 def restore_weights(model: Any, saved: dict[str, Any]) -> None:
     """Write what `capture_weights` gave into `model`."""
-    model.policy.load_state_dict({name: th.from_numpy(a.copy()) for name, a in saved["policy"].items()})
-    if saved["log_ent_coef"] is not None:
+    _load(model.policy, saved["policy"])
+    modules, tensors = _modules(model), _tensors(model)
+    for name, arrays in saved.get("modules", {}).items():
+        _load(modules[name], arrays)
+    learned = {} if saved["log_ent_coef"] is None else {"log_ent_coef": saved["log_ent_coef"]}
+    for name, array in (learned | saved.get("tensors", {})).items():
+        tensor = model.log_ent_coef if name == "log_ent_coef" else tensors[name]
+        if tensor.shape != array.shape:
+            raise StateError(f"{name} has shape {array.shape}, not {tuple(tensor.shape)}")
         with th.no_grad():
-            model.log_ent_coef.copy_(th.from_numpy(saved["log_ent_coef"]))
+            tensor.copy_(th.from_numpy(array))
     if (saved["noise"] is None) == bool(getattr(model, "use_sde", False)):
         raise StateError("the saved state and this training differ in use_sde")
     for name, matrix in (saved["noise"] or {}).items():
         if name not in SDE_MATRICES:
             raise StateError(f"the saved exploration noise has an unknown part {name[:40]!r}")
         setattr(_sde_distribution(model), name, th.from_numpy(matrix.copy()).to(model.device))
+
+
+def _load(module: th.nn.Module, arrays: dict[str, Array]) -> None:
+    module.load_state_dict({name: th.from_numpy(a.copy()) for name, a in arrays.items()})
 
 
 def _sde_distribution(model: Any) -> Any:
@@ -120,124 +154,62 @@ def restore_optimizers(model: Any, saved: dict[str, Any]) -> None:
         optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def find_optimizers(model: Any) -> list[tuple[str, Any]]:
-    """Every optimizer, with the path of its attribute."""
-    optimizers = []
+def find_optimizers(model: Any) -> list[tuple[str, th.optim.Optimizer]]:
+    """Every optimizer that hangs on the model or on one of its networks, with the path of its attribute."""
+    return [(path, operator.attrgetter(path)(model)) for path in _layout(model).optimizers]
+
+
+class _Layout(NamedTuple):
+    """Where a model has what it learns with; found anew when it has got another attribute."""
+
+    attributes: int
+    modules: tuple[str, ...]
+    optimizers: tuple[str, ...]
+
+
+_layouts: weakref.WeakKeyDictionary[Any, _Layout] = weakref.WeakKeyDictionary()
+
+
+def _layout(model: Any) -> _Layout:
+    known = _layouts.get(model)
+    if known is None or known.attributes != len(vars(model)):
+        parts = set(model.policy.modules())
+        beside = [n for n, v in vars(model).items() if isinstance(v, th.nn.Module) and v not in parts]
+        paths: dict[int, str] = {}
+        for path, optimizer in _optimizers(model):
+            paths.setdefault(id(optimizer), path)
+        known = _layouts[model] = _Layout(len(vars(model)), tuple(beside), tuple(paths.values()))
+    return known
+
+
+def _optimizers(model: Any) -> Iterator[tuple[str, th.optim.Optimizer]]:
+    """Those of the library first, under the paths that it gives them."""
     for path in OPTIMIZERS:
         owner: Any = model
         for part in path.split("."):
             owner = getattr(owner, part, None)
-        if owner is not None:
-            optimizers.append((path, owner))
-    return optimizers
-
-
-def replay_ring(model: Any) -> Ring | None:
-    """The replay buffer of `model`, a row per vectorised step; None for algorithms without one."""
-    buffer = getattr(model, "replay_buffer", None)
-    if buffer is None:
-        return None
-    size, pos = buffer.buffer_size, buffer.pos
-    total = model.num_timesteps // buffer.n_envs
-    if total % size != pos or (total >= size) != buffer.full:
-        total = size * buffer.full + pos  # filled by other means than steps
-    return Ring(arrays=replay_arrays(buffer), total=total)
-
-
-def capture_replay(buffer: Any) -> dict[str, Any] | None:
-    """What a replay buffer holds beside its rows: where the next one goes, and what is there now.
-
-    With `optimize_memory_usage` that place has the last observation already.
-    """
-    if buffer is None:
-        return None
-    edge = {path: array[buffer.pos] for path, array in replay_arrays(buffer).items()}
-    return {"pos": buffer.pos, "full": buffer.full, "edge": edge}
-
-
-def restore_replay(buffer: Any, saved: dict[str, Any] | None, ring: Ring | None) -> None:
-    """Write what `capture_replay` gave and the rows of `ring` into an empty replay buffer of the same shape.
-
-    States of format 1 have their rows in `saved`.
-    """
-    if buffer is None or saved is None:
-        if buffer is not saved:
-            raise StateError("the saved state is of an algorithm of another kind")
-        return
-    pos, full, size, arrays = saved["pos"], saved["full"], buffer.buffer_size, replay_arrays(buffer)
-    if type(pos) is not int or type(full) is not bool or not 0 <= pos < size:
-        raise StateError(f"the saved replay buffer ends at {pos!r}, this training has {size} rows")
-    used = size if full else pos
-    if "rows" in saved:
-        ring = Ring(arrays=saved["rows"], total=size * full + pos)
-    if ring is None or (used and arrays.keys() != ring.arrays.keys()):
-        raise StateError("the saved replay buffer holds other things")
-    if ring.total % size != pos or ring.total < used or ring.total - used < ring.first:
-        raise StateError(f"the saved replay buffer lacks some of its {used} rows")
-    start = ring.total - used
-    turn = min(used, size - start % size)  # rows up to the end of the ring; the others begin it anew
-    for first, rows in (
-        (start, ring.rows(start, start + turn)),
-        (start + turn, ring.rows(start + turn, ring.total)),
-    ):
-        for name, array in rows.items():
-            copy_rows(arrays[name][first % size :], array, f"replay buffer, {name}")
-    for name, value in saved.get("edge", {}).items():
-        copy_rows(arrays[name][pos:], value[np.newaxis], f"replay buffer, {name}")
-    buffer.pos, buffer.full = pos, full
-
-
-def replay_arrays(buffer: Any) -> dict[str, Array]:
-    """The arrays of a replay buffer with a row per vectorised step; a dict's parts as name.key."""
-    arrays: dict[str, Array] = {}
-    for name, value in vars(buffer).items():
-        parts = {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
-        for path, part in parts.items():
-            if isinstance(part, np.ndarray) and part.shape[:1] == (buffer.buffer_size,):
-                arrays[path] = part
-    return arrays
-
-
-def capture_rollout(buffer: Any, steps: int) -> dict[str, Any]:
-    """The first `steps` rows of the rollout being collected."""
-    rows = {name: array[:steps] for name, array in _rollout_arrays(buffer).items()}
-    return {"pos": steps, "rows": rows}
-
-
-def restore_rollout(buffer: Any, saved: dict[str, Any]) -> None:
-    """Write what `capture_rollout` gave into a fresh rollout buffer."""
-    pos, arrays = saved["pos"], _rollout_arrays(buffer)
-    if type(pos) is not int or not 0 <= pos <= buffer.buffer_size or arrays.keys() != saved["rows"].keys():
-        raise StateError("the saved rollout does not fit this training's n_steps")
-    for name, rows in saved["rows"].items():
-        if len(rows) != pos:
-            raise StateError(f"the saved rollout has {len(rows)} rows of {name}, not {pos}")
-        copy_rows(arrays[name], rows, f"rollout, {name}")
-    buffer.pos, buffer.full = pos, pos == buffer.buffer_size
-
-
-def _rollout_arrays(buffer: Any) -> dict[str, Array]:
-    arrays: dict[str, Array] = {}
-    for name in ROLLOUT_PARTS:
-        value = getattr(buffer, name)
-        arrays |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
-    return arrays
-
-
-def copy_rows(target: Array, rows: Array, what: str) -> None:
-    """Write `rows` over the first rows of `target`, which must be of the same shape and type."""
-    if rows.shape[1:] != target.shape[1:] or rows.dtype != target.dtype or len(rows) > len(target):
-        raise StateError(
-            f"{what}: {rows.shape} of {rows.dtype} does not fit into {target.shape} of {target.dtype}"
-        )
-    target[: len(rows)] = rows
+        if isinstance(owner, th.optim.Optimizer):
+            yield path, owner
+    for name, value in vars(model).items():
+        if isinstance(value, th.optim.Optimizer):
+            yield name, value
+        for inner, module in value.named_modules() if isinstance(value, th.nn.Module) else ():
+            for attribute, owned in vars(module).items():
+                if isinstance(owned, th.optim.Optimizer):
+                    yield ".".join(filter(None, (name, inner, attribute))), owned
 
 
 def capture_counters(model: Any) -> dict[str, Any]:
     """Counters, the last observation, episode statistics and the state of action noise."""
     counters = {name: getattr(model, name) for name in COUNTERS if hasattr(model, name)}
     episodes = model.ep_info_buffer
+    more: dict[str, Any] = {}
+    if (memory := getattr(model, MEMORY, None)) is not None:
+        more["memory"] = [array_of(tensor) for tensor in _flat(memory)]
+    if own := own_state.capture(model):
+        more["own"] = own
     return {
+        **more,
         "counters": counters,
         "last": {name: getattr(model, name) for name in LAST},
         "returns": None if episodes is None else np.array([info["r"] for info in episodes], float),
@@ -264,11 +236,34 @@ def restore_counters(model: Any, saved: dict[str, Any]) -> None:
         raise StateError(f"the saved episode starts have shape {np.shape(starts)}, not ({model.n_envs},)")
     for name in LAST:
         setattr(model, name, last[name])
+    if "memory" in saved:
+        setattr(model, MEMORY, _like(getattr(model, MEMORY), iter(saved["memory"])))
+    own_state.restore(model, saved.get("own", {}))
     if saved["returns"] is not None:
         window = model._stats_window_size
         pairs = zip(saved["returns"].tolist(), saved["lengths"].tolist(), strict=True)
         model.ep_info_buffer = deque([{"r": r, "l": n, "t": 0.0} for r, n in pairs], maxlen=window)
         model.ep_success_buffer = deque(saved["successes"].tolist(), maxlen=window)
+
+
+def _flat(memory: Any) -> Iterator[th.Tensor]:
+    """The tensors in tuples of tuples."""
+    if isinstance(memory, th.Tensor):
+        yield memory
+    else:
+        for part in memory:
+            yield from _flat(part)
+
+
+def _like(memory: Any, arrays: Iterator[Array]) -> Any:
+    """`memory` with other numbers; its own stay as they are."""
+    if isinstance(memory, th.Tensor):
+        array = next(arrays, None)
+        if array is None or array.shape != tuple(memory.shape):
+            raise StateError("the saved memory is of another recurrent policy")
+        return th.from_numpy(array.copy()).to(memory.device)
+    parts = [_like(part, arrays) for part in memory]
+    return type(memory)(*parts) if hasattr(memory, "_fields") else tuple(parts)
 
 
 def restore_noise(model: Any, states: list[Any]) -> None:
@@ -298,7 +293,7 @@ def capture_normalization(wrapper: Any) -> dict[str, Any] | None:
     if wrapper is None:
         return None
     return {
-        "observations": {name: _moments(rms) for name, rms in _statistics(wrapper).items()},
+        "observations": {name: _moments(rms) for name, rms in _means(wrapper).items()},
         "return": _moments(wrapper.ret_rms),
         "returns": wrapper.returns,
     }
@@ -310,7 +305,7 @@ def restore_normalization(wrapper: Any, saved: dict[str, Any] | None) -> None:
         if wrapper is not saved:
             raise StateError("the saved state and this training differ in vec_normalize")
         return
-    means = _statistics(wrapper)
+    means = _means(wrapper)
     if means.keys() != saved["observations"].keys() or saved["returns"].shape != wrapper.returns.shape:
         raise StateError("the saved normalization is of other observations")
     for name, rms in means.items():
@@ -319,9 +314,9 @@ def restore_normalization(wrapper: Any, saved: dict[str, Any] | None) -> None:
     wrapper.returns = saved["returns"].copy()
 
 
-def _statistics(wrapper: Any) -> dict[str, Any]:
-    """Those of the observations by part, none where only rewards are normalised."""
-    means = wrapper.obs_rms if wrapper.norm_obs else {}
+def _means(wrapper: Any) -> dict[str, Any]:
+    """By name of the observation; none where only rewards are normalised."""
+    means = getattr(wrapper, "obs_rms", None) or {}
     return means if isinstance(means, dict) else {"": means}
 
 
@@ -364,18 +359,3 @@ def restore_random(model: Any, saved: dict[str, Any]) -> None:
 
 def _tensor(value: Any) -> Any:
     return th.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
-
-
-def prefill(buffer: Any, transitions: int) -> None:
-    """Repeat the used rows of a replay buffer until it holds `transitions`, at most its size."""
-    used = buffer.size()
-    wanted = min(transitions // buffer.n_envs, buffer.buffer_size)
-    if wanted <= used:
-        return
-    for array in replay_arrays(buffer).values():
-        if used:
-            array[used:wanted] = np.resize(array[:used], (wanted - used, *array.shape[1:]))
-        else:
-            array[:wanted] = 0  # written, so that the memory is really there
-    buffer.full = wanted == buffer.buffer_size
-    buffer.pos = 0 if buffer.full else wanted

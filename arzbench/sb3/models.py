@@ -1,24 +1,24 @@
 """Hooks in a model of the library: `learn` as always, but timed, and stopped and resumed at any step.
 
 A model, whoever made it and of whatever algorithm, is hooked by its class: the new one is the model's own
-below one of the two here, which know how the library's two kinds of algorithms collect.
+below one of the three here, which know how the library's kinds of algorithms collect.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, TrainFrequencyUnit
-from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from arzbench.errors import UsageError
+from arzbench.sb3.attached import attach, detach
 from arzbench.sb3.step_hooks import StepHooks
 
 
@@ -38,6 +38,13 @@ class _Hooked(BaseAlgorithm):
     """Calls its hooks from within `learn`; changes nothing of it."""
 
     hooks: StepHooks
+    #: whether the algorithm itself tells of every episode, with or without a Monitor
+    tells_of_episodes = False
+
+    def detach(self) -> None:
+        for handle in self.hooks.handles:
+            handle.remove()
+        del self.hooks
 
     def _init_callback(self, callback: Any, progress_bar: bool = False) -> BaseCallback:
         if self.hooks.state.callbacks is not None:
@@ -76,11 +83,7 @@ class _OffPolicy(_Hooked, OffPolicyAlgorithm):
     def attach(self, hooks: StepHooks) -> None:
         self.hooks = hooks
         policy: Any = self.policy
-        policy.predict = hooks.timed_policy(policy.predict)
-
-    def detach(self) -> None:
-        vars(self.policy).pop("predict", None)
-        del self.hooks
+        attach(policy, "predict", hooks.timed_policy(policy.predict))
 
     def _sample_action(self, *args: Any, **kwargs: Any) -> Any:
         hooks = self.hooks
@@ -134,9 +137,6 @@ class _OffPolicy(_Hooked, OffPolicyAlgorithm):
 
 
 class _OnPolicy(_Hooked, OnPolicyAlgorithm):
-    _minibatches = 0
-    _counting: Any
-
     def attach(self, hooks: StepHooks) -> None:
         self.hooks = hooks
         policy: Any = self.policy
@@ -149,16 +149,9 @@ class _OnPolicy(_Hooked, OnPolicyAlgorithm):
                 hooks.ask()
             return forward(*args, **kwargs)
 
-        policy.forward = ask_and_forward
+        attach(policy, "forward", ask_and_forward)
         if self._ends_early:
-            self._counting = policy.optimizer.register_step_post_hook(self._count_minibatch)
-
-    def detach(self) -> None:
-        vars(self.policy).pop("forward", None)
-        if self._ends_early:
-            self._counting.remove()
-            del self._counting
-        del self.hooks
+            hooks.handles.append(policy.optimizer.register_step_post_hook(self._count_minibatch))
 
     @property
     def _ends_early(self) -> bool:
@@ -166,42 +159,76 @@ class _OnPolicy(_Hooked, OnPolicyAlgorithm):
         return getattr(self, "target_kl", None) is not None
 
     def _count_minibatch(self, *_: Any) -> None:
-        self._minibatches += 1
+        self.hooks.optimizer_steps += 1
 
     def collect_rollouts(
-        self, env: VecEnv, callback: Any, rollout_buffer: Any, n_rollout_steps: int, *others: Any
+        self,
+        env: VecEnv,
+        callback: Any,
+        rollout_buffer: Any,
+        n_rollout_steps: int,
+        *others: Any,
+        **named: Any,
     ) -> bool:
         rollout = self.hooks.state.rollout
         if not rollout.open:
             rollout.begin(self.num_timesteps, self._episode_num)
-            goes_on = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps, *others)
+            goes_on = super().collect_rollouts(
+                env, callback, rollout_buffer, n_rollout_steps, *others, **named
+            )
         else:
             with self.hooks.rest_of_rollout(callback, self.policy if self.use_sde else None):
                 rollout_buffer.reset = lambda: None
                 try:
                     left = n_rollout_steps - rollout.carried
-                    goes_on = super().collect_rollouts(env, callback, rollout_buffer, left, *others)
+                    goes_on = super().collect_rollouts(env, callback, rollout_buffer, left, *others, **named)
                 finally:
                     del rollout_buffer.reset
         rollout.open = False
         return goes_on
 
     def finish_rollout(self) -> None:
-        """Do the update of a rollout that has all its steps, as `learn` would; advantages are not saved."""
-        assert self._last_obs is not None
-        assert self._last_episode_starts is not None
-        self.policy.set_training_mode(False)
-        with th.no_grad():
-            values = self.policy.predict_values(obs_as_tensor(self._last_obs, self.device))
-        self.rollout_buffer.compute_returns_and_advantage(values, self._last_episode_starts)
+        """Do the update of a rollout that has all its steps, as `learn` would."""
         self.hooks.state.rollout.open = False
         self._update_current_progress_remaining(self.num_timesteps, 0)
         self.train()
 
     def train(self) -> None:
-        before = self._minibatches
-        count = (lambda: self._minibatches - before) if self._ends_early else None
-        self.hooks.update(super().train, self.hooks.state.loop.gradient_steps, count)
+        hooks = self.hooks
+        before = hooks.optimizer_steps
+        count = (lambda: hooks.optimizer_steps - before) if self._ends_early else None
+        hooks.update(super().train, hooks.state.loop.gradient_steps, count)
+
+
+class _RandomSearch(_Hooked):
+    """ARS: an iteration plays whole episodes of perturbed policies, then makes one step of the weights.
+
+    It is asked about before each iteration; one that is stopped between its env steps is undone.
+    """
+
+    tells_of_episodes = True
+
+    def attach(self, hooks: StepHooks) -> None:
+        self.hooks = hooks
+        hooks.time_forward(self.policy)
+
+    def _do_one_update(self, callback: Any, async_eval: Any) -> None:
+        if async_eval is not None:
+            raise UsageError(
+                "async_eval plays its episodes in processes that cannot be timed or stopped",
+                "leave async_eval out: episodes are played one by one",
+            )
+        with self.hooks.iteration():
+            super()._do_one_update(callback, None)  # type: ignore[misc]
+
+    def evaluate_candidates(self, *args: Any) -> Any:
+        returns = super().evaluate_candidates(*args)  # type: ignore[misc]
+        self.hooks.collected()
+        return returns
+
+    def _trigger_callback(self, *args: Any, **kwargs: Any) -> None:
+        super()._trigger_callback(*args, **kwargs)  # type: ignore[misc]
+        self.hooks.between_steps()
 
 
 def adopt(model: Any) -> Any:
@@ -212,17 +239,46 @@ def adopt(model: Any) -> Any:
     """
     kind = type(model)
     if not isinstance(model, _Hooked):
-        hooked = next((h for h in (_OffPolicy, _OnPolicy) if isinstance(model, h.__bases__[1])), None)
-        if hooked is None:
-            raise UsageError(
-                f"{kind.__name__} collects in a way of its own: neither on-policy nor off-policy",
-                "any algorithm of Stable-Baselines3 or sb3-contrib will do, or a subclass of one",
-            )
-        model.__class__ = type(kind.__name__, (hooked, kind), {"__module__": kind.__module__})
+        model.__class__ = type(kind.__name__, (_kind_of(model), kind), {"__module__": kind.__module__})
     return model
 
 
+def _kind_of(model: Any) -> type[_Hooked]:
+    if isinstance(model, OffPolicyAlgorithm):
+        return _OffPolicy
+    if isinstance(model, OnPolicyAlgorithm):
+        return _OnPolicy
+    if not hasattr(model, "evaluate_candidates"):
+        raise UsageError(
+            f"{type(model).__name__} collects in a way of its own: neither on-policy nor off-policy",
+            "any algorithm of Stable-Baselines3 or sb3-contrib will do, or a subclass of one",
+        )
+    if model.n_envs > 1:
+        raise UsageError(
+            f"ARS with {model.n_envs} envs: the library counts each of their steps {model.n_envs} times over",
+            "build it with one env",
+        )
+    return _RandomSearch
+
+
 def release(model: Any) -> None:
-    """Undo `adopt` and what was attached since: `model` is as its maker knew it."""
-    model.detach()
+    """Undo `adopt` and what was attached since: `model` is as its maker knew it, its envs are, too."""
+    if not isinstance(model, _Hooked):
+        return
+    if "hooks" in vars(model):
+        model.detach()
+    for part in (model, model.policy, *_around(model.env)):
+        detach(part)
     model.__class__ = type(model).__bases__[1]
+
+
+def _around(vec_env: Any) -> Iterator[Any]:
+    """A vectorised env, what it wraps, the envs in it, and what they wrap."""
+    while vec_env is not None:
+        yield vec_env
+        for env in vars(vec_env).get("envs", ()):
+            while env is not env.unwrapped:
+                yield env
+                env = env.env
+            yield env
+        vec_env = vars(vec_env).get("venv")

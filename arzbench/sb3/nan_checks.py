@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from arzbench.errors import DivergedError
-from arzbench.sb3 import model_state
+from arzbench.sb3 import buffer_state, model_state
 
 
 class NanChecks:
@@ -17,17 +17,13 @@ class NanChecks:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._losses: list[str] = []
         self._rows = 0  # of the replay buffer that were looked at
 
     def check_losses(self) -> None:
         """Raise `DivergedError` if a loss of the last update is not finite."""
-        values = self._model.logger.name_to_value
-        if not self._losses:
-            self._losses = [name for name in values if name.endswith("loss")]
-        for name in self._losses:
-            if not math.isfinite(values[name]):
-                self._diverged(name.rpartition("/")[2].replace("_", " "), values[name])
+        for name, value in self._model.logger.name_to_value.items():
+            if name.endswith("loss") and not math.isfinite(value):
+                self._diverged(name.rpartition("/")[2].replace("_", " "), value)
 
     def check_return(self, episode_return: float) -> None:
         """Raise `DivergedError` unless the return of an episode is finite."""
@@ -37,13 +33,15 @@ class NanChecks:
     def check_state(self) -> None:
         """Raise `DivergedError` if the weights or what was collected are not finite."""
         model = self._model
-        _each_finite(self._diverged, "the weights", model_state.capture_weights(model)["policy"])
+        weights = model_state.capture_weights(model)
+        for kind in ("policy", "tensors", "modules"):
+            _each_finite(self._diverged, "the weights", weights.get(kind, {}))
         _each_finite(self._diverged, "the observation", {"": model._last_obs})
         buffer = getattr(model, "replay_buffer", None)
         if buffer is not None:
             first, stop, size = self._rows, buffer.pos, buffer.buffer_size
             for part in [slice(first, stop)] if first <= stop else [slice(first, size), slice(stop)]:
-                rows = {k: a[part] for k, a in model_state.replay_arrays(buffer).items()}
+                rows = {k: a[part] for k, a in buffer_state.replay_arrays(buffer).items()}
                 _each_finite(self._diverged, "the replay buffer", rows)
             self._rows = stop
 

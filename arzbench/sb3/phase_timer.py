@@ -7,6 +7,7 @@ from typing import Any
 
 from arzbench.clock import Clock
 from arzbench.facts import Phase
+from arzbench.sb3.attached import attach
 from arzbench.workload import Recorder
 
 
@@ -37,7 +38,7 @@ class PhaseTimer:
             self.add(Phase.RESET, took, 1)
             return result
 
-        env.reset = reset
+        attach(env, "reset", reset)
 
     def timed(self, emit: Callable[..., None]) -> Callable[..., None]:
         """`emit`, which sends the messages of one env step, with its time reported."""

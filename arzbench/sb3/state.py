@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from arzbench.loop import TrainingLoop
 from arzbench.sb3 import env_state, model_state
 from arzbench.sb3.callbacks import Callbacks
@@ -14,6 +16,7 @@ from arzbench.sb3.episodes import Episodes
 from arzbench.sb3.open_episodes import OpenEpisodes
 from arzbench.study import TrainConfig
 
+Array = np.ndarray[Any, Any]
 #: episode lengths remembered
 MAX_LENGTHS = 1000
 STAGES = ("baseline", "train", "final", "done")
@@ -48,6 +51,11 @@ class LiveState:
         lengths: Lengths of the last training episodes.
         random: Random generators to put back when the training goes on; until then anything may draw.
         noise: State of action noise to put back when `learn` has reset it.
+        unmonitored: Return and length so far of each env's open episode, where no Monitor tells of its end.
+        like_library: Whether each bit is to be that of the library's own `learn`: updates then compute with
+            denormal numbers (docs/decisions/0005-denormals.md).
+        env_before: The envs' part of the state as it was before an iteration of ARS that was given up; the
+            envs are put there when the training goes on.
         open_episodes: What it takes to play open episodes again, where the envs cannot be captured.
         begun: The library's `learn` has begun, in this session or one before.
         ended: Why it ended before its budget by its own will; empty where it did not.
@@ -73,6 +81,9 @@ class LiveState:
         self.lengths: deque[int] = deque(maxlen=MAX_LENGTHS)
         self.random: dict[str, Any] | None = model_state.capture_random(model)
         self.noise: list[Any] = []
+        self.unmonitored: tuple[Array, Array] | None = None
+        self.like_library = False
+        self.env_before: dict[str, Any] | None = None
         self.open_episodes = (
             None if envs and all(map(env_state.capturable, envs)) else OpenEpisodes(model.env, envs)
         )

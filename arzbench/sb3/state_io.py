@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from arzbench.errors import StateError
-from arzbench.sb3 import codec, env_state, model_state
+from arzbench.sb3 import buffer_state, codec, env_state, model_state, own_state
 from arzbench.sb3.episodes import Episodes
+from arzbench.sb3.open_episodes import innermost
 from arzbench.sb3.state import STAGES, LiveState
 from arzbench.training_state import Ring, TrainingState
 from arzbench.workload import EvaluationResult
@@ -38,14 +39,14 @@ def capture(live: LiveState) -> TrainingState:
     }
     played, kept = groups["env"]["open"], groups["env"]["envs"]
     tier = "exact" if kept is not None else "reset" if played is None else "replay"
-    ring = model_state.replay_ring(live.model)
+    ring = buffer_state.replay_ring(live.model)
     return TrainingState(arrays=arrays, values=values, tier=tier, ring=ring)
 
 
 def fingerprint(live: LiveState) -> dict[str, str]:
     """The SHA-256 of each group."""
     groups = _groups(live)
-    if ring := model_state.replay_ring(live.model):
+    if ring := buffer_state.replay_ring(live.model):
         size = live.model.replay_buffer.size()
         groups["buffers"]["replay"] |= {"edge": None, "rows": {n: a[:size] for n, a in ring.arrays.items()}}
     return {name: codec.digest(group) for name, group in groups.items()}
@@ -58,13 +59,12 @@ def _groups(live: LiveState) -> dict[str, Any]:
     counters = model_state.capture_counters(model)
     if live.noise:
         counters["noise"] = live.noise
-    episodes = live.open_episodes
     return {
         "weights": model_state.capture_weights(model),
         "optimizer": model_state.capture_optimizers(model),
         "buffers": {
-            "replay": model_state.capture_replay(getattr(model, "replay_buffer", None)),
-            "rollout": model_state.capture_rollout(buffer, live.rollout_steps) if collected else None,
+            "replay": buffer_state.capture_replay(getattr(model, "replay_buffer", None)),
+            "rollout": buffer_state.capture_rollout(buffer, live.rollout_steps) if collected else None,
         },
         "rng": live.random or model_state.capture_random(model),
         "counters": {
@@ -76,15 +76,40 @@ def _groups(live: LiveState) -> dict[str, Any]:
             "ended_early": live.ended,
             "callbacks": None if live.callbacks is None else live.callbacks.capture(),
             "seen": np.array(live.lengths, np.int64),
+            **({} if live.unmonitored is None else {"unmonitored": list(live.unmonitored)}),
         },
-        "env": {
-            "envs": None if episodes else [env_state.capture_env(env) for env in live.envs],
-            "open": None if episodes is None else episodes.capture(),
-            "unreproducible": episodes is not None and episodes.unreproducible,
-            "normalization": model_state.capture_normalization(model.get_vec_normalize_env()),
-        },
+        "env": live.env_before or capture_world(live),
         "evaluations": _results(live.episodes),
     }
+
+
+def capture_world(live: LiveState) -> dict[str, Any]:
+    """The state of the envs, and of what normalises what they give."""
+    episodes = live.open_episodes
+    known = bool(live.envs) and episodes is None  # those of another process are not at hand
+    return {
+        "envs": [env_state.capture_env(env) for env in live.envs] if known else None,
+        "open": None if episodes is None else episodes.capture(),
+        "unreproducible": episodes is not None and episodes.unreproducible,
+        "normalization": model_state.capture_normalization(live.model.get_vec_normalize_env()),
+    }
+
+
+def restore_world(live: LiveState, saved: dict[str, Any], begun: bool = True) -> None:
+    """Put the envs into the state that `capture_world` gave; `begun`: they had been reset by then."""
+    model_state.restore_normalization(live.model.get_vec_normalize_env(), saved["normalization"])
+    if begun:
+        innermost(live.model.env)._reset_seeds()  # the first reset used them up
+    _restore_envs(live, saved, begun)
+
+
+def unsaved(model: Any) -> list[str]:
+    """What a model and buffers of the user's own classes hold that cannot be saved: a resumption lacks it."""
+    names = own_state.unsaved(model, learned=True)
+    for name in ("replay_buffer", "rollout_buffer"):
+        if (buffer := getattr(model, name, None)) is not None:
+            names += [f"{name}.{part}" for part in own_state.unsaved(buffer, learned=False)]
+    return names
 
 
 def _results(episodes: Episodes) -> dict[str, Any]:
@@ -132,7 +157,7 @@ def _restore(live: LiveState, groups: dict[str, Any], ring: Ring | None) -> None
     model_state.restore_weights(model, groups["weights"])
     model_state.restore_optimizers(model, groups["optimizer"])
     buffers = groups["buffers"]
-    model_state.restore_replay(getattr(model, "replay_buffer", None), buffers["replay"], ring)
+    buffer_state.restore_replay(getattr(model, "replay_buffer", None), buffers["replay"], ring)
     model_state.restore_counters(model, counters)
     begun = live.begun = model._last_obs is not None
     live.noise = counters["noise"] if begun else []
@@ -140,10 +165,9 @@ def _restore(live: LiveState, groups: dict[str, Any], ring: Ring | None) -> None
     if live.rollout.open and hasattr(model, "rollout_buffer"):
         if buffers["rollout"]["pos"] != live.rollout_steps:
             raise StateError("the saved rollout and its counter disagree")
-        model_state.restore_rollout(model.rollout_buffer, buffers["rollout"])
+        buffer_state.restore_rollout(model, buffers["rollout"])
     _restore_results(live, groups["evaluations"])
-    model_state.restore_normalization(model.get_vec_normalize_env(), groups["env"]["normalization"])
-    _restore_envs(live, groups["env"], begun)
+    restore_world(live, groups["env"], begun)
     model_state.restore_random(model, groups["rng"])  # proves that it can be; `run` does it again
     live.random = copy.deepcopy(groups["rng"])
 
@@ -164,6 +188,9 @@ def _restore_progress(live: LiveState, counters: dict[str, Any]) -> None:
     rollout.first_step = live.model.num_timesteps - steps * live.config.n_envs
     live.episodes_ended = [(float(r), int(n)) for r, n in counters["ended"]]
     live.lengths.extend(counters["seen"].tolist())
+    if live.unmonitored is not None and "unmonitored" in counters:
+        for now, saved in zip(live.unmonitored, counters["unmonitored"], strict=True):
+            now[:] = saved
 
 
 def _restore_results(live: LiveState, saved: dict[str, Any]) -> None:
@@ -207,5 +234,8 @@ def _start_new_episodes(live: LiveState) -> None:
     model.env.seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
     model._last_obs = model.env.reset()
     model._last_episode_starts = np.ones(live.config.n_envs, dtype=bool)
+    buffer_state.leave_episodes(getattr(model, "replay_buffer", None))
+    for of_env in live.unmonitored or ():
+        of_env[:] = 0
     if model.get_vec_normalize_env() is not None:
         model._last_original_obs = model.get_vec_normalize_env().get_original_obs()

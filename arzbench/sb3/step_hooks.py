@@ -10,11 +10,17 @@ next one need no question. See docs/concepts/hot-loop.md.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapped
+
 from arzbench.facts import Phase
-from arzbench.sb3 import model_state, updates
+from arzbench.sb3 import model_state, state_io, updates
+from arzbench.sb3.attached import attach
 from arzbench.sb3.nan_checks import NanChecks
 from arzbench.sb3.phase_timer import PhaseTimer
 from arzbench.sb3.state import LiveState, Rollout
@@ -47,8 +53,15 @@ class StepHooks:
         self._steps = self._actions = self._gradient_steps = 0
         self._env_s = self._policy_s = 0.0
         self._updates_s: list[float] = []
+        self._collected_at = 0.0
+        self.optimizer_steps = 0  # of an optimizer that a model has counted
+        self.handles: list[Any] = []  # to be removed when the hooks are
         state.model.attach(self)
-        self._time_steps(state.model.env)
+        vec_env = state.model.env
+        if not (state.model.tells_of_episodes or _monitored(vec_env)):
+            n_envs = vec_env.num_envs
+            state.unmonitored = np.zeros(n_envs), np.zeros(n_envs, np.int64)
+        self._time_steps(vec_env)
         for env in state.envs:
             timer.watch_resets(env)
 
@@ -59,6 +72,9 @@ class StepHooks:
         """
         self._at_point, self._within_update = at_point, within_update
         self.left = 0
+        if self.state.env_before is not None:
+            state_io.restore_world(self.state, self.state.env_before)
+            self.state.env_before = None
 
     # -- each step --------------------------------------------------------------------------------
 
@@ -87,19 +103,61 @@ class StepHooks:
 
         return timed
 
+    def time_forward(self, policy: Any) -> None:
+        """Time each forward pass of `policy` and of its copies, which take hooks of torch with them."""
+        ticks, began = self._ticks, 0.0
+
+        def before(*_: Any) -> None:
+            nonlocal began
+            began = ticks()
+
+        def after(*_: Any) -> None:
+            self._policy_s += ticks() - began
+            self._actions += 1
+
+        self.handles += [policy.register_forward_pre_hook(before), policy.register_forward_hook(after)]
+
     def _time_steps(self, vec_env: Any) -> None:
         ticks = self._ticks
-        step_async, step_wait = vec_env.step_async, vec_env.step_wait  # what its `step` consists of
+        whole_step = vec_env.step
 
         def step(actions: Any) -> Any:
             began = ticks()
-            step_async(actions)
-            result = step_wait()
+            vec_env.step_async(actions)  # what the library's `step` consists of, and may come to be recorded
+            result = vec_env.step_wait()
             self._env_s += ticks() - began
             self._steps += 1
             return result
 
-        vec_env.step = step
+        def step_of_its_own(actions: Any) -> Any:
+            began = ticks()
+            result = whole_step(actions)
+            self._env_s += ticks() - began
+            self._steps += 1
+            return result
+
+        usual = type(vec_env).step is VecEnv.step and "step" not in vars(vec_env)
+        timed = step if usual else step_of_its_own
+        attach(vec_env, "step", timed if self.state.unmonitored is None else self._followed(timed))
+
+    def _followed(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """`step`, with the episodes of its envs followed: no Monitor does."""
+        assert self.state.unmonitored is not None
+        returns, lengths = self.state.unmonitored
+        normalizer = self.state.model.get_vec_normalize_env()
+
+        def followed(actions: Any) -> Any:
+            result = step(actions)
+            _, rewards, dones, infos = result
+            returns[:] += rewards if normalizer is None else normalizer.get_original_reward()
+            lengths[:] += 1
+            for index in np.flatnonzero(dones):
+                if "episode" not in infos[index]:  # else the model tells of it
+                    self.episode_ended(returns[index], lengths[index])
+                returns[index], lengths[index] = 0.0, 0
+            return result
+
+        return followed
 
     def close(self) -> None:
         """Report the window to the recorder, and look at the losses of its updates.
@@ -178,20 +236,24 @@ class StepHooks:
     ) -> None:
         """Do the update that follows a rollout: `train` does `gradient_steps`, or `count()` where fewer."""
         began = self._ticks()
-        updates.flush_denormals(True)
+        if not self.state.like_library:
+            updates.flush_denormals(True)
         try:
             if gradient_steps >= updates.LONG_STEPS or self._last_update_s > updates.LONG_S:
                 self._update_or_undo(train, gradient_steps)
             else:
                 train()
         finally:
-            updates.flush_denormals(False)
-        self._updates_s.append(self._ticks() - began)
-        done = gradient_steps if count is None else count()
-        self._gradient_steps += done
-        self.state.updates += done
+            if not self.state.like_library:
+                updates.flush_denormals(False)
+        self._updated(began, gradient_steps if count is None else count())
         if gradient_steps > LIGHT:
             self._nan_checks.check_losses()
+
+    def _updated(self, began: float, gradient_steps: int) -> None:
+        self._updates_s.append(self._ticks() - began)
+        self._gradient_steps += gradient_steps
+        self.state.updates += gradient_steps
 
     def _update_or_undo(self, train: Callable[[], None], gradient_steps: int) -> None:
         last_s = self._last_update_s
@@ -204,8 +266,52 @@ class StepHooks:
             state.rollout.open = True
             raise
 
+    @contextlib.contextmanager
+    def iteration(self) -> Iterator[None]:
+        """Around an iteration of ARS: its episodes, and its step of the weights at the end.
+
+        Stopped within, it is undone; the envs are put back when the training goes on.
+        """
+        state, model = self.state, self.state.model
+        state.rollout.begin(model.num_timesteps, 0)
+        state.rollout.open = False  # one that was begun is made anew
+        self.ask()
+        random, counters = model_state.capture_random(model), model_state.capture_counters(model)
+        before = copy.deepcopy((counters, state.episodes_ended, state.lengths, state_io.capture_world(state)))
+        try:
+            yield
+        except StopTraining:
+            counters, state.episodes_ended, state.lengths, state.env_before = before
+            model_state.restore_counters(model, counters)
+            state.random = random
+            self._is_open = False  # what it took is not reported, as of an episode that is played again
+            raise
+        self._updated(self._collected_at, 1)
+
+    def between_steps(self) -> None:
+        """Between two env steps of an iteration.
+
+        Raises:
+            StopTraining: the training is to end; the iteration is undone.
+        """
+        self._within_update()
+
+    def collected(self) -> None:
+        """An iteration has all its episodes."""
+        self._collected_at = self._ticks()
+
     def episode_ended(self, episode_return: float, length: int) -> None:
         """An episode of training ended, after `length` env steps."""
         self._nan_checks.check_return(episode_return)
         self.state.lengths.append(int(length))
         self.state.episodes_ended.append((float(episode_return), int(length)))
+
+
+def _monitored(vec_env: Any) -> bool:
+    """Whether something in or around the envs tells when an episode ends, and how it went."""
+    if is_vecenv_wrapped(vec_env, VecMonitor):
+        return True
+    try:
+        return all(vec_env.env_is_wrapped(Monitor))
+    except (AttributeError, NotImplementedError):  # of a VecEnv without single envs
+        return False

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from arzbench.errors import DivergedError
 from arzbench.facts import EnvFacts
 from arzbench.logs.periodic import PeriodicLogger
-from arzbench.sb3 import model_state, state_io
+from arzbench.sb3 import buffer_state, model_state, state_io
 from arzbench.sb3.episodes import Player, by_policy
 from arzbench.sb3.messages import Messages
 from arzbench.sb3.nan_checks import NanChecks
@@ -162,7 +162,7 @@ class SB3Training(AbstractTraining):
     def prefill(self, transitions: int) -> None:
         buffer = getattr(self.model, "replay_buffer", None)
         if buffer is not None:
-            model_state.prefill(buffer, transitions)
+            buffer_state.prefill(buffer, transitions)
 
     def export(self, path: str) -> None:
         self.model.save(path)

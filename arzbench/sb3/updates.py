@@ -14,7 +14,8 @@ from typing import Any
 
 import torch as th
 
-from arzbench.sb3 import model_state
+from arzbench.sb3 import model_state, own_state
+from arzbench.sb3.attached import attach, detach
 from arzbench.workload import StopTraining
 
 #: an update is worth a copy of the weights if the last one took longer than this, in seconds, or if it
@@ -37,6 +38,7 @@ def undone_if_stopped(model: Any, poll: Callable[[], None], every: int = 1) -> I
     optimizer_states = copy.deepcopy(model_state.capture_optimizers(model))
     random = model_state.capture_random(model)
     count = model._n_updates
+    own = [(part, copy.deepcopy(own_state.capture(part))) for part in _own_parts(model)]
     # its arrays are laid out anew by an update, in arrays of their own
     buffer = vars(model.rollout_buffer) if hasattr(model, "rollout_buffer") else {}
     rollout = {k: dict(v) if isinstance(v, dict) else v for k, v in buffer.items()}  # observations by name
@@ -50,6 +52,9 @@ def undone_if_stopped(model: Any, poll: Callable[[], None], every: int = 1) -> I
             poll()
 
     hooks = [optimizer.register_step_pre_hook(countdown) for _, optimizer in optimizers]
+    product = getattr(model, "hessian_vector_product", None)  # TRPO finds its policy's step by these
+    if product is not None:
+        attach(model, "hessian_vector_product", _polling(product, poll))
     try:
         yield
     except StopTraining:
@@ -59,7 +64,25 @@ def undone_if_stopped(model: Any, poll: Callable[[], None], every: int = 1) -> I
         model._n_updates = count
         if rollout:
             vars(model.rollout_buffer).update(rollout)
+        for part, saved in own:
+            own_state.restore(part, saved)
         raise
     finally:
+        if product is not None:
+            detach(model)
         for hook in hooks:
             hook.remove()
+
+
+def _own_parts(model: Any) -> list[Any]:
+    """The model and its replay buffer, where of classes of the user's own: updates may change more."""
+    parts = [model, getattr(model, "replay_buffer", None)]
+    return [part for part in parts if part is not None and own_state.is_own(part)]
+
+
+def _polling(inner: Callable[..., Any], poll: Callable[[], None]) -> Callable[..., Any]:
+    def polling(*args: Any, **kwargs: Any) -> Any:
+        poll()
+        return inner(*args, **kwargs)
+
+    return polling

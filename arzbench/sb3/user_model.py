@@ -196,6 +196,7 @@ class UserModelWorkload(AbstractWorkload):
             Episodes(self._evaluated_in(config), timer, config.seed, model),
         )
         live.callbacks = Callbacks(self._arguments, timer)
+        live.like_library = True
         recorder.add(Phase.BUILD, timer.ticks() - began, 1)
         budget = config.total_timesteps if budget is None else budget
         self.training = UserTraining(live, timer, budget, owned=self._factory is not None)

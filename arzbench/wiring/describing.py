@@ -130,7 +130,7 @@ def _describe(task: DescriptionTask, what: str) -> Description:
         asked, answer = Path(folder) / "task.json", Path(folder) / "answer.json"
         asked.write_bytes(msgspec.json.encode(task))
         done = subprocess.run(
-            [sys.executable, "-m", "arzbench", "_describe", str(asked), str(answer)],
+            [sys.executable, "-m", "arzbench.worker", "describe", str(asked), str(answer)],
             capture_output=True,
             text=True,
             errors="replace",
