@@ -414,7 +414,10 @@ class ARS(TrainConfig, frozen=True, kw_only=True, tag="ars"):
     @property
     def loop(self) -> TrainingLoop:
         return TrainingLoop(
-            frequency=2 * self.n_delta * self.n_eval_episodes, unit="episode", gradient_steps=1
+            frequency=2 * self.n_delta * self.n_eval_episodes,
+            unit="episode",
+            gradient_steps=1,
+            candidates=2 * self.n_delta,
         )
 
 
