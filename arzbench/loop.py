@@ -45,6 +45,8 @@ class TrainingLoop(msgspec.Struct, frozen=True, kw_only=True):
     exploration_steps: float = 0.0
     #: env steps of the whole training; 0: no share of its actions is random
     exploration_horizon: int = 0
+    #: policies that a rollout tries, each begun with a reset; evaluations and saves wait for its end
+    candidates: int = 0
 
     @classmethod
     def on_policy(

@@ -117,7 +117,8 @@ def _table(entry: dict[str, Any], env: str, algo: str) -> dict[str, Any]:
         values["action_noise"] = {"kind": kind, "sigma": values.pop("noise_std", 0.1)}
     if table["total_timesteps"] is None:
         raise ValueError("n_timesteps is missing")
-    evaluation = {"eval_freq": max(EVAL_FREQ // max(n_envs, 1), 1), "n_eval_episodes": EVAL_EPISODES}
+    together = n_envs if isinstance(n_envs, int) and n_envs > 0 else 1
+    evaluation = {"eval_freq": max(EVAL_FREQ // together, 1), "n_eval_episodes": EVAL_EPISODES}
     said = {name: value for name, value in table.items() if value not in (False, 0, [], {})}
     return {**said, "evaluation": evaluation, "hyperparameters": values}
 
@@ -150,11 +151,13 @@ _WHOLE = {"n_timesteps", "n_envs", "frame_stack"} | {
 
 
 def _sayable(value: Any) -> bool:
-    if isinstance(value, dict | list):
-        return all(map(_sayable, value.values() if isinstance(value, dict) else value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _sayable(inner) for key, inner in value.items())
+    if isinstance(value, list):
+        return all(map(_sayable, value))
     if isinstance(value, float):
         return math.isfinite(value)
-    return value is None or isinstance(value, bool | int | str)
+    return isinstance(value, bool | int | str)
 
 
 def _wrappers(value: Any) -> Iterator[Any]:
@@ -182,6 +185,10 @@ def _parse(key: str, text: str) -> Any:
     return _literal(tree, key)
 
 
+def _is_text(node: ast.expr | None) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
 def _literal(node: ast.expr, key: str) -> Any:
     """What a node of an expression of literals, `dict(...)` and names of classes is.
 
@@ -195,8 +202,8 @@ def _literal(node: ast.expr, key: str) -> Any:
             return -value
         case ast.List(elts=parts) | ast.Tuple(elts=parts):
             return [_literal(part, key) for part in parts]
-        case ast.Dict(keys=names, values=parts) if all(isinstance(n, ast.Constant) for n in names):
-            return {str(n.value): _literal(part, key) for n, part in zip(names, parts, strict=True)}  # type: ignore[union-attr]
+        case ast.Dict(keys=[*names], values=parts) if all(_is_text(name) for name in names):
+            return {name.value: _literal(part, key) for name, part in zip(names, parts, strict=True)}  # type: ignore[union-attr]
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=pairs) if all(p.arg for p in pairs):
             return {str(pair.arg): _literal(pair.value, key) for pair in pairs}
         case ast.Name() | ast.Attribute():
@@ -218,14 +225,14 @@ def as_toml(imported: Imported, name: str) -> str:
     for key, value in table.items():
         if isinstance(value, dict):
             lines += ["", f"[{key}]"]
-            lines += [f"{_toml_key(inner)} = {_toml(v)}" for inner, v in value.items() if v is not None]
+            lines += [f"{_toml_key(inner)} = {_toml(v)}" for inner, v in value.items()]
     return "\n".join([*lines, ""])
 
 
 def _toml(value: Any) -> str:
-    """A value of JSON's types as TOML writes it within a line; None has no form and is left out."""
+    """A value of JSON's types, other than null, as TOML writes it within a line."""
     if isinstance(value, dict):
-        pairs = ", ".join(f"{_toml_key(k)} = {_toml(v)}" for k, v in value.items() if v is not None)
+        pairs = ", ".join(f"{_toml_key(k)} = {_toml(v)}" for k, v in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"

@@ -143,9 +143,6 @@ class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
 
     def problems(self) -> list[str]:
         problems = super().problems() + self._below_one("n_envs", "total_timesteps", "torch_threads")
-        for wrapper in self.wrappers or ():
-            if not is_reference(wrapper if isinstance(wrapper, str) else wrapper.get("class")):
-                problems.append(f"wrappers: {wrapper!r}: expected module:Class, or a table with it as class")
         if self.vec_env == "subproc" and self.logging.mode != "off":
             problems.append("vec_env = 'subproc': its processes keep no messages, logging.mode must be 'off'")
         return problems
@@ -162,6 +159,11 @@ class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
     def loop(self) -> TrainingLoop:
         """When it collects and when it learns."""
         raise TypeError("abstract")
+
+    @property
+    def normalizes_observations(self) -> bool:
+        """Whether a policy needs running statistics to see what it learned from."""
+        return bool(getattr(self.vec_normalize, "norm_obs", self.vec_normalize))
 
     @property
     def rollout_steps(self) -> int:
@@ -412,7 +414,10 @@ class ARS(TrainConfig, frozen=True, kw_only=True, tag="ars"):
     @property
     def loop(self) -> TrainingLoop:
         return TrainingLoop(
-            frequency=2 * self.n_delta * self.n_eval_episodes, unit="episode", gradient_steps=1
+            frequency=2 * self.n_delta * self.n_eval_episodes,
+            unit="episode",
+            gradient_steps=1,
+            candidates=2 * self.n_delta,
         )
 
 

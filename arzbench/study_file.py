@@ -63,7 +63,7 @@ def make_config(table: dict[str, Any], source: str) -> TrainConfig:
     data = {k: v for k, v in table.items() if k in own} | {k: v for k, v in given.items() if k in names}
     data["hyperparameters"] = {k: v for k, v in given.items() if k not in names}
     config, misfits, defaults = _converted(kind, data)
-    problems += value_problems(data["hyperparameters"]) + misfits
+    problems += value_problems(data["hyperparameters"], data.get("wrappers")) + misfits
     if config is None or problems:
         raise UsageError(f"{source}: " + "; ".join(problems), "\n".join(hints + defaults))
     return config

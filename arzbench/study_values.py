@@ -48,9 +48,13 @@ def parse_schedule(value: Any) -> Linear | Constant | None:
     raise ValueError("expected a number, a schedule or module:attribute")
 
 
-def value_problems(hyperparameters: dict[str, Any]) -> list[str]:
-    """What is wrong with schedules and names among `hyperparameters`, without importing any."""
-    problems = []
+def value_problems(hyperparameters: dict[str, Any], wrappers: Any) -> list[str]:
+    """What is wrong with schedules and names of classes, without importing any."""
+    problems = [
+        f"wrappers: {wrapper!r}: expected module:Class, or a table with it as class"
+        for wrapper in (wrappers if isinstance(wrappers, list) else ())
+        if not is_reference(wrapper.get("class") if isinstance(wrapper, dict) else wrapper)
+    ]
     for key in sorted(SCHEDULED & hyperparameters.keys()):
         try:
             parse_schedule(hyperparameters[key])

@@ -88,7 +88,8 @@ def _with_sinks(
     from arzbench.sb3.workload import SB3Workload
 
     result = measure(SB3Workload(clock))
-    if job.config.logging.mode == "off" and not _has_messages(job.config):
+    alone = job.config.vec_env == "subproc"
+    if job.config.logging.mode == "off" and (alone or not _has_messages(job.config)):
         return result
     say("messages", 0.97)
     sinks = measure_sinks(

@@ -202,6 +202,10 @@ def test_budgets_and_schedules_leave_the_workload_the_same(change: dict[str, Any
         {"policy": "CnnPolicy"},
         {"n_envs": 4},
         {"vec_normalize": True},
+        {"vec_normalize": {"clip_obs": 5.0}},
+        {"wrappers": ["my:Wrapper"]},
+        {"frame_stack": 4},
+        {"vec_env": "subproc"},
         {"device": "cuda"},
         {"torch_threads": 2},
         {"hyperparameters": {"batch_size": 64}},
@@ -214,6 +218,28 @@ def test_budgets_and_schedules_leave_the_workload_the_same(change: dict[str, Any
 def test_what_costs_time_changes_the_workload(change: dict[str, Any]) -> None:
     before = make_config(MINIMAL, "here").workload_digest()
     assert make_config({**MINIMAL, **change}, "here").workload_digest() != before
+
+
+@pytest.mark.parametrize("said", [{"wrappers": []}, {"frame_stack": 0}, {"vec_env": "dummy"}])
+def test_a_later_key_that_says_nothing_changes_no_identity(said: dict[str, Any]) -> None:
+    """Calibrations and runs from before there was that key stay those of this training."""
+    plain, config = make_config(MINIMAL, "here"), make_config({**MINIMAL, **said}, "here")
+    assert config == plain
+    assert config.workload_digest() == plain.workload_digest()
+    assert not said.keys() & msgspec.to_builtins(config).keys()
+
+
+@pytest.mark.parametrize(
+    ("said", "normalizes"),
+    [(False, False), (True, True), ({}, True), ({"norm_obs": False}, False), ({"norm_reward": False}, True)],
+)
+def test_a_training_that_normalises_observations(said: Any, normalizes: bool) -> None:
+    assert make_config({**MINIMAL, "vec_normalize": said}, "here").normalizes_observations is normalizes
+
+
+@pytest.mark.parametrize(("alias", "algo"), [("ppo_lstm", "recurrentppo"), ("Maskable_PPO", "maskableppo")])
+def test_algorithms_have_other_names(alias: str, algo: str) -> None:
+    assert make_config({**MINIMAL, "algo": alias}, "here").algo == algo
 
 
 def test_kinds_with_equal_fields_are_different_workloads() -> None:

@@ -167,7 +167,7 @@ def _models(
     for index in chosen:
         config = study.trainings[index]
         exported = folder / model_file(run.record.study, index)
-        if exported.exists() and not config.vec_normalize:
+        if exported.exists() and not config.normalizes_observations:
             yield config.name, load_model(config, exported)
             continue
         newest = CheckpointStore(folder, keep_last=1, clock=clock).newest(run.record.study_digest, index)

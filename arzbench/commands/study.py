@@ -20,8 +20,10 @@ ACTIONS = ("import-zoo",)
 
 
 def study(
-    action: Annotated[str, typer.Argument(metavar="import-zoo", help="What to do.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE.yml", help="Hyper-parameters of RL Zoo.")],
+    action: Annotated[str, typer.Argument(metavar="import-zoo", help="What to do.")] = "import-zoo",
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE.yml", help="Hyper-parameters of RL Zoo.")
+    ] = None,
     env: Annotated[str | None, value("--env", "ID", "The env whose entry is taken.")] = None,
     algo: Annotated[
         str | None, value("--algo", "NAME", "The algorithm; else the file's name says it.")
@@ -33,6 +35,8 @@ def study(
     """Write a study from a file of hyper-parameters of RL Baselines3 Zoo."""
     if action not in ACTIONS:
         raise unknown("action", action, ACTIONS, "of arzbench study")
+    if file is None:
+        raise UsageError("no file was named", "arzbench study import-zoo ppo.yml --env CartPole-v1")
     if env is None:
         raise UsageError("--env is missing: which entry?", f"{file} has: {', '.join(read_zoo(file))}")
     imported = import_zoo(file, env, algo)

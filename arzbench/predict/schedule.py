@@ -36,6 +36,8 @@ def count_training(
     # periodic ones before the end, and the one at the end
     freq = config.checkpoint.checkpoint_freq
     checkpoints = (calls - 1) // freq + 1 if freq and calls else 1
+    if loop.candidates:
+        evaluations, checkpoints = min(evaluations, rollouts), min(checkpoints, rollouts)
     length, bound = facts.eval_length()
     episodes = evaluations * evaluation.n_eval_episodes + evaluation.final_episodes
     baseline = config.baseline.episodes
@@ -51,7 +53,8 @@ def count_training(
         _exactly(Phase.CHECKPOINT, checkpoints, size=_mean_state(config, steps, state_bytes)),
     ]
     if config.vec_env != "subproc":  # where they are a part of the steps
-        counts.append(_exactly(Phase.RESET, config.n_envs + (steps / train_length if train_length else 0)))
+        resets = config.n_envs + rollouts * loop.candidates
+        counts.append(_exactly(Phase.RESET, resets + (steps / train_length if train_length else 0)))
     if config.logging.mode != "off":
         counts.append(PhaseCount(phase=Phase.LOG, count=steps + evaluated[0], high=steps + evaluated[1]))
     return TrainSchedule(

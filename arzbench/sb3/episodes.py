@@ -151,8 +151,7 @@ def by_policy(model: Any, env: Any, *, deterministic: bool, frame_stack: int = 0
     Raises:
         UsageError: a wrapper of the training's vectorised env changes observations in a way of its own.
     """
-    masked = "action_masks" in inspect.signature(model.predict).parameters
-    masked = masked and env.has_wrapper_attr("action_masks")
+    masked = is_masked(model) and env.has_wrapper_attr("action_masks")
     views = _views(model.env)
     if model.env is None and frame_stack:
         views = [partial(_stacked, frame_stack, env.observation_space)]
@@ -175,6 +174,11 @@ def by_policy(model: Any, env: Any, *, deterministic: bool, frame_stack: int = 0
         return choose
 
     return start
+
+
+def is_masked(model: Any) -> bool:
+    """Whether its policy is told which actions an env forbids."""
+    return "action_masks" in inspect.signature(model.predict).parameters
 
 
 #: (observation, whether its episode begins) -> observation

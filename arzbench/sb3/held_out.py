@@ -124,7 +124,7 @@ def load_model(config: TrainConfig, path: Path) -> Any:
     Raises:
         UsageError: it cannot be read as one of `config.algo`, or lacks what normalised its observations.
     """
-    if config.vec_normalize:
+    if config.normalizes_observations:
         raise UsageError(
             f"{path}: {config.name!r} normalises observations, and the .zip holds no statistics of them",
             "name the run that trained it: --run ID",

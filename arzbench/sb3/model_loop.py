@@ -26,7 +26,10 @@ def loop_of(model: Any, total_timesteps: int) -> TrainingLoop:
         return _on_policy(model)
     if hasattr(model, "n_delta"):
         return TrainingLoop(
-            frequency=2 * model.n_delta * model.n_eval_episodes, unit="episode", gradient_steps=1
+            frequency=2 * model.n_delta * model.n_eval_episodes,
+            unit="episode",
+            gradient_steps=1,
+            candidates=2 * model.n_delta,
         )
     raise UsageError(
         f"{type(model).__name__} has no replay buffer and no rollout buffer: when it learns is not known",

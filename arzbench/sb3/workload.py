@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib.metadata
 import os
+import signal
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +21,9 @@ from arzbench.clock import Clock, SystemClock
 from arzbench.errors import StateError, UsageError, unknown
 from arzbench.facts import Phase
 from arzbench.loop import TrainingLoop
+from arzbench.run.signals import HONOURED
 from arzbench.sb3.building import build, check_actions, check_device, make_env
-from arzbench.sb3.episodes import Episodes, Player, controlled, randomly
+from arzbench.sb3.episodes import Episodes, Player, controlled, is_masked, randomly
 from arzbench.sb3.model_loop import apply_loop
 from arzbench.sb3.models import adopt
 from arzbench.sb3.phase_timer import PhaseTimer
@@ -55,7 +57,13 @@ class SB3Workload(AbstractWorkload):
         try:
             check_actions(config, env.action_space)
             make_baseline(config, env)
-            make_model(config)[0].env.close()
+            model = make_model(config)[0]
+            model.env.close()
+            if is_masked(model) and not env.has_wrapper_attr("action_masks"):
+                raise UsageError(
+                    f"{config.env} has no action_masks, which {type(config).__name__} asks for",
+                    "a method of the env, or of a wrapper such as sb3_contrib.common.wrappers:ActionMasker",
+                )
         finally:
             env.close()
 
@@ -160,6 +168,9 @@ def make_model(config: TrainConfig) -> tuple[Any, Sequence[Any]]:
 
 
 def _make_in_process(config: TrainConfig) -> Any:
+    """An env in a process of its own, which ends with this one: a signal to all of them is for this one."""
+    for number in HONOURED:
+        signal.signal(number, signal.SIG_IGN)
     register_plugins()
     return _monitored(make_env(config))
 

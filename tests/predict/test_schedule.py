@@ -224,6 +224,34 @@ def test_greedy_actions_of_dqn_are_as_many_as_epsilon_leaves() -> None:
     assert abs(log.units(Phase.POLICY) - expected) < 4 * math.sqrt(400 * 0.25 + 500 * 0.0475)
 
 
+@pytest.mark.parametrize(
+    "own", [{"n_delta": 2}, {"n_delta": 1, "n_eval_episodes": 3, "total_timesteps": 100}]
+)
+def test_ars_counts_whole_episodes_of_each_policy_it_tries(own: dict[str, Any]) -> None:
+    table = {"total_timesteps": 170, "policy_kwargs": {}, "env_kwargs": {"length": LENGTH}, **own}
+    study = config("ars", evaluation=EVALUATED, **table)
+    library = algorithm(study)
+    counts = Counts()
+    model = library(
+        study.policy,
+        Monitor(CountSteps(gym.make(study.env, **study.env_kwargs), counts, "steps")),
+        seed=0,
+        **study.constructor_arguments(),
+    )
+    model.learn(study.total_timesteps, CountRollouts(counts))
+    training, log = start(study)
+    control = Free()
+    training.run(control)
+    counted = count_training(study, training.facts())
+    assert counts.steps == log.units(Phase.ENV_STEP) == counted.total_timesteps
+    assert training.state.updates == counted.updates == counted.rollouts
+    assert len(control.evaluations) == counted.evaluations == counted.rollouts
+    assert log.units(Phase.RESET) == counted.get(Phase.RESET).count
+    for phase in (Phase.POLICY, Phase.ROLLOUT, Phase.EVAL_STEP, Phase.LOG):
+        assert log.units(phase) == counted.get(phase).count, phase
+    assert loop_of(training.model, study.total_timesteps) == study.loop
+
+
 def test_a_training_cut_by_its_budget_is_counted_the_same() -> None:
     for case, budget in (("dqn, evaluated", 33), ("ppo", 20), ("dqn, episodes", 21)):
         study = make(case)

@@ -1,6 +1,9 @@
 """From a study's own words to the library's objects."""
 
 import copy
+import inspect
+import os
+import signal
 from typing import Any
 
 import numpy as np
@@ -22,11 +25,13 @@ from torch import nn
 from arzbench.errors import UsageError
 from arzbench.facts import Phase
 from arzbench.predict.schedule import count_training
-from arzbench.sb3.building import build, make_env, make_schedule, observations_of
+from arzbench.sb3.building import algorithm, build, make_env, make_schedule, observations_of
 from arzbench.sb3.episodes import by_policy
 from arzbench.sb3.model_loop import loop_of
 from arzbench.sb3.workload import SB3Workload
-from arzbench.study import TrainConfig
+from arzbench.study import ALGORITHMS, TrainConfig
+from arzbench.study_file import make_config
+from arzbench.study_values import SCHEDULED
 from tests.sb3 import user_code
 from tests.sb3.controls import Free, config, start, tidy  # noqa: F401
 
@@ -99,6 +104,13 @@ def test_schedules_reach_a_model_and_are_saved_with_it(tmp_path: Any) -> None:
     training.export(str(tmp_path / "model.zip"))
     again = sb3.PPO.load(tmp_path / "model.zip")
     assert again.lr_schedule(0.5) == pytest.approx(1.5e-4)
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_whatever_the_library_lets_be_a_schedule_may_be_one(algo: str) -> None:
+    kind = algorithm(make_config({"algo": algo, "env": "x", "total_timesteps": 1}, "here"))
+    arguments = inspect.signature(kind.__init__).parameters.values()
+    assert {a.name for a in arguments if "Callable" in str(a.annotation)} <= SCHEDULED
 
 
 def test_classes_of_the_library_of_torch_and_of_the_user_are_named() -> None:
@@ -204,6 +216,11 @@ def test_envs_and_wrappers_that_cannot_be_made(table: dict[str, Any], said: str)
     with pytest.raises(UsageError) as caught:
         SB3Workload().check(config("a2c", total_timesteps=5, **table))
     assert said in caught.value.message
+
+
+def test_an_env_that_forbids_no_actions_is_none_for_a_maskable_policy() -> None:
+    with pytest.raises(UsageError, match="CartPole-v1 has no action_masks, which MaskablePPO asks for"):
+        SB3Workload().check(config("maskableppo", env="CartPole-v1", **PPO))
 
 
 @pytest.mark.parametrize("wrappers", [["Scaled"], [{"by": 3}], [{"class": 3}]])
@@ -331,6 +348,19 @@ def test_envs_in_processes_of_their_own() -> None:
     assert training.capture().tier == "reset"  # what other processes hold is not seen
     again, _ = start(study, training.capture())
     assert again.resumed == "reset"
+
+
+def test_a_signal_to_all_processes_ends_none_with_an_env() -> None:
+    training, _ = start(
+        config(
+            "a2c", env="CartPole-v1", vec_env="subproc", n_envs=2, total_timesteps=20, logging={"mode": "off"}
+        )
+    )
+    for process in training.model.env.processes:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            os.kill(process.pid, number)
+    training.run(Free())
+    assert training.num_timesteps == 20
 
 
 def test_processes_keep_no_messages() -> None:

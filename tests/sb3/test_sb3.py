@@ -31,7 +31,7 @@ def test_load_tells_what_decides_speed_and_bits() -> None:
     assert "arzbench/TrafficLight-v0" in gym.registry
 
 
-@pytest.mark.parametrize("algo", sorted(ALGORITHMS.keys() - {"ars"}))
+@pytest.mark.parametrize("algo", ALGORITHMS)
 def test_a_study_that_can_run_passes(algo: str) -> None:
     off_policy = "buffer_size" in ALGORITHMS[algo].schedule_fields()
     study = config(algo, **(OFF if off_policy else {"total_timesteps": 10}))
