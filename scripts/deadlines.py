@@ -10,7 +10,6 @@ hour; cases are kept as they are made, the same command goes on where it was.
 """
 
 import argparse
-import concurrent.futures
 import os
 import random
 import statistics
@@ -157,21 +156,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="deadlines-") as folder:
         work = Path(folder)
         calibrate(work)
-        neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-        try:
-            with concurrent.futures.ThreadPoolExecutor(options.jobs) as lanes:
-                waiting = [
-                    lanes.submit(once, work, i, q, options.seed)
-                    for i, q in enumerate(times)
-                    if str(i) not in cases.done
-                ]
-                for future in concurrent.futures.as_completed(waiting):
-                    cases.add(c := future.result())
-                    print(f"{len(cases.done):3d}  {line(c)}", flush=True)
-        finally:
-            neighbour.kill()
-            neighbour.wait()
-    found = list(cases.done.values())
+        todo = ((work, i, q, options.seed) for i, q in enumerate(times) if str(i) not in cases.done)
+        found = evidence.beside_a_busy_process(once, todo, options.jobs, cases, line)
     good = len(found) == options.times and all(c["sound"] and c["wall_s"] <= c["quota_s"] for c in found)
     good = good and statistics.median(c["share"] for c in found) >= SHARE
     return evidence.conclude(out, "Runs with a quota beside a busy neighbour", given, counts(found), good)

@@ -1,11 +1,13 @@
 """What the long checks share: one line a case, kept at once, so that a check cut short goes on."""
 
+import concurrent.futures
 import hashlib
 import importlib.metadata
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +102,24 @@ def conclude(out: Path, title: str, given: dict[str, Any], counts: dict[str, Any
     (out / "summary.md").write_text(text)
     print(text)
     return 0 if good else 1
+
+
+def beside_a_busy_process(
+    once: Callable[..., dict[str, Any]],
+    todo: Iterable[tuple[Any, ...]],
+    jobs: int,
+    cases: Cases,
+    line: Callable[[dict[str, Any]], str],
+) -> list[dict[str, Any]]:
+    """Call `once` with each of `todo`, `jobs` at a time, while another process never rests; all cases."""
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        with concurrent.futures.ThreadPoolExecutor(jobs) as lanes:
+            waiting = [lanes.submit(once, *what) for what in todo]
+            for future in concurrent.futures.as_completed(waiting):
+                cases.add(case := future.result())
+                print(f"{len(cases.done):3d}  {line(case)}", flush=True)
+    finally:
+        busy.kill()
+        busy.wait()
+    return list(cases.done.values())

@@ -9,7 +9,6 @@ are kept as they are made, the same command goes on where it was.
 """
 
 import argparse
-import concurrent.futures
 import importlib.metadata
 import json
 import os
@@ -150,24 +149,10 @@ def main() -> int:
     cases = evidence.Cases(out, given)
     dice = random.Random(options.seed)
     quotas = [round(dice.uniform(LEAST_S, MOST_S), 1) for _ in range(options.times)]
-    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        with (
-            tempfile.TemporaryDirectory(prefix="landing-budget-") as folder,
-            concurrent.futures.ThreadPoolExecutor(options.jobs) as lanes,
-        ):
-            waiting = [
-                lanes.submit(once, Path(folder), i, q, options.seed)
-                for i, q in enumerate(quotas)
-                if str(i) not in cases.done
-            ]
-            for future in concurrent.futures.as_completed(waiting):
-                cases.add(c := future.result())
-                print(f"{len(cases.done):3d}  {line(c)}", flush=True)
-    finally:
-        neighbour.kill()
-        neighbour.wait()
-    found = list(cases.done.values())
+    with tempfile.TemporaryDirectory(prefix="landing-budget-") as folder:
+        work = Path(folder)
+        todo = ((work, i, q, options.seed) for i, q in enumerate(quotas) if str(i) not in cases.done)
+        found = evidence.beside_a_busy_process(once, todo, options.jobs, cases, line)
     good = len(found) == options.times and all(c["sound"] and c["wall_s"] <= c["quota_s"] for c in found)
     good = good and statistics.median(c["share"] for c in found) >= SHARE
     title = "Scripts with BudgetCallback beside a busy neighbour"

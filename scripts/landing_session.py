@@ -11,7 +11,6 @@ time; cases are kept as they are made, the same command goes on where it was.
 """
 
 import argparse
-import concurrent.futures
 import os
 import random
 import statistics
@@ -113,10 +112,10 @@ def session(quota_s: float, folder: Path, seed: int) -> None:
 # ---------------------------------------------------------------- all of them
 
 
-def once(work: Path, number: int, quota_s: float, what: str, seed: int) -> dict[str, Any]:
+def once(work: Path, number: int, quota_s: float, seed: int) -> dict[str, Any]:
     """One run: wall seconds, and whether what it says is what is on the disk."""
     folder = work / str(number)
-    words = [what, str(quota_s), str(folder), str(seed * 1000 + number)]
+    words = [str(quota_s), str(folder), str(seed * 1000 + number)]
     began = time.monotonic()
     done = subprocess.run([sys.executable, __file__, "--loop", *words], capture_output=True, text=True)
     wall_s = time.monotonic() - began
@@ -179,42 +178,25 @@ def to_do(cases: evidence.Cases, times: int, seed: int) -> Iterator[tuple[int, f
 def main() -> int:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
-    parser.add_argument("--what", choices=sorted(LOOPS), default="session")
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--jobs", type=int, default=2, help="at a time, each the other's neighbour")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="default: reports/landing-<what>-<host>-<date>")
+    parser.add_argument("--out", type=Path, help="default: reports/landing-session-<host>-<date>")
     options = parser.parse_args()
-    settings = {name: getattr(options, name) for name in ("what", "times", "jobs", "seed")}
+    settings = {name: getattr(options, name) for name in ("times", "jobs", "seed")}
     given = evidence.circumstances(**settings)
-    out = options.out or evidence.folder(f"landing-{options.what}")
+    out = options.out or evidence.folder("landing-session")
     cases = evidence.Cases(out, given)
-    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        with (
-            tempfile.TemporaryDirectory(prefix="landing-") as folder,
-            concurrent.futures.ThreadPoolExecutor(options.jobs) as lanes,
-        ):
-            futures = [
-                lanes.submit(once, Path(folder), number, quota_s, options.what, options.seed)
-                for number, quota_s in to_do(cases, options.times, options.seed)
-            ]
-            for future in concurrent.futures.as_completed(futures):
-                cases.add(case := future.result())
-                print(f"{len(cases.done):3d}  {line(case)}", flush=True)
-    finally:
-        neighbour.kill()
-        neighbour.wait()
-    found = list(cases.done.values())
+    with tempfile.TemporaryDirectory(prefix="landing-") as folder:
+        work = Path(folder)
+        todo = ((work, i, q, options.seed) for i, q in to_do(cases, options.times, options.seed))
+        found = evidence.beside_a_busy_process(once, todo, options.jobs, cases, line)
     good = len(found) == options.times and all(c["sound"] and c["wall_s"] <= c["quota_s"] for c in found)
-    title = f"Loops of their own under a quota ({options.what}) beside a busy neighbour"
+    title = "Loops under arzbench.Session beside a busy neighbour"
     return evidence.conclude(out, title, given, counts(found), good)
 
 
-#: what is checked -> one run of it
-LOOPS = {"session": session}
-
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--loop"]:
-        LOOPS[sys.argv[2]](float(sys.argv[3]), Path(sys.argv[4]), int(sys.argv[5]))
+        session(float(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
     sys.exit(main())
