@@ -480,6 +480,7 @@ class Built(TrainConfig, frozen=True, kw_only=True, tag="built"):
 
     def workload_digest(self) -> str:
         values = msgspec.to_builtins(self)
+        del values["code"]["number"]
         loop = values["loop"]
         if horizon := loop.pop("exploration_horizon"):
             loop["exploration_steps"] /= horizon  # of any length

@@ -11,7 +11,8 @@ import numpy as np
 #: how exactly the envs of a saved state come back, and what that means
 TIERS = {
     "exact": "the envs come back as they were",
-    "replay": "open episodes are played again from their recorded random state and actions, and checked",
+    "replay": "open episodes are played again from the state at their last reset, and all of it is checked",
+    "unproven": "inexact: what can be seen of envs and model came back as it was, and not all can be seen",
     "reset": "inexact: the envs start new episodes",
 }
 

@@ -114,6 +114,16 @@ class AbstractTraining(abc.ABC):
         return ""
 
     @property
+    def unsaved(self) -> list[str]:
+        """What of the user's callbacks cannot be saved: it is as it was built, after a resumption."""
+        return []
+
+    @property
+    def unseen(self) -> list[str]:
+        """Why a resumption is inexact: what could not be seen or put back."""
+        return []
+
+    @property
     @abc.abstractmethod
     def num_timesteps(self) -> int:
         """Training env steps done."""

@@ -118,6 +118,25 @@ def test_stopped_and_started_again_it_goes_on_exactly_where_it_was(
     assert [e.data["tier"] for e in entries(tmp_path) if e.kind == "resumed"] == ["exact", "exact"]
 
 
+def test_evaluations_of_a_callback_go_on_where_they_were(tmp_path: Path) -> None:
+    def evaluating() -> EvalCallback:
+        eval_env = Monitor(gym.make("CartPole-v1"))
+        return EvalCallback(eval_env, eval_freq=150, n_eval_episodes=2, log_path=str(tmp_path), verbose=0)
+
+    model, plain = dqn(), evaluating()
+    plain.eval_env.seed(3)
+    model.learn(TOTAL, callback=plain)
+    for stop_at in (200, 460, None):
+        own = evaluating()
+        own.eval_env.seed(3)
+        arzbench.learn(dqn(), TOTAL, callback=[Counting(stop_at), own], folder=tmp_path, name="own")
+    assert own.evaluations_timesteps == plain.evaluations_timesteps
+    assert own.evaluations_results == plain.evaluations_results
+    assert own.best_mean_reward == plain.best_mean_reward
+    told = [e for e in entries(tmp_path) if e.kind == "evaluation"]
+    assert [e.data["num_timesteps"] for e in told] == [150, 300, 450, 600]
+
+
 def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
     first, callback = ppo(), Counting()
     arzbench.learn(first, TOTAL, callback=callback, folder=tmp_path, name="own")

@@ -361,6 +361,8 @@ class Job:
         began = self._context.clock.now()
         with self._signals.at_once():
             training = self._create(control, config, budget, saved)
+        if training.unsaved:
+            self._notes.append(f"not saved with {config.name}: {'; '.join(training.unsaved[:5])}")
         self._built_s = max(self._built_s, self._context.clock.now() - began)
         control.start(training)
         aside = model.with_name(f".{model.name}")
@@ -419,8 +421,9 @@ class Job:
         recorder.add(Phase.RESTORE, max(0.0, clock.ticks() - began - reported))
         tier = training.resumed or saved.manifest.tier
         self._context.ledger.write("resumed", tier=tier, said=TIERS[tier], saved_as=saved.manifest.tier)
-        if tier == "reset":
-            self._notes.append(f"{config.name} went on from {saved.path.name}, {TIERS[tier]}")
+        if tier in ("reset", "unproven"):
+            why = f" ({'; '.join(training.unseen[:5])})" if training.unseen else ""
+            self._notes.append(f"{config.name} went on from {saved.path.name}, {TIERS[tier]}{why}")
         return training
 
     def _compile(self, config: TrainConfig) -> None:

@@ -7,9 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
+from stable_baselines3.common.vec_env import VecEnv
 
 from arzbench.facts import Phase
 from arzbench.sb3.phase_timer import PhaseTimer
+from arzbench.sb3.plain_state import PlainState
+
+#: what is put into callbacks here
+_HOOKED = frozenset({"on_training_start", "on_rollout_start", "_on_step"})
 
 
 class Callbacks:
@@ -25,9 +30,10 @@ class Callbacks:
         if isinstance(given, list):
             given = CallbackList(given)  # as the library would
         self.arguments = {**arguments, "callback": given}
-        self.saved: list[Any] | None = None
+        self.saved: dict[str, Any] | None = None
         self._timer = timer
-        self._all = list(_tree(given)) if isinstance(given, BaseCallback) else []
+        self._states = [s for one in _tree(given) for s in _states(one)]
+        self._built = [_scalars(state.root) for state in self._states]
         self._evaluating: list[EvalCallback] = []
         self._hooked: list[tuple[Any, str]] = []  # in which objects something was put, under which name
         self._within: Callable[[], None]
@@ -64,16 +70,35 @@ class Callbacks:
             owner, name = self._hooked.pop()
             vars(owner).pop(name, None)
 
-    def capture(self) -> list[Any]:
-        """The state of each callback: its plain attributes."""
-        return [_plain(vars(callback)) for callback in self._all]
+    @property
+    def unsaved(self) -> list[str]:
+        """What of the callbacks and their evaluation envs cannot be saved."""
+        others = ["the callbacks, others than were saved"] * self._are_others
+        return others + [name for state in self._states for name in state.unseen]
 
-    def put_back(self) -> None:
-        """Give the callbacks the states that were saved, if any were."""
-        if self.saved is not None:
-            for callback, state in zip(self._all, self.saved, strict=True):
-                vars(callback).update(state)
-            self.saved = None
+    @property
+    def _are_others(self) -> bool:
+        return self.saved is not None and self.saved["kinds"] != self._kinds()
+
+    def _kinds(self) -> list[str]:
+        return [type(state.root).__name__ for state in self._states]
+
+    def capture(self) -> dict[str, Any]:
+        """The plain state of each callback and of its evaluation env, and what they were built with."""
+        states = [state.copy() for state in self._states]
+        return {"kinds": self._kinds(), "states": states, "built": self._built}
+
+    def put_back(self, saved: dict[str, Any] | None = None) -> None:
+        """Give the callbacks the states that `saved`, or else a checkpoint, holds; others are left alone."""
+        self.saved = saved or self.saved
+        if self.saved is not None and not self._are_others:
+            parts = zip(self._states, self.saved["states"], self.saved["built"], self._built, strict=True)
+            for state, tree, before, now in parts:
+                state.restore(tree)
+                for name in now.keys() & before.keys():
+                    if getattr(state.root, name) == before[name]:  # nothing changed it but the script
+                        setattr(state.root, name, now[name])
+        self.saved = None
 
     def _hook(self, owner: Any, name: str, function: Callable[..., Any]) -> None:
         setattr(owner, name, function)
@@ -126,14 +151,37 @@ class Callbacks:
         return returns, lengths, steps
 
 
-def _tree(callback: BaseCallback) -> Iterator[BaseCallback]:
-    """`callback` and those within it."""
+def _states(callback: BaseCallback) -> Iterator[PlainState]:
+    """What a callback keeps, but for other callbacks and what `learn` gives it; and its evaluation env."""
+    given = {"model", "locals", "globals", "parent", "eval_env", *_HOOKED}
+    within = {name for name, value in vars(callback).items() if any(_callbacks(value))}
+    yield PlainState(callback, given | within)
+    eval_env = getattr(callback, "eval_env", None)
+    if isinstance(eval_env, VecEnv):
+        yield PlainState(eval_env)
+
+
+def _scalars(root: Any) -> dict[str, Any]:
+    kinds = (bool, int, float, str, type(None))
+    values = vars(root) if isinstance(root, BaseCallback) else {}
+    return {name: value for name, value in values.items() if type(value) in kinds and value == value}
+
+
+def _callbacks(value: Any) -> Iterator[BaseCallback]:
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, BaseCallback):
+            yield one
+
+
+def _tree(callback: Any) -> Iterator[BaseCallback]:
+    """`callback` and those within it; nothing where it is no callback of a class."""
+    if not isinstance(callback, BaseCallback):
+        return
     yield callback
     for name, value in vars(callback).items():
         if name != "parent":
-            for inner in value if isinstance(value, list) else [value]:
-                if isinstance(inner, BaseCallback):
-                    yield from _tree(inner)
+            for inner in _callbacks(value):
+                yield from _tree(inner)
 
 
 def called_each_step(callback: BaseCallback) -> Iterator[BaseCallback]:
@@ -143,11 +191,3 @@ def called_each_step(callback: BaseCallback) -> Iterator[BaseCallback]:
             yield from called_each_step(inner)
     else:
         yield callback
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        k: v
-        for k, v in values.items()
-        if isinstance(v, bool | int | float | str | type(None)) and k != "parent"
-    }

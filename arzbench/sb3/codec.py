@@ -100,3 +100,23 @@ def digest(value: Any) -> str:
         whole.update(f"{name}{array.dtype.str}{array.shape}".encode())
         whole.update(np.ascontiguousarray(array).tobytes())
     return whole.hexdigest()
+
+
+def generator_state(generator: np.random.Generator | None) -> dict[str, Any] | None:
+    """The state of a random generator, None for one that was never made."""
+    return None if generator is None else dict(generator.bit_generator.state)
+
+
+def make_generator(state: Any) -> np.random.Generator | None:
+    """A generator in the state that `generator_state` gave.
+
+    Raises:
+        StateError: of a kind that Gymnasium does not use.
+    """
+    if state is None:
+        return None
+    if state["bit_generator"] != "PCG64":
+        raise StateError(f"the saved random generator is a {str(state['bit_generator'])[:40]}, not a PCG64")
+    bits = np.random.PCG64()
+    bits.state = state
+    return np.random.Generator(bits)

@@ -27,6 +27,7 @@ from arzbench.errors import UsageError
 from arzbench.facts import Phase
 from arzbench.sb3 import model_state
 from arzbench.sb3.phase_timer import PhaseTimer
+from arzbench.sb3.plain_state import PlainState
 from arzbench.workload import AbstractTraining, Control, EvaluationResult, StopTraining
 
 #: observation -> action
@@ -39,11 +40,13 @@ PAIRED, PERIODIC = 0, 1
 class Episodes:
     """Plays episodes and keeps their results.
 
-    `returns` and `lengths` hold the finished episodes of the evaluation that is open.
+    `returns` and `lengths` hold the finished episodes of the evaluation that is open, `plain` what the env
+    keeps from one episode to the next; None: there is no env.
     """
 
     def __init__(self, env: Any, timer: PhaseTimer, seed: int, model: Any) -> None:
         self.env = env
+        self.plain = None if env is None else PlainState(env)
         self.results: list[EvaluationResult] = []
         self.evaluations = 0  # periodic ones among the results
         self.returns: list[float] = []
@@ -71,13 +74,15 @@ class Episodes:
         self, training: AbstractTraining, control: Control, kind: str, episodes: int, player: Player
     ) -> None:
         """Finish the open evaluation of `kind`; an episode begun anew goes as it would have gone."""
+        assert self.plain is not None
         while len(self.returns) < episodes:
             control.before_episode(training, kind)
-            before = model_state.capture_random(self._model)
+            before, env_before = model_state.capture_random(self._model), self.plain.copy()
             try:
                 total, length = self._episode(training, control, kind, player)
             except StopTraining:
                 model_state.restore_random(self._model, before)
+                self.plain.restore(env_before)
                 raise
             self.returns.append(total)
             self.lengths.append(length)

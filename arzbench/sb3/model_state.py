@@ -18,7 +18,8 @@ import numpy as np
 import torch as th
 
 from arzbench.errors import StateError
-from arzbench.sb3 import env_state, own_state
+from arzbench.sb3 import own_state
+from arzbench.sb3.codec import generator_state, make_generator
 
 Array = np.ndarray[Any, Any]
 #: where the library has optimizers; there may be others
@@ -340,7 +341,7 @@ def capture_random(model: Any) -> dict[str, Any]:
         "numpy": {"kind": kind, "keys": keys, "pos": pos, "has_gauss": has_gauss, "cached": cached},
         "torch": th.get_rng_state().numpy(),
         "cuda": th.cuda.get_rng_state(device).numpy() if device.type == "cuda" else None,
-        "actions": env_state.generator_state(model.action_space.np_random),
+        "actions": generator_state(model.action_space.np_random),
     }
 
 
@@ -354,7 +355,12 @@ def restore_random(model: Any, saved: dict[str, Any]) -> None:
     th.set_rng_state(th.from_numpy(saved["torch"].copy()))
     if saved["cuda"] is not None and device.type == "cuda":
         th.cuda.set_rng_state(th.from_numpy(saved["cuda"].copy()), device)
-    model.action_space._np_random = env_state.make_generator(saved["actions"])
+    generator = make_generator(saved["actions"])
+    there = model.action_space._np_random
+    if there is None or generator is None:
+        model.action_space._np_random = generator
+    else:  # its seed, which matters when it spawns others, has come back with the envs
+        there.bit_generator.state = generator.bit_generator.state
 
 
 def _tensor(value: Any) -> Any:

@@ -1,38 +1,43 @@
-"""The open episodes of envs whose state cannot be captured: what it takes to play them again.
+"""The open episodes of envs that cannot be seen whole: what it takes to play them again.
 
-Kept since each env's last reset: its random generators before the reset, what `reset` was called with, and
-the actions of the vectorised steps since (one reference a step). Restoring resets an env made anew in the
-same way, plays the actions, and believes the result only if the last observation, the rewards of the
-episode and the random generator come out as they were.
+Kept since each env's last reset: its plain state before the reset, what `reset` was called with, the actions
+since, and a digest of every observation and reward. Restoring puts the plain state in, resets, plays the
+actions, and believes the result only if observations, rewards and the plain state come out as they were.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arzbench.sb3 import env_state
+from arzbench.errors import StateError
+from arzbench.sb3.attached import attach
+
+if TYPE_CHECKING:
+    from arzbench.sb3.plain_state import PlainState
 
 #: vectorised steps that can be played again; longer episodes begin anew after a resumption
 MAX_STEPS = 30_000
 
 
 class OpenEpisodes:
-    """Records what the envs of a vectorised env (SB3's DummyVecEnv, Monitors inside) are asked."""
+    """Records what the envs of SB3's DummyVecEnv are asked, and what they answer."""
 
-    def __init__(self, vec_env: Any, envs: Sequence[Any]) -> None:
+    def __init__(self, vec_env: Any, envs: Sequence[Any], plain: Sequence[PlainState]) -> None:
+        """`plain` is what can be seen of each env."""
         self._envs = envs
+        self._plain = plain
         self._vec_env = innermost(vec_env)
         self._actions: deque[Any] = deque(maxlen=MAX_STEPS)
         self._steps = 0
-        #: per env, None before its first reset: steps before, arguments, generators before
+        #: per env, None before its first reset: steps before, arguments, plain state before
         self._resets: list[dict[str, Any] | None] = [None] * len(envs)
-        #: a replay failed once: it would again; or other processes have the envs
-        self.unreproducible = not envs
+        self._told = [Told() for _ in envs]
         self._watch_steps()
         for index, env in enumerate(envs):
             self._watch_resets(index, env)
@@ -41,11 +46,13 @@ class OpenEpisodes:
         inner, append = self._vec_env.step_async, self._actions.append
 
         def step_async(actions: Any) -> None:
+            for index, told in enumerate(self._told):
+                told.add(*self._answer(index))
             append(actions)
             self._steps += 1
             inner(actions)
 
-        self._vec_env.step_async = step_async
+        attach(self._vec_env, "step_async", step_async)
 
     def _watch_resets(self, index: int, env: Any) -> None:
         inner = env.reset
@@ -55,41 +62,46 @@ class OpenEpisodes:
                 "at": self._steps,
                 "seed": kwargs.get("seed"),
                 "options": copy.deepcopy(kwargs.get("options")),
-                "random": _generators(env),
+                "plain": self._plain[index].copy(),
             }
+            self._told[index] = Told()
             return inner(**kwargs)
 
-        env.reset = reset
+        attach(env, "reset", reset)
+
+    def _answer(self, index: int) -> tuple[dict[Any, Any], Any]:
+        """The last observation as the vectorised env holds it, parts of a dict by name, and the reward."""
+        buffers = self._vec_env.buf_obs
+        return {key: buffer[index] for key, buffer in buffers.items()}, self._vec_env.buf_rews[index]
 
     def capture(self) -> list[dict[str, Any]] | None:
-        """What `restore` needs, one dict an env; None where an episode is too long or not to be replayed."""
+        """What `restore` needs, one dict an env; None where an episode is too long to be played again."""
         kept_from = self._steps - len(self._actions)
-        if self.unreproducible or any(r is not None and r["at"] < kept_from for r in self._resets):
+        if any(r is None or r["at"] < kept_from for r in self._resets):
             return None
-        return [self._capture(index, env) for index, env in enumerate(self._envs)]
+        return [self._capture(index) for index in range(len(self._envs))]
 
-    def _capture(self, index: int, env: Any) -> dict[str, Any]:
+    def _capture(self, index: int) -> dict[str, Any]:
         reset = self._resets[index]
-        if reset is None:
-            return {"reset": None}
+        assert reset is not None
         since = self._steps - reset["at"]
         taken = list(self._actions)[len(self._actions) - since :]
         return {
-            "reset": {k: reset[k] for k in ("seed", "options", "random")},
+            "reset": {k: reset[k] for k in ("seed", "options", "plain")},
             "actions": np.array([step[index] for step in taken]),
-            **self._state(env),
-            "observation": self._observation(index),
+            "told": self._told[index].then(*self._answer(index)),
+            "now": self._plain[index].capture(),
         }
 
-    def _observation(self, index: int) -> dict[str, Any]:
-        """The last observation as the vectorised env holds it, parts of a dict by name."""
-        return {str(key): buffer[index].copy() for key, buffer in self._vec_env.buf_obs.items()}
-
     def restore(self, saved: list[dict[str, Any]]) -> bool:
-        """Play the saved episodes again; whether all came out as they were."""
+        """Play the saved episodes again; whether all came out as they were.
+
+        Raises:
+            StateError: `saved` is malformed.
+        """
         if len(saved) != len(self._envs):
             return False
-        lengths = [0 if one["reset"] is None else len(one["actions"]) for one in saved]
+        lengths = [len(one["actions"]) for one in saved]
         self._steps = max(lengths)
         self._actions.clear()
         for step in range(-self._steps, 0):
@@ -98,52 +110,69 @@ class OpenEpisodes:
                 one["actions"][step] if -step <= n else None for one, n in zip(saved, lengths, strict=True)
             ]
             self._actions.append(taken)
-        for index, (env, one) in enumerate(zip(self._envs, saved, strict=True)):
-            if one["reset"] is None:
-                continue
-            self._resets[index] = {"at": self._steps - lengths[index], **copy.deepcopy(one["reset"])}
+        for index, one in enumerate(saved):
+            reset = {k: one["reset"][k] for k in ("seed", "options", "plain")}
+            self._resets[index] = {"at": self._steps - lengths[index], **copy.deepcopy(reset)}
             try:
-                same = self._play(index, env, one)
+                if not self._play(index, one):
+                    return False
+            except StateError:
+                raise
             except Exception:  # an env may refuse what it once took
-                same = False
-            if not same:
-                self.unreproducible = True
                 return False
         return True
 
-    def _play(self, index: int, env: Any, one: dict[str, Any]) -> bool:
-        """By the Monitor's own methods: nothing is measured or told of a replay."""
-        monitor, reset = type(env), one["reset"]
-        _set_generators(env, reset["random"])
+    def _play(self, index: int, one: dict[str, Any]) -> bool:
+        """By the outermost wrapper's own methods: nothing is measured or told of a replay."""
+        env, reset, plain = self._envs[index], one["reset"], self._plain[index]
+        outer = type(env)
+        plain.restore(reset["plain"])
         arguments = {k: reset[k] for k in ("seed", "options") if reset[k] is not None}
-        observation, _ = monitor.reset(env, **arguments)
+        observation, _ = outer.reset(env, **arguments)
+        told, reward = Told(), 0.0
         for action in one["actions"]:
-            observation, _, terminated, truncated, _ = monitor.step(env, action)
+            told.add(self._cast(observation), np.float32(reward))
+            observation, reward, terminated, truncated, _ = outer.step(env, action)
             if terminated or truncated:  # it was still open
-                for ended in (env.episode_returns, env.episode_lengths, env.episode_times):
-                    ended.clear()
+                for name in ("episode_returns", "episode_lengths", "episode_times"):
+                    getattr(env, name, []).clear()
                 return False
-        now = self._state(env)
-        same = self._is_last(observation, one["observation"])
-        same = same and now["random"]["env"] == one["random"]["env"]
-        same = same and np.array_equal(now["monitor"]["rewards"]["list"], one["monitor"]["rewards"]["list"])
-        if same:
-            env_state.restore_wrapper(env, one["monitor"])
-            _set_generators(env, one["random"])
-            self._vec_env._save_obs(index, observation)
-        return same
+        same = told.then(self._cast(observation), np.float32(reward)) == one["told"]
+        if not same or plain.differs(one["now"], spaces=False):
+            return False
+        self._told[index] = told
+        self._vec_env._save_obs(index, observation)
+        return True
 
-    @staticmethod
-    def _state(env: Any) -> dict[str, Any]:
-        return {"monitor": env_state.capture_wrapper(env), "random": _generators(env)}
-
-    def _is_last(self, observation: Any, last: dict[str, Any]) -> bool:
+    def _cast(self, observation: Any) -> dict[Any, Any]:
         parts = observation if isinstance(observation, dict) else {None: observation}
         kinds = {key: buffer.dtype for key, buffer in self._vec_env.buf_obs.items()}
-        return parts.keys() == kinds.keys() and all(
-            np.array_equal(np.asarray(part, kinds[key]), last[str(key)], equal_nan=kinds[key].kind in "fc")
-            for key, part in parts.items()
-        )
+        return {key: np.asarray(parts[key], kind) for key, kind in kinds.items()}
+
+
+class Told:
+    """A digest of all that an env has answered since its reset."""
+
+    def __init__(self) -> None:
+        self._whole: Any = hashlib.sha256()
+        self._first = True
+
+    def add(self, observation: dict[Any, Any], reward: Any) -> None:
+        """The first observation comes from `reset`, with no reward."""
+        _update(self._whole, observation, 0.0 if self._first else reward)
+        self._first = False
+
+    def then(self, observation: dict[Any, Any], reward: Any) -> str:
+        """The digest with one more answer."""
+        whole = self._whole.copy()
+        _update(whole, observation, 0.0 if self._first else reward)
+        return str(whole.hexdigest())
+
+
+def _update(whole: Any, observation: dict[Any, Any], reward: Any) -> None:
+    for part in observation.values():
+        whole.update(np.ascontiguousarray(part).tobytes())
+    whole.update(np.float32(reward).tobytes())
 
 
 def innermost(vec_env: Any) -> Any:
@@ -151,19 +180,3 @@ def innermost(vec_env: Any) -> Any:
     while hasattr(vec_env, "venv"):
         vec_env = vec_env.venv
     return vec_env
-
-
-def _generators(env: Any) -> dict[str, Any]:
-    base = env.unwrapped
-    spaces = (base.action_space, base.observation_space)
-    return {
-        "env": env_state.generator_state(getattr(base, "_np_random", None)),
-        "spaces": [env_state.generator_state(getattr(space, "_np_random", None)) for space in spaces],
-    }
-
-
-def _set_generators(env: Any, saved: dict[str, Any]) -> None:
-    base = env.unwrapped
-    base._np_random = env_state.make_generator(saved["env"])
-    for space, state in zip((base.action_space, base.observation_space), saved["spaces"], strict=True):
-        space._np_random = env_state.make_generator(state)

@@ -21,7 +21,7 @@ import torch as th
 from stable_baselines3.common.vec_env import VecEnv
 
 from arzbench.errors import StateError
-from arzbench.sb3 import codec, env_state
+from arzbench.sb3 import codec
 
 _LIBRARIES = ("stable_baselines3.", "sb3_contrib.", "arzbench.sb3.")
 _FOUNDATIONS = ("builtins", "abc", "typing")
@@ -86,7 +86,7 @@ def restore(thing: Any, saved: Mapping[str, Any]) -> None:
             with th.no_grad():
                 now.copy_(th.from_numpy(value.copy()))
         elif isinstance(now, np.random.Generator):
-            setattr(thing, name, env_state.make_generator(value))
+            setattr(thing, name, codec.make_generator(value))
         elif isinstance(now, deque):
             setattr(thing, name, deque(value, maxlen=now.maxlen))
         else:
@@ -111,7 +111,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, th.Tensor):
         return value.detach().cpu().numpy()
     if isinstance(value, np.random.Generator):
-        return env_state.generator_state(value)
+        return codec.generator_state(value)
     return list(value) if isinstance(value, deque) else value
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from arzbench.loop import TrainingLoop
-from arzbench.sb3 import env_state, model_state
+from arzbench.sb3 import model_state
 from arzbench.sb3.callbacks import Callbacks
+from arzbench.sb3.env_state import EnvState
 from arzbench.sb3.episodes import Episodes
-from arzbench.sb3.open_episodes import OpenEpisodes
 from arzbench.study import TrainConfig
 
 Array = np.ndarray[Any, Any]
@@ -56,11 +56,12 @@ class LiveState:
             denormal numbers (docs/decisions/0005-denormals.md).
         env_before: The envs' part of the state as it was before an iteration of ARS that was given up; the
             envs are put there when the training goes on.
-        open_episodes: What it takes to play open episodes again, where the envs cannot be captured.
         begun: The library's `learn` has begun, in this session or one before.
         ended: Why it ended before its budget by its own will; empty where it did not.
         callbacks: The user's own; None: there are none.
-        resumed: How exactly a resumption brought the envs back, see `arzbench.workload.TIERS`.
+        env_state: What steps change in the envs, and how exactly it can be brought back.
+        resumed: How exactly a resumption brought the envs back, see `arzbench.training_state.TIERS`.
+        unseen: Why that is inexact, where it is.
     """
 
     def __init__(
@@ -84,13 +85,12 @@ class LiveState:
         self.unmonitored: tuple[Array, Array] | None = None
         self.like_library = False
         self.env_before: dict[str, Any] | None = None
-        self.open_episodes = (
-            None if envs and all(map(env_state.capturable, envs)) else OpenEpisodes(model.env, envs)
-        )
         self.begun = False
         self.ended = ""
         self.callbacks: Callbacks | None = None
+        self.env_state = EnvState(model.env)
         self.resumed = ""
+        self.unseen: list[str] = []
 
     @property
     def rollout_steps(self) -> int:

@@ -6,6 +6,7 @@ The groups are those that `fingerprint` tells apart. Random generators are put b
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from arzbench.errors import StateError
 from arzbench.sb3 import buffer_state, codec, env_state, model_state, own_state
 from arzbench.sb3.episodes import Episodes
 from arzbench.sb3.open_episodes import innermost
+from arzbench.sb3.plain_fill import NotHereError
 from arzbench.sb3.state import STAGES, LiveState
 from arzbench.training_state import Ring, TrainingState
 from arzbench.workload import EvaluationResult
@@ -37,8 +39,9 @@ def capture(live: LiveState) -> TrainingState:
         "n_envs": live.config.n_envs,
         "groups": {name: codec.pack(group, name, arrays) for name, group in groups.items()},
     }
-    played, kept = groups["env"]["open"], groups["env"]["envs"]
-    tier = "exact" if kept is not None else "reset" if played is None else "replay"
+    tier = groups["env"]["tier"]
+    if tier in ("exact", "replay") and unsaved(live.model):
+        tier = "unproven"
     ring = buffer_state.replay_ring(live.model)
     return TrainingState(arrays=arrays, values=values, tier=tier, ring=ring)
 
@@ -46,6 +49,8 @@ def capture(live: LiveState) -> TrainingState:
 def fingerprint(live: LiveState) -> dict[str, str]:
     """The SHA-256 of each group."""
     groups = _groups(live)
+    for plain in filter(None, (groups["env"]["plain"], groups["evaluations"]["env"])):
+        plain["outside"] = sorted(plain["outside"] + plain.pop("constants"), key=lambda item: str(item[0]))
     if ring := buffer_state.replay_ring(live.model):
         size = live.model.replay_buffer.size()
         groups["buffers"]["replay"] |= {"edge": None, "rows": {n: a[:size] for n, a in ring.arrays.items()}}
@@ -59,6 +64,7 @@ def _groups(live: LiveState) -> dict[str, Any]:
     counters = model_state.capture_counters(model)
     if live.noise:
         counters["noise"] = live.noise
+    plain = live.episodes.plain
     return {
         "weights": model_state.capture_weights(model),
         "optimizer": model_state.capture_optimizers(model),
@@ -79,28 +85,27 @@ def _groups(live: LiveState) -> dict[str, Any]:
             **({} if live.unmonitored is None else {"unmonitored": list(live.unmonitored)}),
         },
         "env": live.env_before or capture_world(live),
-        "evaluations": _results(live.episodes),
+        "evaluations": {**_results(live.episodes), "env": None if plain is None else plain.capture()},
     }
 
 
 def capture_world(live: LiveState) -> dict[str, Any]:
     """The state of the envs, and of what normalises what they give."""
-    episodes = live.open_episodes
-    known = bool(live.envs) and episodes is None  # those of another process are not at hand
-    return {
-        "envs": [env_state.capture_env(env) for env in live.envs] if known else None,
-        "open": None if episodes is None else episodes.capture(),
-        "unreproducible": episodes is not None and episodes.unreproducible,
-        "normalization": model_state.capture_normalization(live.model.get_vec_normalize_env()),
-    }
+    normalization = model_state.capture_normalization(live.model.get_vec_normalize_env())
+    return {**live.env_state.capture(), "normalization": normalization}
 
 
-def restore_world(live: LiveState, saved: dict[str, Any], begun: bool = True) -> None:
-    """Put the envs into the state that `capture_world` gave; `begun`: they had been reset by then."""
+def restore_world(
+    live: LiveState, saved: dict[str, Any], begun: bool = True, not_back: Sequence[str] = ()
+) -> None:
+    """Put the envs into the state that `capture_world` gave; `begun`: they had been reset by then.
+
+    `not_back` is what of the evaluation env could not be.
+    """
     model_state.restore_normalization(live.model.get_vec_normalize_env(), saved["normalization"])
     if begun:
         innermost(live.model.env)._reset_seeds()  # the first reset used them up
-    _restore_envs(live, saved, begun)
+    _restore_envs(live, saved, begun, not_back)
 
 
 def unsaved(model: Any) -> list[str]:
@@ -167,7 +172,8 @@ def _restore(live: LiveState, groups: dict[str, Any], ring: Ring | None) -> None
             raise StateError("the saved rollout and its counter disagree")
         buffer_state.restore_rollout(model, buffers["rollout"])
     _restore_results(live, groups["evaluations"])
-    restore_world(live, groups["env"], begun)
+    not_back = _restore_evaluation_env(live, groups["evaluations"].get("env"))
+    restore_world(live, groups["env"], begun, not_back)
     model_state.restore_random(model, groups["rng"])  # proves that it can be; `run` does it again
     live.random = copy.deepcopy(groups["rng"])
 
@@ -210,21 +216,33 @@ def _restore_results(live: LiveState, saved: dict[str, Any]) -> None:
     live.episodes.lengths = [int(n) for n in open_lengths]
 
 
-def _restore_envs(live: LiveState, saved: dict[str, Any], begun: bool) -> None:
-    episodes, played = live.open_episodes, saved.get("open")
-    if saved["envs"] is not None:
+def _restore_envs(live: LiveState, saved: dict[str, Any], begun: bool, not_back: Sequence[str]) -> None:
+    if "plain" in saved:
+        live.env_state.restore(saved)
+        live.resumed, live.unseen = live.env_state.tier, list(live.env_state.unseen)
+        if live.resumed == "exact" and not_back:
+            live.resumed = "unproven"
+            live.unseen += [f"{name} of the evaluation env (not as it was)" for name in not_back]
+    elif saved["envs"] is not None:
         live.resumed = "exact"
         for env, state in zip(live.envs, saved["envs"], strict=True):
-            env_state.restore_env(env, state)
-        return
-    if episodes is not None:
-        episodes.unreproducible = bool(saved.get("unreproducible"))
-        if played is not None and episodes.restore(played):
-            live.resumed = "replay"
-            return
-    live.resumed = "reset"
-    if begun:
+            env_state.restore_earlier(env, state)
+    else:
+        live.resumed = "reset"
+    if names := unsaved(live.model):
+        live.unseen += names
+        live.resumed = "unproven" if live.resumed in ("exact", "replay") else live.resumed
+    if live.resumed == "reset" and begun:
         _start_new_episodes(live)
+
+
+def _restore_evaluation_env(live: LiveState, saved: dict[str, Any] | None) -> list[str]:
+    """What it keeps between episodes; names of what cannot be put back: evaluations may be others."""
+    try:
+        plain = live.episodes.plain
+        return [] if saved is None or plain is None else plain.restore(saved)
+    except NotHereError as error:
+        return [error.message]
 
 
 def _start_new_episodes(live: LiveState) -> None:

@@ -278,12 +278,15 @@ class StepHooks:
         self.ask()
         random, counters = model_state.capture_random(model), model_state.capture_counters(model)
         before = copy.deepcopy((counters, state.episodes_ended, state.lengths, state_io.capture_world(state)))
+        callbacks = None if state.callbacks is None else state.callbacks.capture()
         try:
             yield
         except StopTraining:
             counters, state.episodes_ended, state.lengths, state.env_before = before
             model_state.restore_counters(model, counters)
             state.random = random
+            if state.callbacks is not None:
+                state.callbacks.put_back(callbacks)
             self._is_open = False  # what it took is not reported, as of an episode that is played again
             raise
         self._updated(self._collected_at, 1)

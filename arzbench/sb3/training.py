@@ -74,6 +74,14 @@ class SB3Training(AbstractTraining):
         return self.state.ended
 
     @property
+    def unsaved(self) -> list[str]:
+        return [] if self.state.callbacks is None else self.state.callbacks.unsaved
+
+    @property
+    def unseen(self) -> list[str]:
+        return self.state.unseen
+
+    @property
     def num_timesteps(self) -> int:
         return int(self.model.num_timesteps)
 

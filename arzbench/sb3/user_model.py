@@ -158,6 +158,8 @@ class UserModelWorkload(AbstractWorkload):
             return evaluation_env(
                 self._factory(config).env
             )  # of another model: that of the training is its own
+        if not evaluation.final_episodes:
+            return None  # a callback evaluates, if anything does; only a measurement plays episodes itself
         callback = evaluating(self._arguments.get("callback"))
         return None if callback is None else next(iter(envs_within(callback.eval_env)), None)
 

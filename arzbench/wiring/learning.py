@@ -20,7 +20,7 @@ from arzbench.predict.landing import LEAVE_S
 from arzbench.report.console import make_console, say
 from arzbench.run.job import RunOutcome
 from arzbench.sb3.user_model import UserModelWorkload, describe, evaluation_env, take_over
-from arzbench.study import Code, Evaluation, Study
+from arzbench.study import Built, Code, Evaluation, Study
 from arzbench.wiring import run_spec, session
 from arzbench.wiring.planning import Pricing
 from arzbench.wiring.tasks import LearnCall, Outcome, current, next_call, users_frames
@@ -93,7 +93,7 @@ def learn(
     calls = total_timesteps // getattr(model, "n_envs", 1)
     config = describe(
         model,
-        Code(script=script, arguments=() if name else tuple(words), number=number),
+        Code(script=script, arguments=tuple(words), number=number),
         name=name or (stem if number == 0 else f"{stem}-{number + 1}"),
         total_timesteps=before + total_timesteps,
         callback=callback,
@@ -115,6 +115,7 @@ def learn(
         quota=None if quota is None else str(quota) if isinstance(quota, str) else f"{quota}s",
         folder=Path(folder),
         fresh=fresh,
+        named=name is not None,
         leave_s=leave_s,
     )
     task = current()
@@ -130,6 +131,9 @@ def _train(call: LearnCall) -> Outcome:
     started = process_start(clock)
     limits = find_limits(call.folder, call.quota, None, clock)
     study = Study(name=call.config.name, trainings=(call.config,))
+    earlier = None if call.fresh else _earlier(call, study)
+    if earlier is not None:
+        study = earlier.record.study  # under a name, the script may have been given other arguments
     pricing = Pricing(working=call.folder)
     request = run_spec.Request(working=call.folder, limits=limits, fresh=call.fresh)
     spec = run_spec.of_budgets(
@@ -139,7 +143,6 @@ def _train(call: LearnCall) -> Outcome:
     console = make_console(stderr=True, lasting=True)
     workload = UserModelWorkload(None, clock)
     workload.take(call.model, call.arguments, call.eval_env)
-    earlier = None if call.fresh else next(iter(runs.of_study(call.folder, digest(study))), None)
     if earlier is not None and earlier.ended:
         states = runs.checkpoints_folder(call.folder, earlier.record.id)
         take_over(workload, study, 0, states, clock)
@@ -171,6 +174,19 @@ def _train(call: LearnCall) -> Outcome:
     if error is not None:
         raise error.with_traceback(users_frames(error.__traceback__))
     return outcome_of(ended, run.folder)
+
+
+def _earlier(call: LearnCall, study: Study) -> runs.Run | None:
+    """The newest run of this training."""
+    if not call.named:
+        return next(iter(runs.of_study(call.folder, digest(study))), None)
+
+    def nameless(one: Study) -> Study:
+        trainings = [msgspec.structs.replace(t, code=Code()) for t in one.trainings if isinstance(t, Built)]
+        return msgspec.structs.replace(one, trainings=tuple(trainings))
+
+    same = (run for run in runs.newest_first(call.folder) if nameless(run.record.study) == nameless(study))
+    return next(same, None)
 
 
 def outcome_of(ended: RunOutcome, folder: Path, training: int = 0) -> Outcome:

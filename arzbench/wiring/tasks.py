@@ -53,6 +53,7 @@ class LearnCall:
     quota: str | None
     folder: Path
     fresh: bool
+    named: bool  # the run is found by its name, whatever the script's arguments are
     leave_s: float
     eval_env: Any = None
 

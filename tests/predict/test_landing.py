@@ -14,7 +14,7 @@ from arzbench.predict.plan import Planner
 from arzbench.predict.spread import spread_from
 from arzbench.run.guard import Guard
 from arzbench.run.signals import Signals
-from arzbench.wiring.planning import Limits
+from arzbench.limits import Limits
 from arzbench.workload import StopTraining
 from tests import worlds
 from tests.calls import CARTPOLE, calibrated, call

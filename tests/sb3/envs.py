@@ -56,6 +56,14 @@ class Known(Drift):
         self.x, self.t = state["x"].copy(), int(state["t"])
 
 
+class Hidden(Drift):
+    """Has a part that cannot be looked into."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.hidden = iter([1])
+
+
 class Careless(Known):
     """Draws from Python's own generator."""
 
@@ -113,6 +121,7 @@ class Timed(Talking):
 
 for name, kind in (
     ("Drift", Drift),
+    ("Hidden", Hidden),
     ("Known", Known),
     ("Careless", Careless),
     ("Talking", Talking),

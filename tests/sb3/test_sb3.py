@@ -13,7 +13,7 @@ import torch as th
 
 from arzbench.errors import StateError, UsageError
 from arzbench.facts import Phase
-from arzbench.sb3 import env_state, open_episodes
+from arzbench.sb3 import open_episodes
 from arzbench.sb3.workload import SB3Workload
 from arzbench.study import ALGORITHMS, TrainConfig
 from arzbench.training_state import TrainingState
@@ -193,11 +193,12 @@ def test_an_env_that_hides_its_state_begins_anew_and_says_so(
     algo: str, table: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = OFF if algo == "dqn" else {"n_steps": 8, "batch_size": 8, "total_timesteps": 40}
-    study = config(algo, env="arztest/Drift-v0", **own, **table)
+    study = config(algo, env="arztest/Hidden-v0", **own, **table)
     monkeypatch.setattr(open_episodes, "MAX_STEPS", 0)
     state = stopped_state(study, 13)
     assert state.tier == "reset"
     resumed, _ = start(study, state)
+    assert resumed.unseen == ["Hidden.hidden (list_iterator)"]
     assert 0 < resumed.num_timesteps < 40
     assert [env.unwrapped.t for env in resumed.state.envs] == [0, 0]
     first = resumed.model._last_obs.copy()
@@ -211,19 +212,6 @@ def test_an_env_that_hides_its_state_begins_anew_and_says_so(
     whole, _ = start(study)
     whole.run(Free())
     assert (resumed.num_timesteps, resumed.state.updates) == (whole.num_timesteps, whole.state.updates)
-
-
-def test_only_what_is_known_is_captured_exactly() -> None:
-    known = gym.make("arztest/Known-v0")
-    assert env_state.capturable(known)
-    assert env_state.capturable(gym.make("CartPole-v1"))
-    assert not env_state.capturable(gym.wrappers.FrameStackObservation(known, 2))
-    assert not env_state.capturable(gym.make("arztest/Drift-v0"))
-
-    class CartPoleEnv(gym.envs.classic_control.CartPoleEnv):
-        """May keep more than the library's."""
-
-    assert not env_state.capturable(CartPoleEnv())
 
 
 # -- states that are wrong ------------------------------------------------------------------------
@@ -278,7 +266,7 @@ DAMAGES = {
     "another observation": damage_arrays("counters/last/_last_obs", lambda a: a[:1]),
     "no torch state": damage_arrays("rng/torch", lambda a: a[:10]),
     "no Python state": damage_arrays("rng/python/words", lambda a: a[:10]),
-    "an array is missing": damage_arrays("env/envs/0/wrappers/0/rewards/list", lambda a: None),
+    "an array is missing": damage_arrays("env/plain/nodes/4/of", lambda a: None),
     "another algorithm": damage_values("algo", value="ppo"),
     "another env": damage_values("env", value="CartPole-v1"),
     "other envs": damage_values("n_envs", value=3),
@@ -293,8 +281,9 @@ DAMAGES = {
     "a counter that is text": damage_values("groups", "counters", "counters", value={"num_timesteps": "x"}),
     "an optimizer of its own": damage_values("groups", "optimizer", value={}),
     "another generator": damage_values("groups", "rng", "actions", "bit_generator", value="os.system"),
-    "another wrapper": damage_values("groups", "env", "envs", 0, "wrappers", 0, "kind", value="Evil"),
-    "too few envs": damage_values("groups", "env", "envs", value=[]),
+    "another wrapper": damage_values("groups", "env", "plain", "nodes", 0, "class", value="os.Evil"),
+    "no envs": damage_values("groups", "env", "plain", "nodes", value=[]),
+    "other attributes": damage_values("groups", "env", "plain", "nodes", 0, "names", value=["x"]),
     "results that are not": damage_values("groups", "evaluations", "kinds", value=["x"]),
     "results without end": damage_arrays("evaluations/sizes", lambda a: np.array([10**9])),
 }
