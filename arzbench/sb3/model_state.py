@@ -209,6 +209,8 @@ def capture_counters(model: Any) -> dict[str, Any]:
         more["memory"] = [array_of(tensor) for tensor in _flat(memory)]
     if own := own_state.capture(model):
         more["own"] = own
+    if orders := _memory_orders(model._last_obs):
+        more["orders"] = orders
     return {
         **more,
         "counters": counters,
@@ -237,6 +239,7 @@ def restore_counters(model: Any, saved: dict[str, Any]) -> None:
         raise StateError(f"the saved episode starts have shape {np.shape(starts)}, not ({model.n_envs},)")
     for name in LAST:
         setattr(model, name, last[name])
+    model._last_obs = _laid_out(model._last_obs, saved.get("orders", {}))
     if "memory" in saved:
         setattr(model, MEMORY, _like(getattr(model, MEMORY), iter(saved["memory"])))
     own_state.restore(model, saved.get("own", {}))
@@ -245,6 +248,30 @@ def restore_counters(model: Any, saved: dict[str, Any]) -> None:
         pairs = zip(saved["returns"].tolist(), saved["lengths"].tolist(), strict=True)
         model.ep_info_buffer = deque([{"r": r, "l": n, "t": 0.0} for r, n in pairs], maxlen=window)
         model.ep_success_buffer = deque(saved["successes"].tolist(), maxlen=window)
+
+
+def _memory_orders(observation: Any) -> dict[str, list[int]]:
+    """Axes in the order of memory, the outermost first, of each part that has them in another one.
+
+    VecTransposeImage leaves pictures so, and the bits of a convolution depend on it.
+    """
+    parts = observation if isinstance(observation, dict) else {"": observation}
+    return {
+        name: np.argsort([-stride for stride in part.strides], kind="stable").tolist()
+        for name, part in parts.items()
+        if part is not None and not part.flags.c_contiguous
+    }
+
+
+def _laid_out(observation: Any, orders: dict[str, list[int]]) -> Any:
+    """`observation` in memory as `_memory_orders` found it."""
+    if isinstance(observation, dict):
+        own = {name: {"": orders[name]} for name in observation if name in orders}
+        return {name: _laid_out(part, own.get(name, {})) for name, part in observation.items()}
+    if "" not in orders:
+        return observation
+    order = orders[""]
+    return np.ascontiguousarray(observation.transpose(order)).transpose(np.argsort(order))
 
 
 def _flat(memory: Any) -> Iterator[th.Tensor]:

@@ -32,8 +32,9 @@ from arzbench.sb3.workload import SB3Workload
 from arzbench.study import ALGORITHMS, TrainConfig
 from arzbench.study_file import make_config
 from arzbench.study_values import SCHEDULED
+from arzbench.workload import StopTraining
 from tests.sb3 import user_code
-from tests.sb3.controls import Free, config, start, tidy  # noqa: F401
+from tests.sb3.controls import Free, StopAt, config, start, through_bytes, tidy  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("ignore:You have specified a mini-batch:UserWarning")
 HERE = user_code.__name__
@@ -266,6 +267,24 @@ def test_pictures_are_stacked_and_turned_outside_of_the_normalisation() -> None:
     assert log.units(Phase.ENV_STEP) == count_training(study, training.facts()).total_timesteps
     again, _ = start(study, training.capture())
     assert again.num_timesteps == training.num_timesteps
+
+
+@pytest.mark.parametrize("stop_at", [3, 9, 21])
+def test_a_training_on_stacked_pictures_goes_on_to_the_same_bits(stop_at: int) -> None:
+    """A convolution computes other bits on a picture that lies in memory another way."""
+    study = config("ppo", **{**PICTURES, "n_envs": 2, "total_timesteps": 64}, policy_kwargs={})
+    whole, _ = start(study)
+    whole.run(Free())
+    part, _ = start(study)
+    with pytest.raises(StopTraining):
+        part.run(StopAt(stop_at))
+    again, _ = start(study, through_bytes(part.capture()))
+    again.run(Free())
+    assert again.resumed == "exact"
+    ended, expected = again.fingerprint(), whole.fingerprint()
+    assert [ended[part] for part in ("weights", "optimizer", "rng")] == [
+        expected[part] for part in ("weights", "optimizer", "rng")
+    ]
 
 
 @pytest.mark.parametrize(
