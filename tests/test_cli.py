@@ -46,7 +46,7 @@ REFUSED = [
     ("plam", ["unknown command 'plam'", "did you mean 'plan'?"]),
     ("plan --qouta 1h", ["--qouta", "--quota", "arzbench plan --help"]),
     ("plan --quota", ["--quota", "requires an argument"]),
-    ("plan extra", ["extra", "arzbench plan --help"]),
+    ("plan extra", ["no script 'extra'", "calls arzbench.learn"]),
     # algorithms, envs and hyper-parameters
     (
         "plan --env CartPole-v1 --algo pppo",
@@ -70,7 +70,7 @@ REFUSED = [
     (f"plan {CARTPOLE} --set n_steps", ["'n_steps'", "key=value", "--set n_steps=512"]),
     (f"plan {CARTPOLE} --set =5", ["'=5'", "key=value"]),
     ("plan --study incident --set algo=ppo", ["algo", "--env and --algo"]),
-    ("plan --study incident --env CartPole-v1", ["--study and --env/--algo exclude each other"]),
+    ("plan --study incident --env CartPole-v1", ["--study and --env each name a study", "one of them"]),
     # numbers
     ("plan --quota 12x", ["'12x'", "45s", "1-06:00:00"]),
     (f"plan --quota {LONG}", [repr(LONG), "45s"]),
