@@ -22,7 +22,7 @@ import msgspec
 from arzbench.clock import Clock
 from arzbench.errors import ArzbenchError, StateError, UsageError
 from arzbench.facts import Phase
-from arzbench.measure.burst import COLD, WARM, BurstJob, BurstResult
+from arzbench.measure.burst import COLD, WARM, BurstJob, BurstResult, evaluates
 from arzbench.measure.host import host_of
 from arzbench.measure.phase_times import PER_STEP
 from arzbench.records import BEFORE_LEARNING, Calibration, PhaseSamples, WorkloadSamples
@@ -92,12 +92,15 @@ def calibrate(
 
 
 def _distinct(study: Study) -> list[TrainConfig]:
-    """One training per workload: the first, or the first with a baseline to measure."""
+    """One training per workload: the first, with the baseline and the evaluation of any to be measured."""
     by_workload: dict[str, TrainConfig] = {}
     for config in study.trainings:
-        key = config.workload_digest()
-        if key not in by_workload or (config.baseline.episodes and not by_workload[key].baseline.episodes):
-            by_workload[key] = config
+        one = by_workload.setdefault(config.workload_digest(), config)
+        if config.baseline.episodes and not one.baseline.episodes:
+            one = msgspec.structs.replace(one, baseline=config.baseline)
+        if evaluates(config) and not evaluates(one):
+            one = msgspec.structs.replace(one, evaluation=config.evaluation)
+        by_workload[config.workload_digest()] = one
     return list(by_workload.values())
 
 
@@ -269,7 +272,7 @@ def _worker_error(code: int, text: str, answer: Path) -> ArzbenchError:
     if problem.exists():
         error = json.loads(problem.read_text())
         kind = UsageError if error["exit_code"] == UsageError.exit_code else StateError
-        return kind(error["message"], error["hint"])
+        return kind(error["message"], error["hint"], error["trace"])
     last = "\n".join(text.strip().splitlines()[-8:]) or "it printed nothing"
     return StateError(f"a measuring process ended with code {code}", last)
 

@@ -8,13 +8,13 @@ import pytest
 from arzbench import store
 from arzbench.clock import VirtualClock
 from arzbench.commands.run import RunFlags, resolve
+from arzbench.limits import Limits
 from arzbench.predict.costmodel import fit
 from arzbench.predict.landing import LEAVE_S, kept_free_s, quota_for
 from arzbench.predict.plan import Planner
 from arzbench.predict.spread import spread_from
 from arzbench.run.guard import Guard
 from arzbench.run.signals import Signals
-from arzbench.limits import Limits
 from arzbench.workload import StopTraining
 from tests import worlds
 from tests.calls import CARTPOLE, calibrated, call
