@@ -183,7 +183,13 @@ class AbstractTraining(abc.ABC):
 
 
 class AbstractWorkload(abc.ABC):
-    """A kind of training that arzbench can measure, predict and run."""
+    """A kind of training that arzbench can measure, predict and run.
+
+    Attributes:
+        checked_s: Seconds that `check` took in this process, first steps of envs included.
+    """
+
+    checked_s = 0.0
 
     @abc.abstractmethod
     def load(self) -> dict[str, str]:

@@ -360,9 +360,10 @@ class Job:
             differs += sorted(k for k in {*known, *versions} if known.get(k) != versions.get(k))
             if differs:
                 self._notes.append(f"resumed with other {', '.join(differs)}: not bitwise the same")
+        took = self._context.clock.now() - request.session_start - self._workload.checked_s
         ledger.write(
             "session",
-            {Phase.IMPORT.value: (max(0.0, self._context.clock.now() - request.session_start), 1)},
+            {Phase.IMPORT.value: (max(0.0, took), 1)},
             run=request.run_id,
             study=digest(request.study),
             plan=None if request.plan is None else request.plan.id,
@@ -477,7 +478,8 @@ class Job:
         clock = self._context.clock
         began = clock.ticks()
         self._workload.first_step(config)
-        self._context.ledger.write("phases", {Phase.JIT.value: (clock.ticks() - began, 1)})
+        took = self._workload.checked_s + clock.ticks() - began
+        self._context.ledger.write("phases", {Phase.JIT.value: (took, 1)})
 
     def _model(self, config: TrainConfig) -> CostModel | None:
         """The plan's prices for a training."""

@@ -68,11 +68,18 @@ def try_step(name: str, env: Any, seed: int) -> None:
     Raises:
         UsageError: it failed, or what it returned cannot be trained on.
     """
+    check_seeded(name, env)
     vec_env = DummyVecEnv([lambda: env])
     vec_env.seed(seed)
     space = env.action_space
     space.seed(seed)
     try:
+        returned = env.reset(seed=seed)
+        if not isinstance(returned, tuple) or len(returned) != 2:  # two numbers would be taken for a pair
+            raise UsageError(
+                f"{name} cannot be trained on: reset returns a {type(returned).__name__}",
+                "return observation, info: info is a dict, and may be empty",
+            )
         _check_finite(name, "reset", vec_env.reset())
         allowed = np.asarray(env.get_wrapper_attr("action_masks")(), np.int8) if _masked(env) else None
         seen, rewards, _, _ = vec_env.step(np.array([space.sample(allowed)]))

@@ -59,6 +59,7 @@ class SB3Workload(AbstractWorkload):
         register_plugins()
         if _tried_as(config) in self._tried:
             return
+        began = self._clock.ticks()
         model, envs, eval_env, _ = _make(config)
         try:
             for env in envs[:1]:
@@ -69,6 +70,7 @@ class SB3Workload(AbstractWorkload):
         if not envs:
             self.first_step(config)  # those in processes of their own are closed
         self._tried.add(_tried_as(config))
+        self.checked_s += self._clock.ticks() - began
 
     def create(
         self,
