@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from arzbench import __version__
 from arzbench.errors import ArzbenchError, ExitCode, leave, tell, unknown
+from arzbench.user_code import users_trace
 
 #: listed first by `arzbench --help`, in the order in which they are met; the others follow by name
 _ROAD = ("calibrate", "plan", "run", "report")
@@ -96,7 +97,7 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)  # what the command returned
     except ArzbenchError as error:
-        tell(error.message, error.hint)
+        tell(error.message, error.hint, error.trace or users_trace(error))
         code = error.exit_code
     except KeyboardInterrupt:
         tell("interrupted", "")

@@ -22,14 +22,18 @@ class ExitCode(IntEnum):
 
 
 class ArzbenchError(Exception):
-    """One problem, stated for a person: `message` says what is wrong, `hint` what to do."""
+    """One problem, stated for a person: `message` says what is wrong, `hint` what to do.
+
+    `trace` is where in the user's own code it arose, if another process found that out.
+    """
 
     exit_code = ExitCode.FAILURE
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", trace: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.trace = trace
         if hint:
             self.add_note(f"hint: {hint}")  # where a script of the user's shows it, below its traceback
 
@@ -71,11 +75,13 @@ def unknown(what: str, value: str, valid: Iterable[str], hint: str = "") -> Usag
     return UsageError(f"unknown {what} {value!r}", "\n".join(hints))
 
 
-def tell(message: str, hint: str) -> None:
-    """Print one error, then its hint on lines of its own; never wrapped, so it can be searched for."""
+def tell(message: str, hint: str, trace: str = "") -> None:
+    """Print one error, its hint on lines of its own, and `trace`; never wrapped, so that it can be found."""
     print(f"error: {message}", file=sys.stderr)
     for number, line in enumerate(hint.splitlines()):
         print(f"{'hint:' if number == 0 else '     '} {line}", file=sys.stderr)
+    if trace:
+        print(f"in your code:\n{trace}", file=sys.stderr)
 
 
 def leave(code: int) -> NoReturn:

@@ -37,10 +37,17 @@ def is_reference(value: object) -> bool:
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    #: keys that records did not always have, and the values that say nothing: they are left out then, so
+    #: that a training that needs none of them keeps its identity
+    LATER: ClassVar[dict[str, Any]] = {}
+
     def __post_init__(self) -> None:
         problems = self.problems()
         if problems:
             raise ValueError("; ".join(problems))
+        for name, nothing in self.LATER.items():
+            if getattr(self, name) == nothing:
+                msgspec.structs.force_setattr(self, name, UNSET)
 
     def problems(self) -> list[str]:
         """What is wrong with the values, each in words."""
@@ -60,6 +67,9 @@ class Evaluation(_Part, frozen=True, kw_only=True):
     n_eval_episodes: int = 5
     deterministic: bool = True
     final_episodes: int = 0  # episodes of the trained policy after the training
+    max_steps: int | UnsetType = UNSET  # env steps after which an episode is broken off
+
+    LATER = {"max_steps": 0}
 
 
 class Baseline(_Part, frozen=True, kw_only=True):
@@ -101,6 +111,12 @@ class Logging(_Part, frozen=True, kw_only=True):
     log_period: int = 1000
 
 
+#: what does not change what a unit of a phase costs
+_NO_PRICE = frozenset({
+    "name", "seed", "total_timesteps", "evaluation", "baseline", "checkpoint", "logging", "env_errors",
+})  # fmt: skip
+
+
 class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
     """One training: an env, an algorithm with its hyper-parameters, and its schedules."""
 
@@ -114,6 +130,7 @@ class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
     wrappers: tuple[str | dict[str, Any], ...] | UnsetType = UNSET
     frame_stack: int | UnsetType = UNSET
     vec_env: Literal["dummy", "subproc"] | UnsetType = UNSET
+    env_errors: int | UnsetType = UNSET
     device: str = "cpu"
     torch_threads: int = 1
     seed: int = 0
@@ -131,15 +148,7 @@ class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
     ACTIONS: ClassVar[tuple[str, ...]] = ANY
     #: its constructor's arguments that are not fields here
     EXTRA: ClassVar[frozenset[str]] = frozenset()
-    #: keys that records did not always have, and the values that say nothing: they are left out then, so
-    #: that a training that needs none of them keeps its identity
-    LATER: ClassVar[dict[str, Any]] = {"wrappers": (), "frame_stack": 0, "vec_env": "dummy"}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, nothing in self.LATER.items():
-            if getattr(self, name) == nothing:
-                msgspec.structs.force_setattr(self, name, UNSET)
+    LATER = {"wrappers": (), "frame_stack": 0, "vec_env": "dummy", "env_errors": 0}
 
     def problems(self) -> list[str]:
         problems = super().problems() + self._below_one("n_envs", "total_timesteps", "torch_threads")
@@ -159,6 +168,11 @@ class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
     def loop(self) -> TrainingLoop:
         """When it collects and when it learns."""
         raise TypeError("abstract")
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether episodes are played beside the training's own, in an env of their own."""
+        return bool(self.evaluation.eval_freq or self.evaluation.final_episodes or self.baseline.episodes)
 
     @property
     def normalizes_observations(self) -> bool:
@@ -182,8 +196,7 @@ class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
 
     def workload_digest(self) -> str:
         """Identity of what a unit of each phase costs; budgets and schedules do not enter."""
-        left_out = {"name", "seed", "total_timesteps", "evaluation", "baseline", "checkpoint", "logging"}
-        return digest({k: v for k, v in msgspec.to_builtins(self).items() if k not in left_out})
+        return digest({k: v for k, v in msgspec.to_builtins(self).items() if k not in _NO_PRICE})
 
 
 class OffPolicyConfig(TrainConfig, frozen=True, kw_only=True):
@@ -484,8 +497,8 @@ class Built(TrainConfig, frozen=True, kw_only=True, tag="built"):
         loop = values["loop"]
         if horizon := loop.pop("exploration_horizon"):
             loop["exploration_steps"] /= horizon  # of any length
-        left_out = ("name", "seed", "total_timesteps", "evaluation", "baseline", "checkpoint", "logging")
-        return digest({k: v for k, v in values.items() if k not in (*left_out, "evaluated_by_callback")})
+        left_out = {*_NO_PRICE, "evaluated_by_callback"}
+        return digest({k: v for k, v in values.items() if k not in left_out})
 
 
 AnyConfig = (

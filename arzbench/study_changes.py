@@ -76,7 +76,9 @@ def _change_users(config: Built | Factory, pairs: Sequence[tuple[list[str], Any]
     """What the user's code decides can be changed there alone."""
     table: dict[str, Any] = msgspec.to_builtins(config)
     for path, value in pairs:
-        ours = path[0] in ("evaluation", "checkpoint") and path[1:] and path[1] in table[path[0]]
+        part = getattr(config, path[0], None) if path[0] in ("evaluation", "checkpoint") else None
+        ours = path == ["env_errors"]
+        ours = ours or (part is not None and len(path) > 1 and path[1] in part.__struct_fields__)
         if isinstance(config, Factory):
             ours = ours or path == ["total_timesteps"] or (path[0] == "kwargs" and len(path) == 2)
         if not ours:

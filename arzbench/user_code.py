@@ -1,12 +1,55 @@
-"""The user's own Python files: imported from where they lie, and told apart from what they were before."""
+"""The user's own Python files: told apart from what they were before, and their frames from a library's."""
 
 from __future__ import annotations
 
 import hashlib
 import sys
 import sysconfig
+import traceback
+import types
 from collections.abc import Mapping
 from pathlib import Path
+
+#: packages whose frames in a traceback say nothing to a user
+_LIBRARIES = frozenset(
+    {"arzbench", "stable_baselines3", "sb3_contrib", "gymnasium", "torch", "numpy", "typer", "click"}
+)
+_OURS = str(Path(__file__).parent)
+
+
+def users_frames(trace: types.TracebackType | None) -> types.TracebackType | None:
+    """`trace` cut to the frames of the user's own code; None where there are none."""
+    frames = []
+    while trace is not None:
+        if not _of_library(trace.tb_frame):
+            frames.append(trace)
+        trace = trace.tb_next
+    cut = None
+    for frame in reversed(frames):
+        cut = types.TracebackType(cut, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    return cut
+
+
+def _of_library(frame: types.FrameType) -> bool:
+    name = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    return (
+        name in _LIBRARIES
+        or name in sys.stdlib_module_names
+        or frame.f_code.co_filename.startswith((_OURS, "<frozen"))
+    )
+
+
+def users_trace(error: BaseException | None) -> str:
+    """Where in the user's own code `error`, or what it came of, was raised; empty where it was not."""
+    while error is not None:
+        cut = users_frames(error.__traceback__)
+        if cut is not None:
+            lines = traceback.format_list(traceback.extract_tb(cut))
+            if type(error).__module__ != "arzbench.errors":  # its message is shown already
+                lines += traceback.format_exception_only(error)
+            return "".join(lines).rstrip()
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def loaded_sources(script: str) -> dict[str, str]:

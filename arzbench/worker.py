@@ -20,9 +20,9 @@ from arzbench.errors import ArzbenchError, ExitCode, StateError, leave, tell
 from arzbench.measure.burst import COLD, UNUSED, WARM, BurstJob, BurstResult, Say, measure_once
 from arzbench.measure.logcost import measure_sinks
 from arzbench.saves.checkpoints import CheckpointStore, Header
-from arzbench.study import Built, TrainConfig
+from arzbench.study import Built
 from arzbench.training_state import TrainingState
-from arzbench.user_code import loaded_sources
+from arzbench.user_code import loaded_sources, users_trace
 from arzbench.wiring.describing import Description, DescriptionTask
 from arzbench.workload import AbstractWorkload
 
@@ -70,27 +70,17 @@ def numba_cache() -> str:
     return WARM if any(s.cache_hits for s in stats) else UNUSED
 
 
-def _has_messages(config: TrainConfig) -> bool:
-    """Whether the env has messages of its own: only then, or where the study logs, do they cost anything."""
-    from arzbench.sb3.building import make_env
-
-    env = make_env(config)
-    try:
-        return hasattr(env.unwrapped, "message_log")
-    finally:
-        env.close()
-
-
 def _with_sinks(
     job: BurstJob, measure: Callable[[AbstractWorkload], BurstResult], clock: Clock, say: Say
 ) -> BurstResult:
     """Measure, and what the env's messages cost by where they go, if there are any."""
     from arzbench.sb3.workload import SB3Workload
 
-    result = measure(SB3Workload(clock))
+    workload = SB3Workload(clock)
+    result = measure(workload)
     alone = job.config.vec_env == "subproc"
-    if job.config.logging.mode == "off" and (alone or not _has_messages(job.config)):
-        return result
+    if job.config.logging.mode == "off" and (alone or not workload.has_messages):
+        return result  # only an env's own messages, or those the study asks for, cost anything
     say("messages", 0.97)
     sinks = measure_sinks(
         job.config, lambda path: SB3Workload(clock, path), Path(job.folder), clock, job.repetition
@@ -138,11 +128,24 @@ def run_worker(task: Path, answer: Path) -> int:
         else:
             result = _with_sinks(job, measure, clock, say)
     except ArzbenchError as error:
-        problem = {"message": error.message, "hint": error.hint, "exit_code": int(error.exit_code)}
-        answer.with_suffix(".error").write_text(json.dumps(problem))
+        _write_problem(answer, error, error.message, error.hint)
         return int(error.exit_code)
+    except Exception as error:
+        if not users_trace(error):
+            raise
+        _write_problem(
+            answer, error, f"{job.config.name} cannot be measured: {type(error).__name__}: {error}"
+        )
+        return int(ExitCode.FAILURE)
     answer.write_bytes(msgspec.json.encode(result))
     return int(ExitCode.OK)
+
+
+def _write_problem(answer: Path, error: Exception, message: str, hint: str = "") -> None:
+    """Write down what the command shows, beside `answer`."""
+    code = error.exit_code if isinstance(error, ArzbenchError) else ExitCode.FAILURE
+    problem = {"message": message, "hint": hint, "exit_code": int(code), "trace": users_trace(error)}
+    answer.with_suffix(".error").write_text(json.dumps(problem))
 
 
 def run_description(task: Path, answer: Path) -> int:
@@ -151,9 +154,16 @@ def run_description(task: Path, answer: Path) -> int:
     from arzbench.wiring.scripts import describe_script
 
     asked = msgspec.json.decode(task.read_bytes(), type=DescriptionTask)
-    with contextlib.redirect_stdout(sys.stderr):
-        built = [describe_factory(config) for config in asked.factories]
-        trainings = describe_script(asked.script, asked.arguments) if asked.script else tuple(built)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            built = [describe_factory(config) for config in asked.factories]
+            trainings = describe_script(asked.script, asked.arguments) if asked.script else tuple(built)
+    except Exception as error:
+        if not isinstance(error, ArzbenchError) and not users_trace(error):
+            raise
+        message = getattr(error, "message", f"{type(error).__name__}: {error}")
+        _write_problem(answer, error, message, getattr(error, "hint", ""))
+        return int(ExitCode.FAILURE)
     description = Description(trainings=trainings, sources=loaded_sources(asked.script))
     answer.write_bytes(msgspec.json.encode(description))
     return int(ExitCode.OK)

@@ -76,15 +76,21 @@ class Control:
         within it leaves no consistent point: `capture` is legal here, and then not before it is over.
         """
 
-    def during_episode(self, training: AbstractTraining) -> None:
-        """Between two env steps of such an episode. Stopping here drops the open episode, whose time
-        was not reported yet; it is played again after resuming, finished ones are kept.
+    def during_episode(self, training: AbstractTraining) -> bool | None:
+        """Between two env steps of such an episode; whether the evaluation ends here, for enough was seen.
+
+        Stopping here drops the open episode, whose time was not reported yet; it is played again after
+        resuming, finished ones are kept.
         """
+        return None
 
     def during_update(self, training: AbstractTraining) -> None:
         """Between two gradient steps of a long update. Stopping here undoes the update; it is made again
         after resuming.
         """
+
+    def noted(self, text: str) -> None:
+        """What a user should hear of, as soon as it is known."""
 
     def evaluated(self, training: AbstractTraining, result: EvaluationResult) -> None:
         """An evaluation or baseline was completed."""
@@ -177,7 +183,13 @@ class AbstractTraining(abc.ABC):
 
 
 class AbstractWorkload(abc.ABC):
-    """A kind of training that arzbench can measure, predict and run."""
+    """A kind of training that arzbench can measure, predict and run.
+
+    Attributes:
+        checked_s: Seconds that `check` took in this process, first steps of envs included.
+    """
+
+    checked_s = 0.0
 
     @abc.abstractmethod
     def load(self) -> dict[str, str]:
@@ -205,4 +217,11 @@ class AbstractWorkload(abc.ABC):
 
     @abc.abstractmethod
     def first_step(self, config: TrainConfig) -> None:
-        """Make the env, reset it and step once: what just-in-time compilation costs is paid here."""
+        """Make the env, reset it and step once: what just-in-time compilation costs is paid here.
+
+        Nothing is done where `check` did it.
+        """
+
+    def is_of_env(self, error: BaseException) -> bool:
+        """Whether the step or reset of an env raised `error`: another env might not have."""
+        return False

@@ -185,6 +185,8 @@ def _train(
             job.train_all()
             outcome = job.end()
     session.show_end(spec, clock, begun, outcome, console, _again(flags, spec, begun, outcome))
+    if outcome.trace:
+        print(f"in your code:\n{outcome.trace}", file=sys.stderr)
     return outcome.exit_code
 
 

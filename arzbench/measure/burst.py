@@ -80,12 +80,19 @@ def short_training(job: BurstJob) -> tuple[TrainConfig, TrainingLoop]:
         config,
         total_timesteps=rollouts * loop.rollout_steps,
         evaluation=Evaluation(
-            deterministic=config.evaluation.deterministic, final_episodes=job.eval_episodes
+            deterministic=config.evaluation.deterministic,
+            final_episodes=job.eval_episodes if evaluates(config) else 0,
+            max_steps=config.evaluation.max_steps,
         ),
         baseline=msgspec.structs.replace(config.baseline, episodes=min(1, config.baseline.episodes)),
         checkpoint=Checkpoints(),
     )
     return short, loop
+
+
+def evaluates(config: TrainConfig) -> bool:
+    """Whether evaluations are a part of it: only then there is an env for them."""
+    return bool(config.evaluation.eval_freq or config.evaluation.final_episodes)
 
 
 class BurstControl(Control):
@@ -110,6 +117,8 @@ class BurstControl(Control):
         self._start = loop.learning_starts
         self._to_prefill = loop.off_policy
         self._eval_began: float | None = None
+        self._episode_began = 0.0
+        self.notes: list[str] = []
         self._segments = _segments(config, self._start)
         self._mode: str = config.logging.mode
         if self._start:
@@ -132,14 +141,20 @@ class BurstControl(Control):
             self._say("training", 0.15 + 0.65 * step / self._config.total_timesteps)
 
     def before_episode(self, training: AbstractTraining, kind: str) -> None:
+        self._episode_began = now = self._clock.now()
         if kind == "final":
-            now = self._clock.now()
             if self._eval_began is None:
                 self._eval_began = now
             elif now - self._eval_began > self._job.max_eval_s:
                 raise StopTraining(StopReason.BUDGET, "enough evaluation episodes")
         self._switch(training, self._config.logging.mode)
         self._say("evaluation" if kind == "final" else kind, 0.85 if kind == "final" else 0.15)
+
+    def during_episode(self, training: AbstractTraining) -> bool:
+        return self._clock.now() - self._episode_began > self._job.max_eval_s
+
+    def noted(self, text: str) -> None:
+        self.notes.append(text)
 
     def _switch(self, training: AbstractTraining, mode: str) -> None:
         """Switch the env's messages to `mode`."""
@@ -216,9 +231,8 @@ def measure_once(
     values = PhaseValues(job.config.logging.mode)
     say("imports", 0.0)
     versions = workload.load()
-    workload.check(job.config)
     values.add(Phase.IMPORT, clock.now() - min(process_start(clock), job.spawned))
-    say("first step (just-in-time compilation)", 0.1)
+    say("env made, first step", 0.1)
     began = clock.ticks()
     workload.first_step(job.config)
     took = clock.ticks() - began
@@ -246,7 +260,7 @@ def measure_once(
         phases=tuple(values.samples(job.repetition)),
         cache=cache,
         done=clock.now(),
-        notes=tuple(notes),
+        notes=(*control.notes, *notes),
     )
 
 

@@ -22,11 +22,11 @@ import msgspec
 from arzbench.clock import Clock
 from arzbench.errors import ArzbenchError, StateError, UsageError
 from arzbench.facts import Phase
-from arzbench.measure.burst import COLD, WARM, BurstJob, BurstResult
+from arzbench.measure.burst import COLD, WARM, BurstJob, BurstResult, evaluates
 from arzbench.measure.host import host_of
 from arzbench.measure.phase_times import PER_STEP
 from arzbench.records import BEFORE_LEARNING, Calibration, PhaseSamples, WorkloadSamples
-from arzbench.study import Study, TrainConfig
+from arzbench.study import Evaluation, Study, TrainConfig
 from arzbench.units import format_duration
 
 #: seconds of training measured in each repetition where the steps asked for take less
@@ -92,12 +92,18 @@ def calibrate(
 
 
 def _distinct(study: Study) -> list[TrainConfig]:
-    """One training per workload: the first, or the first with a baseline to measure."""
+    """One training per workload: the first, or the first with a baseline; evaluated if any of them is."""
     by_workload: dict[str, TrainConfig] = {}
+    evaluation: dict[str, Evaluation] = {}
     for config in study.trainings:
         key = config.workload_digest()
         if key not in by_workload or (config.baseline.episodes and not by_workload[key].baseline.episodes):
             by_workload[key] = config
+        if evaluates(config):
+            evaluation.setdefault(key, config.evaluation)
+    for key, one in by_workload.items():
+        if key in evaluation and not evaluates(one):
+            by_workload[key] = msgspec.structs.replace(one, evaluation=evaluation[key])
     return list(by_workload.values())
 
 
@@ -269,7 +275,7 @@ def _worker_error(code: int, text: str, answer: Path) -> ArzbenchError:
     if problem.exists():
         error = json.loads(problem.read_text())
         kind = UsageError if error["exit_code"] == UsageError.exit_code else StateError
-        return kind(error["message"], error["hint"])
+        return kind(error["message"], error["hint"], error.get("trace", ""))
     last = "\n".join(text.strip().splitlines()[-8:]) or "it printed nothing"
     return StateError(f"a measuring process ended with code {code}", last)
 

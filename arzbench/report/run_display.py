@@ -75,6 +75,10 @@ class RunDisplay:
             self._shown_at = progress.session_s
             say(self._console, _line(progress))
 
+    def say(self, line: str) -> None:
+        """Print `line` above it."""
+        say(self._console, line)
+
     def close(self) -> None:
         """Give the terminal back."""
         if self._live is not None:

@@ -54,6 +54,7 @@ class RunProgress:
     saved_at: float | None = None
     mean_return: float | None = None  # of the last evaluation
     worked: bool = False  # anything was done in this session
+    notes: list[str] = field(default_factory=list)  # for the end
 
 
 @dataclass(slots=True)

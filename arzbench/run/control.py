@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from arzbench.digest import digest
 from arzbench.facts import Phase
 from arzbench.measure.phase_times import PhaseTotals
-from arzbench.predict.remaining import merged
+from arzbench.predict.remaining import Observed, merged
 from arzbench.run.context import EndPrediction, RunContext, RunProgress
 from arzbench.run.progress import Progress, Speed
 from arzbench.saves.checkpoints import CheckpointStore, Header
@@ -29,6 +29,7 @@ class _Saving:
     done: bool
     is_best: bool
     capture_s: float
+    observed: Observed
     held_up_s: float  # what the training paid so far
 
 
@@ -46,6 +47,7 @@ class TrainingControl(Control):
         self.recorder = PhaseTotals()
         self.changed = False  # something was done since the last save
         self.kept_steps = progress.steps[index]  # what a failure would leave
+        self.kept_observed = progress.observed[index]
         self._saving: _Saving | None = None  # under way
         self._study = digest(context.study)
         #: mean return and num_timesteps of this training's best evaluation
@@ -70,13 +72,16 @@ class TrainingControl(Control):
         self._next_tick = self._next_flush = context.clock.now()
         self._polled_at = 0  # num_timesteps at the last question
 
-    def start(self, training: AbstractTraining) -> None:
-        """Take the training as it was made or restored."""
-        if self._save_every:
-            self._next_save = (training.num_timesteps // self._save_every + 1) * self._save_every
+    def start(self, training: AbstractTraining, *, save_first: bool = False) -> None:
+        """Take the training as it was made or restored; `save_first`: it is saved before its first step."""
+        self._next_save = training.num_timesteps if save_first else self._save_after(training.num_timesteps)
         self._polled_at = training.num_timesteps
         self._guard.expect_save(training.replay_size())
         self.flush(training)
+
+    def _save_after(self, step: int) -> float:
+        """The step of the next periodic save after `step`."""
+        return (step // self._save_every + 1) * self._save_every if self._save_every else math.inf
 
     # Control, called by the training.
 
@@ -85,7 +90,7 @@ class TrainingControl(Control):
         now = self._poll(updates, max(1, (step - self._polled_at) // n_envs))
         self._polled_at = step
         if step >= self._next_save:
-            self._next_save += self._save_every
+            self._next_save = self._save_after(step)
             self.begin_save(training)
             now = self._poll(updates)
         if self._saving is not None or now >= self._next_tick:
@@ -115,6 +120,12 @@ class TrainingControl(Control):
         now = self._guard.poll(self._episode_kind)
         if self._saving is not None or now >= self._next_tick:
             self._look(training, now)
+
+    def noted(self, text: str) -> None:
+        if text not in self._progress.notes:
+            self._progress.notes.append(text)
+            self._context.ledger.write("note", text=text)
+            self._context.display.say(f"  {text}")
 
     def evaluated(self, training: AbstractTraining, result: EvaluationResult) -> None:
         self._guard.pause()
@@ -188,6 +199,7 @@ class TrainingControl(Control):
             done=done,
             is_best=header.is_best,
             capture_s=captured - began,
+            observed=self._progress.observed[self._index],
             held_up_s=self._context.clock.ticks() - began,
         )
         self.changed = False
@@ -211,7 +223,7 @@ class TrainingControl(Control):
         self.recorder.add(Phase.CHECKPOINT, held_up_s)
         seconds = saving.capture_s + saved.seconds
         self._guard.saved(seconds, saved.bytes)
-        self.kept_steps = saving.num_timesteps
+        self.kept_steps, self.kept_observed = saving.num_timesteps, saving.observed
         self._progress.checkpoint, self._progress.saved_at = saved.path, self._context.clock.now()
         if self._context.uploads is not None:
             self._context.uploads.offer(saved.path, best=saving.is_best)

@@ -25,7 +25,7 @@ from arzbench.run.context import EndPrediction, RunContext, RunProgress
 from arzbench.run.control import TrainingControl
 from arzbench.run.guard import SURPRISE, Guard
 from arzbench.run.ledger_writer import LedgerWriter
-from arzbench.run.progress import Display, Progress
+from arzbench.run.progress import Display, Progress, told_if_slow
 from arzbench.run.resume import ResumePoint, find_resume_point, model_file
 from arzbench.run.signals import Signals
 from arzbench.run.stall import StallWatcher
@@ -35,6 +35,7 @@ from arzbench.saves.saver import Saver
 from arzbench.saves.uploads import UNLIMITED_FLUSH_S, Uploads
 from arzbench.study import Study, TrainConfig
 from arzbench.training_state import TIERS
+from arzbench.user_code import users_trace
 from arzbench.workload import AbstractTraining, AbstractWorkload, StopTraining
 
 __all__ = ["Display", "Predict", "Progress", "RunOutcome", "RunRequest", "RunState", "open_job", "run_job"]
@@ -83,6 +84,7 @@ class RunOutcome:
     checkpoint: Path | None  # the newest
     notes: tuple[str, ...] = ()
     sessions_left: int | None = None  # that the run may still have; None without a limit
+    trace: str = ""  # where in the user's own code an error came from
 
     @property
     def exit_code(self) -> ExitCode:
@@ -191,6 +193,7 @@ class Job:
 
     Attributes:
         error: What a training raised that ended the session; None for another end.
+        env_errors: How many errors of envs the session goes on after, where a study allows no more.
     """
 
     def __init__(
@@ -215,7 +218,10 @@ class Job:
         )
         self._end_prediction = EndPrediction(context, self._progress)
         self._signals = signals
-        self._notes: list[str] = []
+        self._notes = self._progress.notes
+        self.env_errors = 0
+        self._env_errors_met = 0
+        self._training: AbstractTraining | None = None  # not closed yet
         self._compiled = False
         self._built_s = 0.0  # the longest that making a training took
         self._ended_early: set[int] = set()  # trainings that ended by their own will
@@ -233,13 +239,18 @@ class Job:
 
     def train(self, index: int) -> bool:
         """One training to its budget, its final state saved and its model exported; whether it got there."""
-        if self._stopped is not None:
-            return False
+        while self._stopped is None and not self._train_or_stop(index):
+            pass
+        return self._stopped is None
+
+    def _train_or_stop(self, index: int) -> bool:
+        """Whether the training is done; it is to be tried once more where an env failed, and may."""
         context, ledger = self._context, self._context.ledger
         watched = (context.guard, ledger, self._request.run_folder, context.clock, self._request.stall_s)
         try:
             with StallWatcher(*watched):  # not while the last upload is waited for
                 self._train(index)
+            return True
         except StopTraining as stop:
             reason, detail = stop.reason, stop.detail
             if not self._progress.worked:
@@ -250,8 +261,39 @@ class Job:
                 detail = f"no session of this quota gets further; give it a longer one (--quota). {detail}"
             self._stopped = reason, detail
         except (Exception, SystemExit) as error:  # an env may call sys.exit
-            self.fail(error)
-        return self._stopped is None
+            if not self._back_to_save(error, index):
+                self.fail(error)
+        return False
+
+    def _back_to_save(self, error: BaseException, index: int) -> bool:
+        """Whether `error` is an env's and one may go on after it: the training is where it was last saved."""
+        config = self._request.study.trainings[index]
+        allowed = max(config.env_errors or 0, self.env_errors)
+        if self._env_errors_met >= allowed or not self._workload.is_of_env(error):
+            return False
+        self._env_errors_met += 1
+        if self._training is not None:
+            with contextlib.suppress(Exception):  # its connection may be gone
+                self._training.close()
+        with contextlib.suppress(ArzbenchError):
+            folder = self._request.checkpoint_folder
+            self._resume = find_resume_point(self._request.study, folder, self._context.clock)
+        saved = self._resume.by_training[index]
+        text = (
+            f"{config.name}: the env failed ({_describe(error)}), {self._env_errors_met} of {allowed} times "
+            f"allowed; back to step {self._resume.steps[index]:,}"
+        )
+        self._notes.append(text)
+        self._context.display.say(f"  {text}")
+        self._context.ledger.write(
+            "env_error",
+            error=_describe(error),
+            number=self._env_errors_met,
+            allowed=allowed,
+            back_to=None if saved is None else saved.path.name,
+            rewound_to=0 if self._resume.newest is None else self._resume.newest.manifest.ledger,
+        )
+        return True
 
     def fail(self, error: BaseException) -> None:
         """End the session for what the user's code raised, if nothing ended it before."""
@@ -318,9 +360,10 @@ class Job:
             differs += sorted(k for k in {*known, *versions} if known.get(k) != versions.get(k))
             if differs:
                 self._notes.append(f"resumed with other {', '.join(differs)}: not bitwise the same")
+        took = self._context.clock.now() - request.session_start - self._workload.checked_s
         ledger.write(
             "session",
-            {Phase.IMPORT.value: (max(0.0, self._context.clock.now() - request.session_start), 1)},
+            {Phase.IMPORT.value: (max(0.0, took), 1)},
             run=request.run_id,
             study=digest(request.study),
             plan=None if request.plan is None else request.plan.id,
@@ -359,12 +402,14 @@ class Job:
         control = TrainingControl(self._context, self._progress, self._end_prediction, index, checkpoints)
         control.best = None if saved is None else saved.manifest.best
         began = self._context.clock.now()
-        with self._signals.at_once():
-            training = self._create(control, config, budget, saved)
+        self._training = None
+        waiting = told_if_slow(self._context.display.say, f"making {config.env} for {config.name}")
+        with self._signals.at_once(), waiting:
+            training = self._training = self._create(control, config, budget, saved)
         if training.unsaved:
             self._notes.append(f"not saved with {config.name}: {'; '.join(training.unsaved[:5])}")
         self._built_s = max(self._built_s, self._context.clock.now() - began)
-        control.start(training)
+        control.start(training, save_first=saved is None and max(config.env_errors or 0, self.env_errors) > 0)
         aside = model.with_name(f".{model.name}")
         self._drive(training, control, index, aside, done=done)
         os.replace(aside, model)
@@ -406,6 +451,7 @@ class Job:
             with contextlib.suppress(StateError):
                 control.flush(training)  # the time was spent; the state may be halfway and is not saved
             self._progress.steps[index] = control.kept_steps
+            self._progress.observed[index] = control.kept_observed
             raise
 
     def _create(
@@ -432,7 +478,8 @@ class Job:
         clock = self._context.clock
         began = clock.ticks()
         self._workload.first_step(config)
-        self._context.ledger.write("phases", {Phase.JIT.value: (clock.ticks() - began, 1)})
+        took = self._workload.checked_s + clock.ticks() - began
+        self._context.ledger.write("phases", {Phase.JIT.value: (took, 1)})
 
     def _model(self, config: TrainConfig) -> CostModel | None:
         """The plan's prices for a training."""
@@ -473,6 +520,7 @@ class Job:
             checkpoint=self._progress.checkpoint,
             notes=tuple(self._notes),
             sessions_left=None if most is None else most - ledger.session,
+            trace=users_trace(self.error),
         )
 
 

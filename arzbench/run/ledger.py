@@ -12,7 +12,7 @@ from arzbench.records import LedgerEntry
 
 FILE = "ledger.jsonl"
 #: kinds of entries that stand whatever state a later session went on from
-FACTS = ("session", "checkpoint", "stop", "stall")
+FACTS = ("session", "checkpoint", "stop", "stall", "env_error", "note")
 
 
 @dataclass(slots=True)
@@ -93,9 +93,10 @@ def summarise(entries: Sequence[LedgerEntry], rewound_to: int | None = None) -> 
 def _lost(entries: Sequence[LedgerEntry], rewound_to: int | None) -> list[bool]:
     """Which entries tell of work that a later resume did again.
 
-    A session that went on from an older state says to which line the ledger was rewound.
+    What went on from an older state says to which line the ledger was rewound.
     """
-    rewinds = [(i, e.data.get("rewound_to")) for i, e in enumerate(entries) if e.kind == "session"]
+    rewinding = ("session", "env_error")
+    rewinds = [(i, e.data.get("rewound_to")) for i, e in enumerate(entries) if e.kind in rewinding]
     lost = [False] * len(entries)
     for until, back_to in [*rewinds, (len(entries), rewound_to)]:
         if isinstance(back_to, int):

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from arzbench.records import Estimate
+
+#: seconds after which a wait is told of
+SLOW_S = 3.0
+
+
+@contextlib.contextmanager
+def told_if_slow(say: Callable[[str], None], what: str) -> Iterator[None]:
+    """Around something that may take long: if it does, `say` what is waited for."""
+    timer = threading.Timer(SLOW_S, say, [f"  {what} ..."])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +51,9 @@ class Display(Protocol):
 
     def show(self, progress: Progress) -> None:
         """Show `progress` now."""
+
+    def say(self, line: str) -> None:
+        """Show `line` once, above what `show` shows; may be called from another thread."""
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -118,6 +118,7 @@ def build(config: TrainConfig, make_vec_env: Callable[[], VecEnv]) -> Any:
     arguments = _arguments(config)
     vec_env = make_vec_env()
     try:
+        check_actions(config, vec_env.action_space)
         wrapped = _in_vec_wrappers(config, vec_env, arguments.get("gamma", 0.99))
         if "action_noise" in arguments:
             arguments["action_noise"] = make_noise(arguments["action_noise"], vec_env.action_space)

@@ -25,7 +25,10 @@ class Callbacks:
         saved: States to put back once `learn` has begun; None: there are none.
     """
 
-    def __init__(self, arguments: dict[str, Any], timer: PhaseTimer) -> None:
+    def __init__(
+        self, arguments: dict[str, Any], timer: PhaseTimer, built: list[dict[str, Any]] | None = None
+    ) -> None:
+        """`built` is what they were built with, if they have been trained with since."""
         given = arguments.get("callback")
         if isinstance(given, list):
             given = CallbackList(given)  # as the library would
@@ -33,18 +36,21 @@ class Callbacks:
         self.saved: dict[str, Any] | None = None
         self._timer = timer
         self._states = [s for one in _tree(given) for s in _states(one)]
-        self._built = [_scalars(state.root) for state in self._states]
+        self.built = built or [_scalars(state.root) for state in self._states]
         self._evaluating: list[EvalCallback] = []
         self._hooked: list[tuple[Any, str]] = []  # in which objects something was put, under which name
-        self._within: Callable[[], None]
+        self._within: Callable[[int, int], None]
         self._evaluated: Callable[[tuple[float, ...], tuple[int, ...]], None]
 
     def watch_evaluations(
-        self, within: Callable[[], None], evaluated: Callable[[tuple[float, ...], tuple[int, ...]], None]
+        self,
+        within: Callable[[int, int], None],
+        evaluated: Callable[[tuple[float, ...], tuple[int, ...]], None],
     ) -> None:
         """Call `within` before each step of an evaluation by a callback, and `evaluated` after it.
 
-        `within` may raise `StopTraining`; `evaluated` gets returns and lengths of its episodes.
+        `within` gets the steps done of it and its number of episodes, and may raise `StopTraining`;
+        `evaluated` gets returns and lengths of its episodes.
         """
         self._within, self._evaluated = within, evaluated
 
@@ -86,13 +92,13 @@ class Callbacks:
     def capture(self) -> dict[str, Any]:
         """The plain state of each callback and of its evaluation env, and what they were built with."""
         states = [state.copy() for state in self._states]
-        return {"kinds": self._kinds(), "states": states, "built": self._built}
+        return {"kinds": self._kinds(), "states": states, "built": self.built}
 
     def put_back(self, saved: dict[str, Any] | None = None) -> None:
         """Give the callbacks the states that `saved`, or else a checkpoint, holds; others are left alone."""
         self.saved = saved or self.saved
         if self.saved is not None and not self._are_others:
-            parts = zip(self._states, self.saved["states"], self.saved["built"], self._built, strict=True)
+            parts = zip(self._states, self.saved["states"], self.saved["built"], self.built, strict=True)
             for state, tree, before, now in parts:
                 state.restore(tree)
                 for name in now.keys() & before.keys():
@@ -116,7 +122,7 @@ class Callbacks:
             if callback.n_calls % callback.eval_freq:
                 return inner()
             began = timer.ticks()
-            returns, lengths, steps = self._watch(callback.eval_env)
+            returns, lengths, steps = self._watch(callback.eval_env, callback.n_eval_episodes)
             try:
                 goes_on = inner()
             finally:
@@ -129,7 +135,7 @@ class Callbacks:
 
         return on_step
 
-    def _watch(self, env: Any) -> tuple[list[float], list[int], list[int]]:
+    def _watch(self, env: Any, episodes: int) -> tuple[list[float], list[int], list[int]]:
         """Returns and lengths of the episodes that end in `env` from now on, and its steps."""
         returns: list[float] = []
         lengths: list[int] = []
@@ -138,7 +144,7 @@ class Callbacks:
 
         def step(actions: Any) -> Any:
             if steps[0]:
-                within()
+                within(steps[0], episodes)
             result = inner(actions)
             steps[0] += env.num_envs
             for info in result[3]:

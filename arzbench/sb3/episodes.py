@@ -35,6 +35,8 @@ Choose = Callable[[Any], Any]
 #: seed -> how the episode with that seed is played
 Player = Callable[[int], Choose]
 PAIRED, PERIODIC = 0, 1
+#: env steps that an episode may have at least, where neither the env nor the study sets a limit
+UNENDING = 10_000
 
 
 class Episodes:
@@ -51,6 +53,7 @@ class Episodes:
         self.evaluations = 0  # periodic ones among the results
         self.returns: list[float] = []
         self.lengths: list[int] = []
+        self.broken_off = 0  # env steps after which an episode that did not end was
         self._timer = timer
         self._seed = seed
         self._model = model
@@ -71,19 +74,30 @@ class Episodes:
         self.returns, self.lengths = [], []
 
     def play(
-        self, training: AbstractTraining, control: Control, kind: str, episodes: int, player: Player
+        self,
+        training: AbstractTraining,
+        control: Control,
+        kind: str,
+        episodes: int,
+        player: Player,
+        limit: int,
     ) -> None:
-        """Finish the open evaluation of `kind`; an episode begun anew goes as it would have gone."""
+        """Finish the open evaluation of `kind`; an episode begun anew goes as it would have gone.
+
+        One that has not ended after `limit` steps is broken off, and counts as it is.
+        """
         assert self.plain is not None
         while len(self.returns) < episodes:
             control.before_episode(training, kind)
             before, env_before = model_state.capture_random(self._model), self.plain.copy()
             try:
-                total, length = self._episode(training, control, kind, player)
+                total, length, enough = self._episode(training, control, kind, player, limit)
             except StopTraining:
                 model_state.restore_random(self._model, before)
                 self.plain.restore(env_before)
                 raise
+            if enough:
+                break
             self.returns.append(total)
             self.lengths.append(length)
         result = EvaluationResult(
@@ -97,23 +111,36 @@ class Episodes:
         control.evaluated(training, result)
 
     def _episode(
-        self, training: AbstractTraining, control: Control, kind: str, player: Player
-    ) -> tuple[float, int]:
+        self, training: AbstractTraining, control: Control, kind: str, player: Player, limit: int
+    ) -> tuple[float, int, bool]:
+        """Return, length, and whether the control has seen enough of it."""
         timer, seed = self._timer, self._next_seed(kind)
         began, logged = timer.ticks(), timer.logged_s
         observation, _ = self.env.reset(seed=seed)
         choose = player(seed)
-        total, length, ended = 0.0, 0, False
-        while not ended:
+        total, length, ended, enough = 0.0, 0, False, False
+        while not ended and length < limit and not enough:
             if length:
-                control.during_episode(training)
+                enough = bool(control.during_episode(training))
             observation, reward, terminated, truncated, _ = self.env.step(choose(observation))
             total += float(reward)
             length += 1
             ended = terminated or truncated
+        if not ended:
+            self._tell_unending(control, length)
         took = timer.ticks() - began - (timer.logged_s - logged)
         timer.add(Phase.BASELINE if kind == "baseline" else Phase.EVAL_STEP, took, length)
-        return total, length
+        return total, length, enough
+
+    def _tell_unending(self, control: Control, length: int) -> None:
+        if not self.broken_off:
+            bare = self.env.unwrapped
+            name = type(bare).__name__ if bare.spec is None else bare.spec.id
+            control.noted(
+                f"episodes of {name} do not end: evaluation stopped after {length:,} steps; "
+                "set evaluation.max_steps or wrap it in a TimeLimit"
+            )
+        self.broken_off = length
 
     def _next_seed(self, kind: str) -> int:
         key = [PERIODIC, self.evaluations] if kind == "evaluation" else [PAIRED, 0]

@@ -21,7 +21,8 @@ class NanChecks:
 
     def check_losses(self) -> None:
         """Raise `DivergedError` if a loss of the last update is not finite."""
-        for name, value in self._model.logger.name_to_value.items():
+        logger = getattr(self._model, "_logger", None)  # none before `learn` has set itself up
+        for name, value in logger.name_to_value.items() if logger is not None else ():
             if name.endswith("loss") and not math.isfinite(value):
                 self._diverged(name.rpartition("/")[2].replace("_", " "), value)
 

@@ -5,6 +5,7 @@ The library's own `learn` drives it, see `step_hooks`.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any, TextIO
 
@@ -12,7 +13,8 @@ from arzbench.errors import DivergedError
 from arzbench.facts import EnvFacts
 from arzbench.logs.periodic import PeriodicLogger
 from arzbench.sb3 import buffer_state, model_state, state_io
-from arzbench.sb3.episodes import Player, by_policy
+from arzbench.sb3.env_errors import explained
+from arzbench.sb3.episodes import UNENDING, Player, by_policy
 from arzbench.sb3.messages import Messages
 from arzbench.sb3.nan_checks import NanChecks
 from arzbench.sb3.phase_timer import PhaseTimer
@@ -51,7 +53,8 @@ class SB3Training(AbstractTraining):
         self._nan_checks = NanChecks(state.model)
         self._hooks = StepHooks(state, timer, self._nan_checks)
         self._messages = [] if stream is None else [Messages(env, timer) for env in state.envs]
-        self._eval_messages = None if stream is None else Messages(state.episodes.env, timer)
+        silent = stream is None or state.episodes.env is None
+        self._eval_messages = None if silent else Messages(state.episodes.env, timer)
         self.set_logging(state.config.logging.mode)
 
     # -- the contract -----------------------------------------------------------------------------
@@ -94,11 +97,18 @@ class SB3Training(AbstractTraining):
         self._hooks.start(self._at_point, lambda: control.during_update(self))
         if self.state.callbacks is not None:
             self.state.callbacks.watch_evaluations(self._during_callback, self._callback_evaluated)
+        self._said = False
         if self.state.random is not None:
             model_state.restore_random(self.model, self.state.random)
             self.state.random = None
-        with distributions_unchecked():
-            self._go_on()
+        try:
+            with distributions_unchecked():
+                self._go_on()
+        except Exception as error:
+            told = explained(error, self.config.env, self.state.envs[0]) if self.state.envs else None
+            if told is None:
+                raise
+            raise told from error
 
     def _go_on(self) -> None:
         state = self.state
@@ -140,11 +150,10 @@ class SB3Training(AbstractTraining):
         episodes = self.state.episodes
         played = [r.lengths for r in episodes.results if r.kind != "baseline"]
         lengths = [n for part in played for n in part] + episodes.lengths
-        env = self.state.envs[0] if self.state.envs else episodes.env
-        spec = getattr(env, "spec", None)
         return EnvFacts(
             n_envs=self.config.n_envs,
-            max_episode_steps=None if spec is None else spec.max_episode_steps,
+            # of one that does not end, as many as an evaluation of a run plays
+            max_episode_steps=self._limit() or (self._longest() if episodes.broken_off else None),
             episode_steps=tuple(self.state.lengths),
             eval_episode_steps=tuple(lengths[-MAX_LENGTHS:]),
         )
@@ -177,7 +186,8 @@ class SB3Training(AbstractTraining):
 
     def close(self) -> None:
         self.model.env.close()
-        self.state.episodes.env.close()
+        if self.state.episodes.env is not None:
+            self.state.episodes.env.close()
         if self._stream is not None:
             self._stream.close()
 
@@ -189,7 +199,21 @@ class SB3Training(AbstractTraining):
         done = any(r.kind == kind and r.num_timesteps == self.num_timesteps for r in results)
         if episodes and not done:
             player = self._policy() if kind != "baseline" or self._baseline is None else self._baseline
-            self.state.episodes.play(self, self._control, kind, episodes, player)
+            self.state.episodes.play(self, self._control, kind, episodes, player, self._longest())
+
+    def _longest(self) -> int:
+        """Env steps after which an episode of an evaluation is broken off."""
+        limit = self.config.evaluation.max_steps or self._limit()
+        return limit or max(UNENDING, 10 * max(self.state.lengths, default=0))
+
+    def _limit(self) -> int | None:
+        """The env's own limit of an episode's steps; None: it has none."""
+        env = self.state.envs[0] if self.state.envs else self.state.episodes.env
+        spec = getattr(env, "spec", None)
+        if env is None:
+            with contextlib.suppress(Exception):  # one in another process may not answer
+                spec = self.model.env.get_attr("spec", [0])[0]
+        return None if spec is None else spec.max_episode_steps
 
     def _policy(self) -> Player:
         return by_policy(
@@ -238,10 +262,18 @@ class SB3Training(AbstractTraining):
         evaluation = self.config.evaluation
         if self.num_timesteps >= self._evaluate_at:
             episodes = self.state.episodes
-            episodes.play(self, self._control, "evaluation", evaluation.n_eval_episodes, self._policy())
+            played = evaluation.n_eval_episodes, self._policy(), self._longest()
+            episodes.play(self, self._control, "evaluation", *played)
             self._plan_evaluation()
 
-    def _during_callback(self) -> None:
+    def _during_callback(self, steps: int, episodes: int) -> None:
+        """Before a step of an evaluation by a callback, of which there were `steps` for `episodes`."""
+        if not self._said and steps > self._longest() * episodes:
+            self._said = True
+            self._control.noted(
+                f"episodes of {self.config.env} do not end: an evaluation by a callback goes on after "
+                f"{steps:,} steps; wrap its env in a TimeLimit"
+            )
         try:
             self._control.during_episode(self)
         except StopTraining:

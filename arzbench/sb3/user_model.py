@@ -22,6 +22,7 @@ from arzbench.loop import TrainingLoop
 from arzbench.measure.phase_times import PhaseTotals
 from arzbench.run.resume import find_resume_point
 from arzbench.sb3.callbacks import Callbacks, called_each_step
+from arzbench.sb3.env_errors import check_seeded, is_of_env
 from arzbench.sb3.episodes import Episodes
 from arzbench.sb3.model_loop import apply_loop, loop_of
 from arzbench.sb3.models import adopt, release
@@ -52,6 +53,10 @@ def describe(
     if model.env is None:
         raise UsageError("the model has no env to train on", "model.set_env(env), or pass env= to load()")
     found = evaluating(callback)
+    for env in envs_within(model.env):
+        check_seeded("the model's env", env)
+    for env in [] if found is None else envs_within(found.eval_env):
+        check_seeded("the eval_env of a callback", env)
     evaluation = Evaluation()
     if found is not None:
         evaluation = Evaluation(
@@ -142,12 +147,13 @@ class UserModelWorkload(AbstractWorkload):
         self._arguments: dict[str, Any] = {}
         self._eval_env: Any = None
         self._clock = clock
+        self._built: list[dict[str, Any]] | None = None  # what the callbacks were built with
         self.training: UserTraining | None = None
 
     def take(self, model: Any, arguments: dict[str, Any], eval_env: Any = None) -> None:
         """Train `model`, as its own `learn` would with `arguments`; evaluate in `eval_env`."""
         self._model, self._arguments, self._eval_env = model, arguments, eval_env
-        self.training = None
+        self.training = self._built = None
 
     def _evaluated_in(self, config: TrainConfig) -> Any:
         """The env that is evaluated in; None: there is none."""
@@ -155,20 +161,37 @@ class UserModelWorkload(AbstractWorkload):
         if self._eval_env is not None:
             return self._eval_env
         if self._factory is not None and (evaluation.eval_freq or evaluation.final_episodes):
-            return evaluation_env(
-                self._factory(config).env
-            )  # of another model: that of the training is its own
+            return self._of_another_model(config)
         if not evaluation.final_episodes:
             return None  # a callback evaluates, if anything does; only a measurement plays episodes itself
         callback = evaluating(self._arguments.get("callback"))
         return None if callback is None else next(iter(envs_within(callback.eval_env)), None)
+
+    def _of_another_model(self, config: TrainConfig) -> Any:
+        """An env that the factory makes: that of the training is its own."""
+        assert self._factory is not None
+        try:
+            return evaluation_env(self._factory(config).env)
+        except Exception as error:
+            raise UsageError(
+                f"a second model of {config.name}, to evaluate in its env, cannot be built beside the first: "
+                f"{error}",
+                "train without (--set): evaluation.eval_freq=0, also evaluation.final_episodes=0; evaluate "
+                "the model afterwards",
+            ) from error
 
     def load(self) -> dict[str, str]:
         register_plugins()
         return library_versions()
 
     def check(self, config: TrainConfig) -> None:
-        return  # it was built
+        if self._factory is None or not config.evaluates:
+            return  # it was built
+        model = self._factory(config)
+        try:
+            self._of_another_model(config).close()
+        finally:
+            model.env.close()
 
     def first_step(self, config: TrainConfig) -> None:
         return  # the env is the user's: its first step is the training's
@@ -197,7 +220,10 @@ class UserModelWorkload(AbstractWorkload):
             envs,
             Episodes(self._evaluated_in(config), timer, config.seed, model),
         )
-        live.callbacks = Callbacks(self._arguments, timer)
+        live.callbacks = Callbacks(self._arguments, timer, self._built)
+        self._built = live.callbacks.built
+        if loop is not None:  # measured: evaluations are by themselves
+            apply_evaluation(self._arguments.get("callback"), Evaluation())
         live.like_library = True
         recorder.add(Phase.BUILD, timer.ticks() - began, 1)
         budget = config.total_timesteps if budget is None else budget
@@ -205,10 +231,13 @@ class UserModelWorkload(AbstractWorkload):
         if state is not None:
             try:
                 self.training.restore(state)
-            except StateError:
+            except Exception:
                 self.training.close()
                 raise
         return self.training
+
+    def is_of_env(self, error: BaseException) -> bool:
+        return is_of_env(error)
 
 
 class UserTraining(SB3Training):
@@ -265,7 +294,9 @@ def describe_factory(config: Factory) -> Built:
         checkpoint_freq=config.checkpoint.checkpoint_freq,
     )  # fmt: skip
     model.env.close()
-    return msgspec.structs.replace(built, evaluation=config.evaluation, checkpoint=config.checkpoint)
+    return msgspec.structs.replace(
+        built, evaluation=config.evaluation, checkpoint=config.checkpoint, env_errors=config.env_errors
+    )
 
 
 def factory_workload(clock: Clock) -> UserModelWorkload:
@@ -286,7 +317,9 @@ class MixedWorkload(SB3Workload):
         self._users = factory_workload(clock)
 
     def check(self, config: TrainConfig) -> None:
-        if not isinstance(config, Built):
+        if isinstance(config, Built):
+            self._users.check(config)
+        else:
             super().check(config)
 
     def first_step(self, config: TrainConfig) -> None:

@@ -18,11 +18,13 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from arzbench.clock import Clock, SystemClock
-from arzbench.errors import StateError, UsageError, unknown
+from arzbench.digest import digest
+from arzbench.errors import UsageError, unknown
 from arzbench.facts import Phase
 from arzbench.loop import TrainingLoop
 from arzbench.run.signals import HONOURED
-from arzbench.sb3.building import build, check_actions, check_device, make_env
+from arzbench.sb3.building import build, check_device, make_env
+from arzbench.sb3.env_errors import check_seeded, is_of_env, try_step
 from arzbench.sb3.episodes import Episodes, Player, controlled, is_masked, randomly
 from arzbench.sb3.model_loop import apply_loop
 from arzbench.sb3.models import adopt
@@ -45,6 +47,9 @@ class SB3Workload(AbstractWorkload):
     def __init__(self, clock: Clock | None = None, log_path: Path | None = None) -> None:
         self._clock = clock or SystemClock()
         self._log_path = log_path
+        self._tried: set[str] = set()  # what was found to be sound: an env may take long to make
+        #: whether the envs that were checked or stepped have messages of their own
+        self.has_messages = False
 
     def load(self) -> dict[str, str]:
         register_plugins()
@@ -52,20 +57,20 @@ class SB3Workload(AbstractWorkload):
 
     def check(self, config: TrainConfig) -> None:
         register_plugins()
-        check_device(config.device)
-        env = make_env(config)
+        if _tried_as(config) in self._tried:
+            return
+        began = self._clock.ticks()
+        model, envs, eval_env, _ = _make(config)
         try:
-            check_actions(config, env.action_space)
-            make_baseline(config, env)
-            model = make_model(config)[0]
-            model.env.close()
-            if is_masked(model) and not env.has_wrapper_attr("action_masks"):
-                raise UsageError(
-                    f"{config.env} has no action_masks, which {type(config).__name__} asks for",
-                    "a method of the env, or of a wrapper such as sb3_contrib.common.wrappers:ActionMasker",
-                )
+            for env in envs[:1]:
+                self._try(config, env)
         finally:
-            env.close()
+            for one in filter(None, (model.env, eval_env)):
+                one.close()
+        if not envs:
+            self.first_step(config)  # those in processes of their own are closed
+        self._tried.add(_tried_as(config))
+        self.checked_s += self._clock.ticks() - began
 
     def create(
         self,
@@ -77,15 +82,12 @@ class SB3Workload(AbstractWorkload):
         loop: TrainingLoop | None = None,
     ) -> SB3Training:
         register_plugins()
-        check_device(config.device)
         th.set_num_threads(config.torch_threads)
         timer = PhaseTimer(self._clock, recorder)
         began = timer.ticks()
-        model, envs = make_model(config)
+        model, envs, eval_env, baseline = _make(config)
         if loop is not None:
             apply_loop(model, loop)
-        eval_env = make_env(config)
-        baseline = make_baseline(config, eval_env)
         recorder.add(Phase.BUILD, timer.ticks() - began, 1)
         training = SB3Training(
             LiveState(
@@ -99,7 +101,7 @@ class SB3Workload(AbstractWorkload):
         if state is not None:
             try:
                 training.restore(state)
-            except StateError:
+            except Exception:
                 training.close()
                 raise
         return training
@@ -112,12 +114,26 @@ class SB3Workload(AbstractWorkload):
             raise UsageError(f"cannot write the messages to {path}: {error.strerror}") from error
 
     def first_step(self, config: TrainConfig) -> None:
+        if _tried_as(config) in self._tried:
+            return
         register_plugins()
         env = make_env(config)
-        env.action_space.seed(config.seed)
-        env.reset(seed=config.seed)
-        env.step(env.action_space.sample())
-        env.close()
+        try:
+            self._try(config, env)
+        finally:
+            env.close()
+
+    def _try(self, config: TrainConfig, env: Any) -> None:
+        self.has_messages = hasattr(env.unwrapped, "message_log")
+        try_step(config.env, env, config.seed)
+
+    def is_of_env(self, error: BaseException) -> bool:
+        return is_of_env(error)
+
+
+def _tried_as(config: TrainConfig) -> str:
+    """What a check of `config` has found out, for others like it, too."""
+    return digest([config.workload_digest(), config.evaluation, config.baseline])
 
 
 def library_versions() -> dict[str, str]:
@@ -128,6 +144,36 @@ def library_versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions
+
+
+def _make(config: TrainConfig) -> tuple[Any, Sequence[Any], Any, Player | None]:
+    """The model, its envs, an env to evaluate in and the baseline's player, where there are such episodes.
+
+    Raises:
+        UsageError: they cannot be made, all of them at the same time.
+    """
+    check_device(config.device)
+    model, envs = make_model(config)
+    if not config.evaluates:
+        return model, envs, None, None
+    eval_env = None
+    try:
+        eval_env = make_env(config)
+        return model, envs, eval_env, make_baseline(config, eval_env)
+    except UsageError as error:
+        for env in filter(None, (model.env, eval_env)):
+            env.close()
+        if eval_env is None:
+            raise UsageError(
+                f"a second {config.env}, to evaluate in, cannot be made beside the first: {_reason(error)}",
+                "train without (--set): evaluation.eval_freq=0, also evaluation.final_episodes=0 and "
+                "baseline.episodes=0; evaluate the model afterwards",
+            ) from error.__cause__
+        raise
+
+
+def _reason(error: BaseException) -> BaseException:
+    return error.__cause__ or error
 
 
 def make_baseline(config: TrainConfig, env: Any) -> Player:
@@ -157,14 +203,42 @@ def make_model(config: TrainConfig) -> tuple[Any, Sequence[Any]]:
 
     def make_vec_env() -> VecEnv:
         if config.vec_env == "subproc":
-            return SubprocVecEnv([functools.partial(_make_in_process, config)] * config.n_envs)
-        envs.extend(_monitored(make_env(config)) for _ in range(config.n_envs))
+            return _in_processes(config)
+        try:
+            for _ in range(config.n_envs):
+                envs.append(_monitored(make_env(config)))
+        except UsageError as error:
+            for env in envs:
+                env.close()
+            if envs:
+                raise UsageError(
+                    f"{config.env} was made {len(envs)} times and cannot be once more: {_reason(error)}",
+                    f"n_envs = {len(envs)}",
+                ) from error.__cause__
+            raise
+        check_seeded(config.env, envs[0])
         return DummyVecEnv([lambda env=env: env for env in envs])  # type: ignore[misc]
 
     model = build(config, make_vec_env)
+    if is_masked(model) and envs and not envs[0].has_wrapper_attr("action_masks"):
+        model.env.close()
+        raise UsageError(
+            f"{config.env} has no action_masks, which {type(config).__name__} asks for",
+            "a method of the env, or of a wrapper such as sb3_contrib.common.wrappers:ActionMasker",
+        )
     model.set_logger(Logger(None, []))  # its own would make a folder
     skip_mode_switches(model.policy)
     return adopt(model), envs
+
+
+def _in_processes(config: TrainConfig) -> VecEnv:
+    try:
+        return SubprocVecEnv([functools.partial(_make_in_process, config)] * config.n_envs)
+    except (EOFError, OSError) as error:
+        raise UsageError(
+            f"{config.env} cannot be made {config.n_envs} times in processes of their own",
+            "vec_env = 'dummy' shows the error; where only one can be open, n_envs = 1",
+        ) from error
 
 
 def _make_in_process(config: TrainConfig) -> Any:

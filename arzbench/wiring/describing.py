@@ -5,6 +5,7 @@ That is found out in a process of its own, or known from what was measured befor
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -120,7 +121,8 @@ def _measured(working: Path, config: Factory) -> Built | None:
             found = samples.config
             if isinstance(found, Built) and found.code == code and not changed_sources(samples.sources):
                 loop = found.loop.with_horizon(config.total_timesteps)
-                own = {k: getattr(config, k) for k in ("name", "total_timesteps", "evaluation", "checkpoint")}
+                keys = ("name", "total_timesteps", "evaluation", "checkpoint", "env_errors")
+                own = {k: getattr(config, k) for k in keys}
                 return msgspec.structs.replace(found, loop=loop, **own)
     return None
 
@@ -136,6 +138,11 @@ def _describe(task: DescriptionTask, what: str) -> Description:
             errors="replace",
             stdin=subprocess.DEVNULL,
         )
+        problem = answer.with_suffix(".error")
+        if problem.exists():
+            error = json.loads(problem.read_text())
+            message = f"{what} failed before anything was measured: {error['message']}"
+            raise UsageError(message, error["hint"], error["trace"])
         if done.returncode or not answer.exists():
             last = (done.stderr or done.stdout).strip().splitlines()[-_LINES:]
             raise UsageError(

@@ -21,9 +21,10 @@ from arzbench.report.console import make_console, say
 from arzbench.run.job import RunOutcome
 from arzbench.sb3.user_model import UserModelWorkload, describe, evaluation_env, take_over
 from arzbench.study import Built, Code, Evaluation, Study
+from arzbench.user_code import users_frames
 from arzbench.wiring import run_spec, session
 from arzbench.wiring.planning import Pricing
-from arzbench.wiring.tasks import LearnCall, Outcome, current, next_call, users_frames
+from arzbench.wiring.tasks import LearnCall, Outcome, current, next_call
 from arzbench.workload import StopTraining
 
 #: saves of a training whose script does not say how often
@@ -46,6 +47,7 @@ def learn(
     fresh: bool = False,
     on_stop: Literal["return", "exit"] = "return",
     leave_s: float = LEAVE_S,
+    env_errors: int = 0,
     **arguments: Any,
 ) -> Outcome:
     """Train `model` as `model.learn(total_timesteps, callback=callback, **arguments)` would, within a quota.
@@ -73,6 +75,8 @@ def learn(
         fresh: Begin anew, even where a run of the same training can go on or is finished.
         on_stop: "exit" leaves the process when the training is not finished, with exit code 4.
         leave_s: Seconds that the script needs after `learn` has returned.
+        env_errors: How many exceptions from `step` or `reset` of an env the session goes on after, from the
+            newest checkpoint.
         **arguments: Others of `model.learn`: `log_interval`, `progress_bar`, `tb_log_name`,
             `reset_num_timesteps` and an algorithm's own.
 
@@ -85,6 +89,8 @@ def learn(
         raise UsageError(f"on_stop = {on_stop!r}", '"return" or "exit"')
     if not isinstance(total_timesteps, int) or total_timesteps < 1:
         raise UsageError(f"total_timesteps = {total_timesteps!r}: a number of env steps is needed", "")
+    if not isinstance(env_errors, int) or env_errors < 0:
+        raise UsageError(f"env_errors = {env_errors!r}", "how many errors of envs to go on after; 0: none")
     number = next_call()
     before = 0 if arguments.get("reset_num_timesteps", True) else getattr(model, "num_timesteps", 0)
     in_script = hasattr(sys.modules["__main__"], "__file__")  # not so in a notebook
@@ -117,6 +123,7 @@ def learn(
         fresh=fresh,
         named=name is not None,
         leave_s=leave_s,
+        env_errors=env_errors,
     )
     task = current()
     outcome = _train(call) if task is None else task.learn(call)
@@ -160,6 +167,7 @@ def _train(call: LearnCall) -> Outcome:
     run, spec = session.begin_or_resume(spec, clock, earlier, console, None)
     try:
         with session.opened(spec, clock, started, run, console, None, workload) as job:
+            job.env_errors = call.env_errors
             job.train_all()
             ended = job.end()
             error = job.error

@@ -18,9 +18,10 @@ from arzbench.run.job import Job, RunOutcome
 from arzbench.saves.remote import Remote
 from arzbench.sb3.user_model import UserModelWorkload, apply_evaluation, take_over
 from arzbench.study import Built, Study
+from arzbench.user_code import users_frames
 from arzbench.wiring import session
 from arzbench.wiring.run_spec import RunSpec
-from arzbench.wiring.tasks import LearnCall, Outcome, Task, tasked, users_frames
+from arzbench.wiring.tasks import LearnCall, Outcome, Task, tasked
 from arzbench.workload import AbstractWorkload
 
 _NOT_TRAINED = Outcome(finished=False, reason=None, detail="not trained: arzbench measures", num_timesteps=0)
@@ -135,6 +136,7 @@ class _Training(Task):
         apply_evaluation(call.arguments["callback"], planned.evaluation)
         self.called += 1
         self._workload.take(call.model, call.arguments, call.eval_env)
+        self._job.env_errors = call.env_errors
         goes_on = self._job.train(index)
         error = self._job.error
         if error is not None:

@@ -26,6 +26,7 @@ from arzbench.report.run_display import RunDisplay
 from arzbench.report.sheets import study_line
 from arzbench.report.summary import write_summary
 from arzbench.run.job import Job, RunOutcome, RunRequest, open_job
+from arzbench.run.progress import told_if_slow
 from arzbench.saves.remote import Remote
 from arzbench.saves.uploads import Uploads
 from arzbench.study import Study
@@ -91,7 +92,8 @@ def begin_or_resume(
         )
     if run is None:
         if workload is not None:
-            _check(workload, spec.study)
+            with told_if_slow(lambda line: say(console, line), f"trying {spec.study.trainings[0].env}"):
+                _check(workload, spec.study)
         run = _begin(spec, clock, identity)
         _announce(console, run, spec, resumed=False)
         return run, spec

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +12,6 @@ from typing import Any
 from arzbench.errors import ExitCode
 from arzbench.facts import StopReason
 from arzbench.study import Built
-
-#: frames of a traceback that are not the user's
-_LIBRARIES = ("arzbench", "stable_baselines3", "sb3_contrib", "gymnasium", "torch", "numpy", "runpy")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +52,7 @@ class LearnCall:
     named: bool  # the run is found by its name, whatever the script's arguments are
     leave_s: float
     eval_env: Any = None
+    env_errors: int = 0
 
 
 class Task:
@@ -91,17 +88,3 @@ def tasked(task: Task) -> Iterator[None]:
         yield
     finally:
         _task, _calls = before
-
-
-def users_frames(trace: types.TracebackType | None) -> types.TracebackType | None:
-    """`trace` cut to the frames of the user's own code; as it is where there are none."""
-    frames = []
-    while trace is not None:
-        module = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
-        if module not in _LIBRARIES:
-            frames.append(trace)
-        trace = trace.tb_next
-    cut = None
-    for frame in reversed(frames):
-        cut = types.TracebackType(cut, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
-    return cut

@@ -211,7 +211,7 @@ def test_progress_rises_and_says_what_is_measured() -> None:
     assert shares == sorted(shares)
     assert 0 <= shares[0] <= shares[-1] <= 1
     words = list(dict.fromkeys(what for what, _ in told))
-    assert words[:2] == ["imports", "first step (just-in-time compilation)"]
+    assert words[:2] == ["imports", "env made, first step"]
     assert {"training", "evaluation", "checkpoints", "restore"} <= set(words)
 
 

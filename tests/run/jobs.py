@@ -72,6 +72,9 @@ class Recorded:
     def show(self, progress: Progress) -> None:
         self.shown.append(progress)
 
+    def say(self, line: str) -> None:
+        return
+
     def close(self) -> None:
         self.closed = True
 

@@ -114,6 +114,8 @@ class SlowUploads:
     def pinned(self) -> set[str]:
         return set()
 
+    def say(self, line: object) -> None: ...
+
     def close(self) -> None: ...
 
     def flush(self, limit_s: float) -> list[str]:

@@ -39,6 +39,9 @@ class Announced:
             self.going = True
             print("going", flush=True)
 
+    def say(self, line: str) -> None:
+        return
+
     def close(self) -> None:
         return
 
