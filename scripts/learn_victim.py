@@ -125,7 +125,9 @@ def train(name: str, folder: Path, own: bool) -> None:
     eval_env = make().env
     model = make()
     calls = steps // model.n_envs
-    evaluation = EvalCallback(eval_env, log_path=str(folder), eval_freq=calls // 4, n_eval_episodes=2, verbose=0)
+    evaluation = EvalCallback(
+        eval_env, log_path=str(folder), eval_freq=calls // 4, n_eval_episodes=2, verbose=0
+    )
     callbacks = [Counting(), evaluation]
     if own:
         freq = max(1, calls // SAVES)
@@ -139,9 +141,13 @@ def train(name: str, folder: Path, own: bool) -> None:
     eval_env.close()
 
 
-if __name__ == "__main__":
+def main() -> None:
     th.set_num_threads(1)
     by, where, *names = sys.argv[1:]
     for each in names:
         (Path(where) / each).mkdir(parents=True, exist_ok=True)
         train(each, Path(where) / each, by == "arzbench")
+
+
+if __name__ == "__main__":
+    main()

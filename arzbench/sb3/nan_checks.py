@@ -21,7 +21,8 @@ class NanChecks:
 
     def check_losses(self) -> None:
         """Raise `DivergedError` if a loss of the last update is not finite."""
-        for name, value in self._model.logger.name_to_value.items():
+        logger = getattr(self._model, "_logger", None)  # none where `learn` failed before it made one
+        for name, value in () if logger is None else logger.name_to_value.items():
             if name.endswith("loss") and not math.isfinite(value):
                 self._diverged(name.rpartition("/")[2].replace("_", " "), value)
 
