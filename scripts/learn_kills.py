@@ -7,8 +7,9 @@ moment after a save, and started again. Weights, optimizers, replay buffer, norm
 generators and callbacks must be the same. Where they are not, every resumption that lost them must have said
 so; this is let pass for the models in `LABELLED` alone.
 
-One time in three the script is started as a user does; else it is forked from a process that has imported
-everything. After every kill the newest state must be readable and not older than the last save that returned.
+`--commands` of the times the script is started as a user does; else it is forked from a process that has
+imported everything. After every kill the newest state must be readable and not older than the last save that
+returned.
 About 10 minutes for all; cases are kept as they are made, the same command goes on where it was.
 """
 
@@ -167,8 +168,9 @@ def go(work: Path, names: list[str], options: argparse.Namespace, cases: evidenc
         cases.add({"case": f"alone/{name}", "model": name, "kills": [], "differs": differs})
     for name, number in waiting:
         case = f"killed/{name}/{number}"
-        script = Script(work / case, name, number % 3 == 0)
+        script = Script(work / case, name, number < options.commands)
         done: dict[str, Any] = {"case": case, "model": name, "kills": [], "differs": []}
+        done["forked"] = number >= options.commands
         dice = random.Random(f"{options.seed}/{case}")
         try:
             gap = gap_s(work / "arzbench", name)
@@ -214,12 +216,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--times", type=int, default=3, help="each model is trained, and killed")
+    parser.add_argument("--commands", type=int, default=1, help="of these, scripts that are not forked")
     parser.add_argument("--kills", type=int, default=2, help="of each training")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="default: reports/learn-kills-<host>-<date>")
     options = parser.parse_args()
-    settings = {k: getattr(options, k) for k in ("times", "kills", "models", "seed")}
+    settings = {k: getattr(options, k) for k in ("times", "commands", "kills", "models", "seed")}
     given = evidence.circumstances(**settings)
     out = options.out or evidence.folder("learn-kills")
     cases = evidence.Cases(out, given)

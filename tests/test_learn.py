@@ -303,6 +303,20 @@ def test_a_later_training_has_what_the_one_before_left_of_the_quota(
     assert not list((tmp_path / "reports").glob("late*"))
 
 
+def test_hints_name_arguments_and_not_options_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arzbench.limits.detect", lambda _: None)
+    with pytest.raises(UsageError, match=r'^quota="auto": nothing tells of a limit') as caught:
+        arzbench.learn(ppo(), 64, quota="auto", folder=tmp_path)
+    assert caught.value.hint == 'give it: quota="12h"'
+    assert caught.value.__notes__ == ['hint: give it: quota="12h"']
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError) as caught:
+        arzbench.learn(ppo(), 64, folder=tmp_path / "file")
+    assert caught.value.hint == "choose another folder with folder=..."
+
+
 def test_what_fails_before_the_library_logs_is_told_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

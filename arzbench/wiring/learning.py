@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import math
 import operator
+import re
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +20,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from arzbench import runs
 from arzbench.clock import Clock, SystemClock, process_start
 from arzbench.digest import digest
-from arzbench.errors import ExitCode, UsageError, WillNotFitError
+from arzbench.errors import ArzbenchError, ExitCode, UsageError, WillNotFitError
 from arzbench.facts import StopReason
 from arzbench.limits import AUTO, find_limits
 from arzbench.predict.landing import LEAVE_S, kept_free_s
@@ -167,6 +170,22 @@ def _check_learn(model: Any, total_timesteps: int, callback: Any, arguments: dic
             )
 
 
+@contextlib.contextmanager
+def _options_are_arguments() -> Iterator[None]:
+    """Within, an error that names options of the command line names arguments of `learn` instead."""
+
+    def reworded(text: str) -> str:
+        text = re.sub(r"--quota (\w+)", r'quota="\1"', text)
+        return text.replace("--fresh", "fresh=True").replace("--dir", "folder=...")
+
+    try:
+        yield
+    except ArzbenchError as error:
+        error.reword(reworded)
+        raise
+
+
+@_options_are_arguments()
 def _train(call: LearnCall) -> Outcome:
     """Train by itself: a run with one training."""
     clock = SystemClock()
