@@ -25,9 +25,14 @@ else:
     def __getattr__(name: str) -> object:
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import random
         from importlib import import_module
 
-        return getattr(import_module(_MODULES[name]), name)
+        drawn = random.getstate()  # seeded by the script, and rich draws from it when it is imported
+        try:
+            return getattr(import_module(_MODULES[name]), name)
+        finally:
+            random.setstate(drawn)
 
 
 def __dir__() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import NoReturn
 
@@ -36,6 +36,12 @@ class ArzbenchError(Exception):
         self.trace = trace
         if hint:
             self.add_note(f"hint: {hint}")  # where a script of the user's shows it, below its traceback
+
+    def reword(self, change: Callable[[str], str]) -> None:
+        """Let `change` turn each of its texts into another."""
+        self.message, self.hint = change(self.message), change(self.hint)
+        self.args = (self.message,)
+        self.__notes__ = [change(note) for note in getattr(self, "__notes__", ())]
 
 
 class UsageError(ArzbenchError):

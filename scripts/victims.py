@@ -240,19 +240,8 @@ class Job:
         return int(run_job(request, SB3Workload(clock), clock, Silent()).exit_code)
 
     def look(self) -> "Look":
-        """What is on the disk now, every byte of the newest state read."""
-        checkpoints = CheckpointStore(self.checkpoints, 1, SystemClock())
-        newest = checkpoints.newest(digest(self.study))
-        if newest is not None:
-            newest.load()
-        told = ledger.read(self.ledger).entries if self.ledger.exists() else []
-        aside = {(p.name, (s := p.stat()).st_ino, s.st_mtime_ns) for p in self.checkpoints.glob(".step-*")}
-        return Look(
-            newest=None if newest is None else newest.path.name,
-            completed=max((e.data["name"] for e in told if e.kind == "checkpoint"), key=serial, default=None),
-            unreadable=dict(checkpoints.skipped),
-            aside=aside,
-        )
+        """What is on the disk now."""
+        return look(self.checkpoints, self.ledger, digest(self.study))
 
     def result(self) -> dict[str, Any]:
         """All that must not depend on kills: the final state by its groups, the records, the model."""
@@ -292,6 +281,22 @@ class Look:
         """Whether the disk proves that the kill since `before` came during a save."""
         published = self.newest != before.newest and serial(self.newest) > serial(self.completed)
         return published or bool(self.aside - before.aside)
+
+
+def look(states: Path, told_in: Path, study: str) -> Look:
+    """What the folder of checkpoints and the ledger hold, every byte of the newest state read."""
+    checkpoints = CheckpointStore(states, 1, SystemClock())
+    newest = checkpoints.newest(study)
+    if newest is not None:
+        newest.load()
+    told = ledger.read(told_in).entries if told_in.exists() else []
+    aside = {(p.name, (s := p.stat()).st_ino, s.st_mtime_ns) for p in states.glob(".step-*")}
+    return Look(
+        newest=None if newest is None else newest.path.name,
+        completed=max((e.data["name"] for e in told if e.kind == "checkpoint"), key=serial, default=None),
+        unreadable=dict(checkpoints.skipped),
+        aside=aside,
+    )
 
 
 def serial(name: str | None) -> int:

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 import os
 import signal
 from collections.abc import Callable
@@ -16,10 +17,13 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback, StopT
 from stable_baselines3.common.monitor import Monitor
 
 import arzbench
-from arzbench.errors import UsageError
+from arzbench.clock import SystemClock, process_start
+from arzbench.errors import UsageError, WillNotFitError
 from arzbench.facts import StopReason
 from arzbench.records import LedgerEntry
 from arzbench.run import ledger
+from arzbench.sb3 import updates
+from arzbench.wiring import tasks
 
 TOTAL = 700
 
@@ -219,11 +223,124 @@ def test_on_stop_exit_leaves_with_the_code_of_a_stop(tmp_path: Path) -> None:
     assert left.value.code == 4
 
 
+def test_a_stop_in_the_last_update_tells_callbacks_of_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ended(Counting):
+        ends = 0
+
+        def _on_training_end(self) -> None:
+            self.ends += 1
+
+    monkeypatch.setattr(updates, "LONG_STEPS", 2)
+    monkeypatch.setattr(updates, "POLL_S", 0.0)
+    plain, expected = ppo(), Ended()
+    plain.learn(128, callback=expected)
+    first = Ended(stop_at=128)  # in the last step before the last update
+    assert not arzbench.learn(ppo(), 128, callback=first, folder=tmp_path, name="own").finished
+    assert first.ends == 0
+    model, callback = ppo(), Ended()
+    assert arzbench.learn(model, 128, callback=callback, folder=tmp_path, name="own").finished
+    assert weights(model) == weights(plain)
+    assert seen(callback) == seen(expected)
+    assert callback.ends == expected.ends == 1
+
+
+def test_killed_before_its_model_was_exported_a_training_gives_its_callbacks_back(tmp_path: Path) -> None:
+    model, callback = ppo(), Counting()
+    arzbench.learn(model, TOTAL, callback=callback, folder=tmp_path, name="own")
+    (exported,) = tmp_path.glob("checkpoints/*/*.zip")
+    exported.unlink()
+    (told,) = tmp_path.glob("reports/*/ledger.jsonl")
+    lines = told.read_text().splitlines(keepends=True)
+    told.write_text("".join(line for line in lines if '"kind":"stop"' not in line))
+    again, restored = ppo(), Counting()
+    assert arzbench.learn(again, TOTAL, callback=restored, folder=tmp_path, name="own").finished
+    assert exported.exists()
+    assert weights(again) == weights(model)
+    assert seen(restored) == seen(callback)
+
+
+def test_a_callback_whose_function_is_another_now_goes_on_as_it_was_built(tmp_path: Path) -> None:
+    class Calling(Counting):
+        def __init__(self, function: Callable[[int], int], stop_at: int | None = None) -> None:
+            super().__init__(stop_at)
+            self.function = function
+
+    arzbench.learn(ppo(), TOTAL, callback=Calling(lambda n: n + 1, stop_at=200), folder=tmp_path, name="own")
+    plain, model = ppo(), ppo()
+    with pytest.warns(UserWarning, match="Calling goes on as it was built: .* not to be found here"):
+        outcome = arzbench.learn(model, TOTAL, callback=Calling(abs), folder=tmp_path, name="own")
+    assert outcome.finished
+    plain = ppo()
+    plain.learn(TOTAL)
+    assert weights(model) == weights(plain)
+
+
+def test_a_quota_that_is_used_up_before_the_first_training_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "_calls", itertools.count())
+    with pytest.raises(WillNotFitError, match="nothing is left to train in: this process is") as caught:
+        arzbench.learn(ppo(), TOTAL, quota=0.01, folder=tmp_path)
+    assert 'for as long from now: quota="' in caught.value.hint
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_later_training_has_what_the_one_before_left_of_the_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "_calls", itertools.count(1))
+    clock = SystemClock()
+    old = clock.now() - process_start(clock)
+    first = arzbench.learn(ppo(), 64, quota=old + 60, folder=tmp_path, name="first")
+    assert first.finished
+    assert first.elapsed_s < 60  # not what the process did before
+    assert first.left_s is not None
+    assert first.left_s < 60
+    late = arzbench.learn(ppo(), 64, quota=old, folder=tmp_path, name="late")
+    assert (late.reason, late.exit_code) == (StopReason.DEADLINE, 4)
+    assert not list((tmp_path / "reports").glob("late*"))
+
+
+def test_hints_name_arguments_and_not_options_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arzbench.limits.detect", lambda _: None)
+    with pytest.raises(UsageError, match=r'^quota="auto": nothing tells of a limit') as caught:
+        arzbench.learn(ppo(), 64, quota="auto", folder=tmp_path)
+    assert caught.value.hint == 'give it: quota="12h"'
+    assert caught.value.__notes__ == ['hint: give it: quota="12h"']
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError) as caught:
+        arzbench.learn(ppo(), 64, folder=tmp_path / "file")
+    assert caught.value.hint == "choose another folder with folder=..."
+
+
+def test_what_fails_before_the_library_logs_is_told_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stable_baselines3.common.logger.SummaryWriter", None)
+    model = PPO("MlpPolicy", gym.make("CartPole-v1"), n_steps=64, tensorboard_log=str(tmp_path), seed=0)
+    with pytest.raises(ImportError, match="tensorboard is not installed"):
+        arzbench.learn(model, 64, folder=tmp_path, name="own")
+
+
 WRONG: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
     "no model": (lambda: "ppo", {}, "a model of Stable-Baselines3 is needed, not str"),
     "no steps": (ppo, {"total_timesteps": 0}, "total_timesteps = 0"),
     "quota": (ppo, {"quota": "soon"}, "soon"),
     "on_stop": (ppo, {"on_stop": "leave"}, "on_stop = 'leave'"),
+    "half a step": (ppo, {"total_timesteps": 1e3}, "total_timesteps = 1000.0"),
+    "a yes for a number": (ppo, {"total_timesteps": True}, "total_timesteps = True"),
+    "negative": (ppo, {"checkpoint_freq": -1}, "checkpoint_freq = -1"),
+    "no folder's name": (ppo, {"name": "../own"}, "name = '../own'"),
+    "empty name": (ppo, {"name": ""}, "name = ''"),
+    "misspelt": (ppo, {"log_intervall": 3}, "PPO.learn: got an unexpected keyword argument 'log_intervall'"),
+    "callback": (ppo, {"callback": 3}, "3 is not a callback"),
+    "a callback's class": (ppo, {"callback": Counting}, "is not a callback"),
+    "functions in a list": (ppo, {"callback": [print]}, "is not a callback"),
+    "no episodes": (ppo, {"eval_env": gym.make("CartPole-v1"), "n_eval_episodes": 0}, "n_eval_episodes = 0"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from arzbench.facts import Phase
 from arzbench.sb3.phase_timer import PhaseTimer
+from arzbench.sb3.plain_fill import NotHereError
 from arzbench.sb3.plain_state import PlainState
 
 #: what is put into callbacks here
@@ -90,7 +92,12 @@ class Callbacks:
         return [type(state.root).__name__ for state in self._states]
 
     def capture(self) -> dict[str, Any]:
-        """The plain state of each callback and of its evaluation env, and what they were built with."""
+        """The plain state of each callback and of its evaluation env, and what they were built with.
+
+        As long as `learn` has not begun, it is what a checkpoint held: it is put back only then.
+        """
+        if self.saved is not None:
+            return self.saved
         states = [state.copy() for state in self._states]
         return {"kinds": self._kinds(), "states": states, "built": self.built}
 
@@ -100,7 +107,12 @@ class Callbacks:
         if self.saved is not None and not self._are_others:
             parts = zip(self._states, self.saved["states"], self.saved["built"], self.built, strict=True)
             for state, tree, before, now in parts:
-                state.restore(tree)
+                try:
+                    state.restore(tree)
+                except NotHereError as error:  # the script has other functions or classes than it had
+                    kind = type(state.root).__name__
+                    warnings.warn(f"{kind} goes on as it was built: {error.message}", stacklevel=2)
+                    continue
                 for name in now.keys() & before.keys():
                     if getattr(state.root, name) == before[name]:  # nothing changed it but the script
                         setattr(state.root, name, now[name])

@@ -61,7 +61,15 @@ class _Hooked(BaseAlgorithm):
         self._total_timesteps = self.hooks.state.horizon
         self._num_timesteps_at_start = 0
         self.hooks.learning_begins()
+        if self.hooks.state.rollout.complete:  # not before: the library has made its logger only now
+            self.hooks.state.rollout.complete = False
+            self.finish_rollout()
+            self.hooks.close()
         return prepared
+
+    def finish_rollout(self) -> None:
+        """Do the update of a rollout that has all its steps, as `learn` would."""
+        raise NotImplementedError
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         state = self.hooks.state

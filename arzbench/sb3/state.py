@@ -30,6 +30,7 @@ class Rollout:
     first_step: int = 0  # env steps done before it
     first_episode: int = 0  # episodes ended before it
     carried: int = 0  # vectorised steps done before this `learn` began
+    complete: bool = False  # all its steps are stored, and its update is what `learn` begins with
 
     def begin(self, timesteps: int, episodes: int) -> None:
         """Its first step is the next one, after so many env steps and episodes."""

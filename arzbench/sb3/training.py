@@ -224,12 +224,12 @@ class SB3Training(AbstractTraining):
 
     def _train(self) -> None:
         self._plan_evaluation()
-        if self._awaits_update():
-            self.model.finish_rollout()
-            self._hooks.close()
+        rollout = self.state.rollout
+        rollout.complete = self._awaits_update()
         # a rollout that was begun is finished, also beyond the budget
-        left = max(self._budget - self.num_timesteps, int(self.state.rollout.open))
-        if left > 0:
+        left = max(self._budget - self.num_timesteps, int(rollout.open and not rollout.complete))
+        # callbacks are told that the training ends, also where nothing is left
+        if left > 0 or rollout.complete or self.state.callbacks is not None:
             self._learn(left)
         self._between_steps()
 

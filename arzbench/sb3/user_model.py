@@ -232,6 +232,7 @@ class UserModelWorkload(AbstractWorkload):
             try:
                 self.training.restore(state)
             except Exception:
+                live.callbacks.saved = None
                 self.training.close()
                 raise
         return self.training
@@ -261,6 +262,7 @@ class UserTraining(SB3Training):
             return
         self._closed = True
         if self.state.callbacks is not None:
+            self.state.callbacks.put_back()  # of a training that had ended: no `learn` began
             self.state.callbacks.end()
         release(self.model)
         if self._owned:
@@ -344,7 +346,4 @@ def take_over(workload: UserModelWorkload, study: Study, training: int, states: 
         raise StateError(
             f"{config.name} is finished, and no state of it is in {states}", "fresh=True trains anew"
         )
-    done = workload.create(config, PhaseTotals(), state=saved.load())
-    if done.state.callbacks is not None:
-        done.state.callbacks.put_back()
-    done.close()
+    workload.create(config, PhaseTotals(), state=saved.load()).close()

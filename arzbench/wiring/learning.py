@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import inspect
+import math
+import operator
+import re
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+from stable_baselines3.common.callbacks import BaseCallback
 
 from arzbench import runs
-from arzbench.clock import SystemClock, process_start
+from arzbench.clock import Clock, SystemClock, process_start
 from arzbench.digest import digest
-from arzbench.errors import ExitCode, UsageError, WillNotFitError
+from arzbench.errors import ArzbenchError, ExitCode, UsageError, WillNotFitError
 from arzbench.facts import StopReason
-from arzbench.limits import find_limits
-from arzbench.predict.landing import LEAVE_S
+from arzbench.limits import AUTO, find_limits
+from arzbench.predict.landing import LEAVE_S, kept_free_s
 from arzbench.report.console import make_console, say
 from arzbench.run.job import RunOutcome
 from arzbench.sb3.user_model import UserModelWorkload, describe, evaluation_env, take_over
 from arzbench.study import Built, Code, Evaluation, Study
+from arzbench.units import format_duration
 from arzbench.user_code import users_frames
 from arzbench.wiring import run_spec, session
 from arzbench.wiring.planning import Pricing
@@ -82,15 +90,21 @@ def learn(
 
     Raises:
         UsageError: What is asked for does not fit together. Nothing was written.
+        WillNotFitError: Nothing is left of the quota. Nothing was written.
         StateError: No sound checkpoint of this run is left, or another process trains it.
         Exception: What the user's own code raised; the last sound checkpoint is kept.
     """
     if on_stop not in ("return", "exit"):
         raise UsageError(f"on_stop = {on_stop!r}", '"return" or "exit"')
-    if not isinstance(total_timesteps, int) or total_timesteps < 1:
-        raise UsageError(f"total_timesteps = {total_timesteps!r}: a number of env steps is needed", "")
-    if not isinstance(env_errors, int) or env_errors < 0:
-        raise UsageError(f"env_errors = {env_errors!r}", "how many errors of envs to go on after; 0: none")
+    total_timesteps = _count("total_timesteps", total_timesteps, 1)
+    env_errors = _count("env_errors", env_errors, 0)
+    if checkpoint_freq is not None:
+        checkpoint_freq = _count("checkpoint_freq", checkpoint_freq, 0)
+    if eval_env is not None:
+        eval_freq = _count("eval_freq", eval_freq, 1)
+        n_eval_episodes = _count("n_eval_episodes", n_eval_episodes, 1)
+    if name is not None and (not name.strip(".") or {*name} & {"/", "\\", "\0"}):
+        raise UsageError(f"name = {name!r}: it is to be the name of a folder", "letters and digits will do")
     number = next_call()
     before = 0 if arguments.get("reset_num_timesteps", True) else getattr(model, "num_timesteps", 0)
     in_script = hasattr(sys.modules["__main__"], "__file__")  # not so in a notebook
@@ -105,6 +119,7 @@ def learn(
         callback=callback,
         checkpoint_freq=max(1, calls // SAVES) if checkpoint_freq is None else checkpoint_freq,
     )
+    _check_learn(model, total_timesteps, callback, arguments)
     if eval_env is not None:
         if config.evaluated_by_callback:
             raise UsageError("eval_env is given, and a callback evaluates, too", "leave one of them out")
@@ -132,15 +147,68 @@ def learn(
     return outcome
 
 
+def _count(name: str, value: Any, least: int) -> int:
+    """`value` as an int; a `UsageError` if it is no whole number, or less than `least`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least or isinstance(value, bool):
+        whole = f", for example {int(value)}" if isinstance(value, float) and value >= least else ""
+        raise UsageError(f"{name} = {value!r}", f"a whole number, {least} or more{whole}")
+    return number
+
+
+def _check_learn(model: Any, total_timesteps: int, callback: Any, arguments: dict[str, Any]) -> None:
+    """Raise a `UsageError` where `model.learn` would refuse what it is given."""
+    try:
+        inspect.signature(model.learn).bind(total_timesteps, callback=callback, **arguments)
+    except TypeError as error:
+        raise UsageError(
+            f"{type(model).__name__}.learn: {error}", "what arzbench.learn does not know is passed on to it"
+        ) from error
+    for one in callback if isinstance(callback, list) else [callback]:
+        alone = one is callback and (one is None or (callable(one) and not isinstance(one, type)))
+        if not alone and not isinstance(one, BaseCallback):
+            raise UsageError(
+                f"{one!r} is not a callback",
+                "an object of a callback's class, a list of such, or a function of (locals, globals)",
+            )
+
+
+@contextlib.contextmanager
+def _options_are_arguments() -> Iterator[None]:
+    """Within, an error that names options of the command line names arguments of `learn` instead."""
+
+    def reworded(text: str) -> str:
+        text = re.sub(r"--quota (\w+)", r'quota="\1"', text)
+        return text.replace("--fresh", "fresh=True").replace("--dir", "folder=...")
+
+    try:
+        yield
+    except ArzbenchError as error:
+        error.reword(reworded)
+        raise
+
+
+@_options_are_arguments()
 def _train(call: LearnCall) -> Outcome:
     """Train by itself: a run with one training."""
     clock = SystemClock()
-    started = process_start(clock)
     limits = find_limits(call.folder, call.quota, None, clock)
+    started, quota_s = _session(call, limits.seconds, clock)
     study = Study(name=call.config.name, trainings=(call.config,))
     earlier = None if call.fresh else _earlier(call, study)
     if earlier is not None:
         study = earlier.record.study  # under a name, the script may have been given other arguments
+    ended_before = earlier is not None and earlier.ended
+    if (
+        quota_s is not None
+        and not ended_before
+        and (late := _too_late(call, started, quota_s, earlier, clock))
+    ):
+        return late
+    limits = dataclasses.replace(limits, seconds=quota_s)
     pricing = Pricing(working=call.folder)
     request = run_spec.Request(working=call.folder, limits=limits, fresh=call.fresh)
     spec = run_spec.of_budgets(
@@ -182,6 +250,53 @@ def _train(call: LearnCall) -> Outcome:
     if error is not None:
         raise error.with_traceback(users_frames(error.__traceback__))
     return outcome_of(ended, run.folder)
+
+
+def _session(call: LearnCall, seconds: float | None, clock: Clock) -> tuple[float, float | None]:
+    """When this session began, and how many `seconds` there are from then.
+
+    The first training of a script counts the imports as its own, further ones begin when they are called, as
+    those in a notebook do; the quota is counted from the start of the process for all of them.
+    """
+    now, born = clock.now(), process_start(clock)
+    code = call.config.code
+    began = born if code.script and code.number == 0 else now
+    if seconds is None:
+        return began, None
+    return began, (now if call.quota == AUTO else born) + seconds - began
+
+
+def _too_late(
+    call: LearnCall, started: float, quota_s: float, earlier: runs.Run | None, clock: Clock
+) -> Outcome | None:
+    """How a training ends whose quota is used up before it begins; None: it is not.
+
+    Raises:
+        WillNotFitError: it is the first of its script.
+    """
+    deadline, now, born = started + quota_s, clock.now(), process_start(clock)
+    total_s = deadline - born
+    keeps_s = kept_free_s(total_s, uploads=False, leave_s=call.leave_s)
+    if deadline - now > keeps_s:
+        return None
+    if call.config.code.number == 0:
+        raise WillNotFitError(
+            f"of the quota of {format_duration(total_s)} nothing is left to train in: this process is "
+            f"{format_duration(now - born)} old, and {format_duration(keeps_s)} are for leaving",
+            "the quota is counted from the start of the process; for as long from now: "
+            f'quota="{math.ceil(now - born + total_s)}s"',
+        )
+    done = None if earlier is None else earlier.summary()
+    stop = None if done is None else done.stop
+    return Outcome(
+        finished=False,
+        reason=StopReason.DEADLINE,
+        detail="the quota was used up before this training",
+        num_timesteps=0 if stop is None else sum(stop.data["num_timesteps"]),
+        elapsed_s=0.0 if done is None else done.elapsed_s,
+        left_s=deadline - now,
+        folder=None if earlier is None else earlier.folder,
+    )
 
 
 def _earlier(call: LearnCall, study: Study) -> runs.Run | None:
