@@ -264,7 +264,7 @@ def test_a_run_is_booked_where_the_week_has_a_limit(
         seen.append(path.read_text().splitlines() if path.exists() else [])
         raise RuntimeError("the session fails")
 
-    monkeypatch.setattr(session, "run_job", carry_out)
+    monkeypatch.setattr(session, "open_job", carry_out)
     monkeypatch.setattr(SB3Workload, "check", lambda *_: None)
     with pytest.raises(RuntimeError, match="the session fails"):
         run(env="CartPole-v1", algo="ppo", timesteps=2048, quota="1h", platform=platform, folder=tmp_path)

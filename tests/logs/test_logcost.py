@@ -50,7 +50,7 @@ def measured(
     config = make_config({"name": "x", "env": "E-v0", "algo": algo, "total_timesteps": 1000}, "test")
 
     def workload_to(path: Path) -> Any:
-        return SimpleNamespace(create=lambda config, recorder: kind(config, path, clock))
+        return SimpleNamespace(create=lambda config, recorder, loop: kind(config, path, clock))
 
     return measure_sinks(config, workload_to, folder, clock, repetition)
 

@@ -46,7 +46,7 @@ def changes(text: str, monkeypatch: pytest.MonkeyPatch, found: Calibration) -> l
         return GOLDEN, found
 
     monkeypatch.setattr(run, "newest_calibration", newest)
-    monkeypatch.setattr(run, "choose_study", lambda *_, **__: found.study)
+    monkeypatch.setattr(run.Naming, "find", lambda *_: found.study)
     return run.logging_changes(run.RunFlags(study="x", changes=["seed=1"]), text)
 
 

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ from arzbench.clock import VirtualClock
 from arzbench.errors import UsageError
 from arzbench.sb3.learn_signals import HONOURED
 from tests.processes import ROOT
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """A process that a shell started in the background ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
 
 SMALL = {"policy_kwargs": {"net_arch": [8]}, "seed": 1, "device": "cpu"}
 OFF = {"learning_starts": 20, "buffer_size": 200, "batch_size": 8}
