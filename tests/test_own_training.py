@@ -11,8 +11,8 @@ import pytest
 from tests.processes import ROOT, arzbench, environment, ledger, saved, start, stop_when
 
 EXAMPLE = (ROOT / "examples" / "own_training.py").read_text(encoding="utf-8")
-SHORT = "import torch\n\ntorch.set_num_threads(1)\n" + EXAMPLE.replace("60_000", "6_000").replace(
-    "4096", "2048"
+SHORT = "import torch\n\ntorch.set_num_threads(1)\n" + EXAMPLE.replace("60_000", "3_000").replace(
+    "4096", "1024"
 )
 
 pytestmark = pytest.mark.timeout(600)
@@ -41,7 +41,7 @@ def test_the_plan_counts_what_the_script_does(working: Path) -> None:
     (training,) = json.loads(done.out)["study"]["trainings"]
     assert training["model"] == "PPO"
     assert training["env"] == "__main__:Tank"
-    assert training["evaluation"]["eval_freq"] == 2048
+    assert training["evaluation"]["eval_freq"] == 1024
     assert arzbench("plan train.py --quota 40s", working).code == 0
 
 
@@ -55,7 +55,7 @@ def test_planned_run_killed_resumed_and_finished(working: Path) -> None:
     stop = [e for e in ledger(working) if e["kind"] == "stop"][-1]
     assert stop["data"]["reason"] == "finished"
     assert stop["data"]["slack_s"] > 0
-    assert [e["data"]["num_timesteps"] for e in ledger(working) if e["kind"] == "evaluation"][-1] == 6144
+    assert [e["data"]["num_timesteps"] for e in ledger(working) if e["kind"] == "evaluation"][-1] == 3072
     assert (working / "tank.zip").exists()
 
 
