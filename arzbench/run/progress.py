@@ -11,7 +11,7 @@ from typing import Protocol
 from arzbench.records import Estimate
 
 #: seconds after which a wait is told of
-SLOW_S = 3.0
+SLOW_S = 10.0
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from arzbench.predict.remaining import predictor
 from arzbench.predict.spread import training_key
 from arzbench.quota import ledger_path, reserved
 from arzbench.records import RunRecord
-from arzbench.report.console import say
+from arzbench.report.console import make_console, say
 from arzbench.report.run_display import RunDisplay
 from arzbench.report.sheets import study_line
 from arzbench.report.summary import write_summary
@@ -92,7 +92,8 @@ def begin_or_resume(
         )
     if run is None:
         if workload is not None:
-            with told_if_slow(lambda line: say(console, line), f"trying {spec.study.trainings[0].env}"):
+            waited_for = f"trying {spec.study.trainings[0].env}"
+            with told_if_slow(lambda line: say(make_console(stderr=True, lasting=True), line), waited_for):
                 _check(workload, spec.study)
         run = _begin(spec, clock, identity)
         _announce(console, run, spec, resumed=False)
