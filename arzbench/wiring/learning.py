@@ -272,26 +272,28 @@ def _too_late(
     """How a training ends whose quota is used up before it begins; None: it is not.
 
     Raises:
-        WillNotFitError: it is the first of its script.
+        WillNotFitError: it is the first of its script, or in a notebook.
     """
     deadline, now, born = started + quota_s, clock.now(), process_start(clock)
     total_s = deadline - born
     keeps_s = kept_free_s(total_s, uploads=False, leave_s=call.leave_s)
     if deadline - now > keeps_s:
         return None
-    if call.config.code.number == 0:
+    if call.config.code.number == 0 or not call.config.code.script:
         raise WillNotFitError(
             f"of the quota of {format_duration(total_s)} nothing is left to train in: this process is "
             f"{format_duration(now - born)} old, and {format_duration(keeps_s)} are for leaving",
             "the quota is counted from the start of the process; for as long from now: "
             f'quota="{math.ceil(now - born + total_s)}s"',
         )
+    detail = "the quota was used up before this training"
+    say(make_console(stderr=True, lasting=True), f"{call.config.name}: {detail}")
     done = None if earlier is None else earlier.summary()
     stop = None if done is None else done.stop
     return Outcome(
         finished=False,
         reason=StopReason.DEADLINE,
-        detail="the quota was used up before this training",
+        detail=detail,
         num_timesteps=0 if stop is None else sum(stop.data["num_timesteps"]),
         elapsed_s=0.0 if done is None else done.elapsed_s,
         left_s=deadline - now,
