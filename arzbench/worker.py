@@ -10,6 +10,7 @@ import gc
 import importlib
 import json
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from arzbench.study import Built, TrainConfig
 from arzbench.training_state import TrainingState
 from arzbench.user_code import loaded_sources
 from arzbench.wiring.describing import Description, DescriptionTask
+from arzbench.wiring.tasks import users_frames
 from arzbench.workload import AbstractWorkload
 
 
@@ -114,12 +116,21 @@ def _of_users_code(
     return msgspec.structs.replace(found[0], sources=loaded_sources(config.code.script))
 
 
+def _tell_parent(answer: Path, error: ArzbenchError) -> int:
+    """Write a problem of the user's making beside `answer`; the exit code."""
+    problem = {"message": error.message, "hint": error.hint, "exit_code": int(error.exit_code)}
+    answer.with_suffix(".error").write_text(json.dumps(problem))
+    return int(error.exit_code)
+
+
 def run_worker(task: Path, answer: Path) -> int:
     """Measure the job in `task`, write the result to `answer`; the exit code.
 
     A problem of the user's making is written beside `answer` for the parent to show.
     """
     job = msgspec.json.decode(task.read_bytes(), type=BurstJob)
+    # a script may change the current folder
+    job = msgspec.structs.replace(job, folder=str(Path(job.folder).absolute()))
     clock = SystemClock()
 
     out = sys.stdout
@@ -138,9 +149,7 @@ def run_worker(task: Path, answer: Path) -> int:
         else:
             result = _with_sinks(job, measure, clock, say)
     except ArzbenchError as error:
-        problem = {"message": error.message, "hint": error.hint, "exit_code": int(error.exit_code)}
-        answer.with_suffix(".error").write_text(json.dumps(problem))
-        return int(error.exit_code)
+        return _tell_parent(answer, error)
     answer.write_bytes(msgspec.json.encode(result))
     return int(ExitCode.OK)
 
@@ -151,9 +160,18 @@ def run_description(task: Path, answer: Path) -> int:
     from arzbench.wiring.scripts import describe_script
 
     asked = msgspec.json.decode(task.read_bytes(), type=DescriptionTask)
-    with contextlib.redirect_stdout(sys.stderr):
-        built = [describe_factory(config) for config in asked.factories]
-        trainings = describe_script(asked.script, asked.arguments) if asked.script else tuple(built)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            built = [describe_factory(config) for config in asked.factories]
+            trainings = describe_script(asked.script, asked.arguments) if asked.script else tuple(built)
+    except ArzbenchError as error:
+        return _tell_parent(answer, error)
+    except Exception as error:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_globals is globals():
+            trace = trace.tb_next
+        traceback.print_exception(error.with_traceback(users_frames(trace)))
+        return int(ExitCode.FAILURE)
     description = Description(trainings=trainings, sources=loaded_sources(asked.script))
     answer.write_bytes(msgspec.json.encode(description))
     return int(ExitCode.OK)
@@ -165,7 +183,7 @@ def main() -> None:
     # loaded to be measured, as `arzbench run` does before it trains
     importlib.import_module("arzbench.cli").load("run")
     try:
-        code = {"measure": run_worker, "describe": run_description}[what](Path(task), Path(answer))
+        code = {"measure": run_worker, "describe": run_description}[what](Path(task), Path(answer).absolute())
     except ArzbenchError as error:
         tell(error.message, error.hint)
         code = int(error.exit_code)
