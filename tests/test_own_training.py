@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from arzbench.study import Code
 from tests.processes import ROOT, arzbench, environment, ledger, saved, start, stop_when
 
 EXAMPLE = (ROOT / "examples" / "own_training.py").read_text(encoding="utf-8")
@@ -57,6 +58,20 @@ def test_planned_run_killed_resumed_and_finished(working: Path) -> None:
     assert stop["data"]["slack_s"] > 0
     assert [e["data"]["num_timesteps"] for e in ledger(working) if e["kind"] == "evaluation"][-1] == 6144
     assert (working / "tank.zip").exists()
+
+
+def test_prices_of_other_arguments_are_told_of(working: Path) -> None:
+    done = arzbench("plan train.py --quota 40s -- --seed 1", working)
+    assert done.code == 2
+    assert "it is of train.py" in done.out
+    assert "arzbench calibrate train.py -- --seed 1" in done.out
+
+
+def test_only_what_a_command_line_can_name_is_to_be_measured() -> None:
+    assert Code(script="train.py").is_named
+    assert Code(factory="train:make").is_named
+    assert not Code().is_named  # a notebook
+    assert not Code(script="/lib/pytest/__main__.py").is_named
 
 
 def test_a_changed_script_is_told_of(working: Path) -> None:
