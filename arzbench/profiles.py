@@ -176,6 +176,8 @@ def newest_calibration(
         if study.code is not None:
             again = f" {study.code.command}"
     hint = [f"measure it: arzbench calibrate{again}"]
+    if study is not None and study.code is not None and not study.code.is_named:
+        hint = ["to measure it, put it into a script: arzbench calibrate train.py"]
     if foreign is not None:
         hint.append("or use another machine's with --allow-foreign")
     if too_old:
@@ -215,7 +217,12 @@ def _unfit(calibration: Calibration, host: HostInfo, study: Study | None) -> lis
     if study is not None:
         samples = {t.name: calibration.find(t.workload_digest()) for t in study.trainings}
         if lacking := [name for name, found in samples.items() if found is None]:
-            reasons.append(f"another workload than {', '.join(lacking)}")
+            measured = calibration.study.code
+            asked = study.code
+            if measured and asked and measured != asked and measured.script == asked.script:
+                reasons.append(f"it is of {measured.command}")
+            else:
+                reasons.append(f"another workload than {', '.join(lacking)}")
         sources = {file: was for found in samples.values() if found for file, was in found.sources.items()}
         if changed := changed_sources(sources):
             reasons.append(f"{', '.join(dict.fromkeys(changed))} changed since")

@@ -39,8 +39,17 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ended(self) -> bool:
         """Whether its last session reached its budget."""
+        return self._reason in _ENDED
+
+    @property
+    def finished(self) -> bool:
+        """Whether its last session reached the end of its study."""
+        return self._reason == "finished"
+
+    @property
+    def _reason(self) -> str | None:
         stop = self.summary().stop
-        return stop is not None and stop.data.get("reason") in _ENDED
+        return None if stop is None else str(stop.data.get("reason"))
 
 
 def reports_folder(working: Path) -> Path:

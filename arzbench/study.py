@@ -448,6 +448,11 @@ class Code(_Part, frozen=True, kw_only=True):
     kwargs: dict[str, Any] = {}
 
     @property
+    def is_named(self) -> bool:
+        """Whether a command line can name it: not what a notebook or a test holds."""
+        return bool(self.factory) or (self.script.endswith(".py") and "__main__" not in self.script)
+
+    @property
     def command(self) -> str:
         """How it is named on a command line."""
         if self.factory:

@@ -110,6 +110,8 @@ def run_worker(task: Path, answer: Path) -> int:
     A problem of the user's making is written beside `answer` for the parent to show.
     """
     job = msgspec.json.decode(task.read_bytes(), type=BurstJob)
+    # a script may change the current folder
+    job = msgspec.structs.replace(job, folder=str(Path(job.folder).absolute()))
     clock = SystemClock()
 
     out = sys.stdout
@@ -175,7 +177,7 @@ def main() -> None:
     # loaded to be measured, as `arzbench run` does before it trains
     importlib.import_module("arzbench.cli").load("run")
     try:
-        code = {"measure": run_worker, "describe": run_description}[what](Path(task), Path(answer))
+        code = {"measure": run_worker, "describe": run_description}[what](Path(task), Path(answer).absolute())
     except ArzbenchError as error:
         tell(error.message, error.hint)
         code = int(error.exit_code)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from arzbench.study import Code
 from tests.processes import ROOT, arzbench, environment, ledger, saved, start, stop_when
 
 EXAMPLE = (ROOT / "examples" / "own_training.py").read_text(encoding="utf-8")
@@ -59,6 +60,20 @@ def test_planned_run_killed_resumed_and_finished(working: Path) -> None:
     assert (working / "tank.zip").exists()
 
 
+def test_prices_of_other_arguments_are_told_of(working: Path) -> None:
+    done = arzbench("plan train.py --quota 40s -- --seed 1", working)
+    assert done.code == 2
+    assert "it is of train.py" in done.out
+    assert "arzbench calibrate train.py -- --seed 1" in done.out
+
+
+def test_only_what_a_command_line_can_name_is_to_be_measured() -> None:
+    assert Code(script="train.py").is_named
+    assert Code(factory="train:make").is_named
+    assert not Code().is_named  # a notebook
+    assert not Code(script="/lib/pytest/__main__.py").is_named
+
+
 def test_a_changed_script_is_told_of(working: Path) -> None:
     (working / "train.py").write_text(SHORT + "\n# changed\n")
     try:
@@ -84,3 +99,81 @@ def test_a_script_that_fails_is_shown_with_its_own_last_lines(tmp_path: Path) ->
     assert done.code == 2
     assert "does not call arzbench.learn" in done.out
     assert {p.name for p in tmp_path.iterdir()} == {"broken.py", "silent.py"}
+
+
+#: what users' scripts begin with
+MODEL = """import sys, arzbench
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
+
+env = VecNormalize(make_vec_env("CartPole-v1", 1))
+model = PPO("MlpPolicy", env, n_steps=64, n_epochs=1, policy_kwargs={"net_arch": [8]}, seed=0)
+"""
+
+
+def test_a_share_of_it_and_then_by_itself_the_rest(tmp_path: Path) -> None:
+    says = "import os\n\nos.makedirs('elsewhere', exist_ok=True)\n"
+    says += "o = arzbench.learn(model, 640, folder=os.getcwd())\nos.chdir('elsewhere')\n"
+    says += "if o.reason:\n    print(o.finished, o.reason.name, o.exit_code, o.folder.name)\n"
+    (tmp_path / "t.py").write_text(MODEL + says)
+    part = arzbench("run t.py --timesteps 200", tmp_path)
+    assert part.code == 0, part.out
+    (run,) = (tmp_path / "reports").iterdir()
+    assert f"False BUDGET 4 {run.name}" in part.out
+    for _ in range(2):  # trained to the end, and found finished
+        done = subprocess.run(
+            [sys.executable, "t.py"], cwd=tmp_path, env=environment(), capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.stdout.strip() == f"True FINISHED 0 {run.name}", done.stderr
+    assert ledger(tmp_path)[-1]["data"]["num_timesteps"] == [640]
+
+
+def test_a_script_may_exit_after_a_stop_and_overwrites_nothing(tmp_path: Path) -> None:
+    ends = "import os\n\nos.makedirs('elsewhere', exist_ok=True)\nos.chdir('elsewhere')\n"
+    ends += "arzbench.learn(model, 300, on_stop='exit')\nmodel.policy.save('../kept')\nenv.save('../kept')\n"
+    ends += "sys.exit(arzbench.learn(model, 320).exit_code)\n"
+    (tmp_path / "t.py").write_text(MODEL + ends)
+    (tmp_path / "kept").write_text("mine")
+    done = arzbench("calibrate t.py --steps 50 --repetitions 2 --max-time 5s", tmp_path)
+    assert done.code == 0, done.out
+    assert "620 training steps" in done.out
+    assert (tmp_path / "kept").read_text() == "mine"
+    run = arzbench("run t.py --timesteps 620", tmp_path)
+    assert run.code == 0, run.out
+    assert (tmp_path / "kept").read_bytes()[:4] != b"mine"
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "t.py",
+        "kept",
+        "elsewhere",
+        "profiles",
+        "reports",
+        "checkpoints",
+    }
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_arguments_that_a_script_needs_are_asked_for(tmp_path: Path) -> None:
+    needs = "import argparse\n\np = argparse.ArgumentParser()\np.add_argument('--lr', required=True)\n"
+    (tmp_path / "t.py").write_text(needs + "p.parse_args()\n")
+    done = arzbench("calibrate t.py", tmp_path)
+    assert done.code == 2
+    assert "required: --lr" in done.out
+    assert "go behind --: t.py -- ARGUMENTS" in done.out
+    (tmp_path / "t.py").write_text("import math\nmath.sqrt(-1)\n")
+    failed = subprocess.run(
+        [sys.executable, "-m", "arzbench", "calibrate", "t.py"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "line 2" in failed.stderr
+    assert "worker.py" not in failed.stderr
+
+
+def test_what_is_wrong_with_a_factory_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "made.py").write_text("def make(): return None\n")
+    for name, message in (("make", "returned a NoneType, not a model"), ("other", "made has no 'other'")):
+        done = arzbench(f"calibrate --factory made.py:{name}", tmp_path)
+        assert done.code == 2
+        assert message in done.out
+        assert done.out.count("error:") == done.out.count("hint:") == 1

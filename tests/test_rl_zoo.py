@@ -227,6 +227,9 @@ def test_the_command_writes_a_study_that_calibrate_takes(ppo: Path, tmp_path: Pa
     assert load_study(tmp_path / "mine.toml").name == "ppo-cartpole-v1"
     printed = call("study import-zoo ppo.yml --env CartPole-v1", tmp_path)
     assert printed.out == (tmp_path / "mine.toml").read_text()
+    (tmp_path / "mine.toml").write_text("edited")
+    refused("study import-zoo ppo.yml --env CartPole-v1 --out mine.toml", tmp_path, "holds something else")
+    assert (tmp_path / "mine.toml").read_text() == "edited"
     refused("study", tmp_path, "no file was named")
     refused("study import-zoo ppo.yml", tmp_path, "--env is missing", "CartPole-v1")
     refused("study export-zoo ppo.yml --env CartPole-v1", tmp_path, "unknown action 'export-zoo'")

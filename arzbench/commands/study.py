@@ -46,5 +46,7 @@ def study(
         sys.stdout.write(text)
         return
     ensure_file(out, "--out")
+    if out.exists() and out.read_bytes() != text.encode():
+        raise UsageError(f"{out} is there, and holds something else", "give --out another name, or remove it")
     store.write_atomic(out, text.encode())
     say(make_console(), f"study {name} in {out}; next: arzbench calibrate --study {out}")

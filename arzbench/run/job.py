@@ -326,6 +326,11 @@ class Job:
         return self._progress.steps
 
     @property
+    def elapsed_s(self) -> float:
+        """Seconds that the job has taken, over all its sessions."""
+        return self._context.ledger.elapsed_s
+
+    @property
     def left_s(self) -> float | None:
         """Seconds left of the quota; None without one."""
         if self._context.quota_s is None:

@@ -92,6 +92,10 @@ class BudgetCallback(BaseCallback):
         super().__init__(verbose)
         self._clock = clock or SystemClock()
         self._started = process_start(self._clock)
+        if leave_s is not None and not leave_s >= 0:
+            raise UsageError(
+                f"leave_s = {leave_s!r}: seconds are needed, 0 or more", "for example leave_s=60"
+            )
         self.quota_s = self._seconds(quota)
         self._leave_s = leave_s
         self._save_path = None if save_path is None else Path(save_path)

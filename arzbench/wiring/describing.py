@@ -23,6 +23,8 @@ from arzbench.study_changes import change_study
 from arzbench.study_file import make_config
 from arzbench.user_code import changed_sources
 
+#: the exit code with which argparse leaves
+_USAGE = 2
 #: lines shown of what the user's code printed last
 _LINES = 12
 
@@ -144,10 +146,11 @@ def _describe(task: DescriptionTask, what: str) -> Description:
             message = f"{what} failed before anything was measured: {error['message']}"
             raise UsageError(message, error["hint"], error["trace"])
         if done.returncode or not answer.exists():
-            last = (done.stderr or done.stdout).strip().splitlines()[-_LINES:]
+            last = (done.stderr or done.stdout).strip().splitlines()[-_LINES:] or ["it printed nothing"]
+            if done.returncode == _USAGE and not task.arguments and task.script:  # as argparse leaves
+                last.append(f"the script's own arguments go behind --: {what} -- ARGUMENTS")
             raise UsageError(
-                f"{what} failed before anything was measured (exit code {done.returncode})",
-                "\n".join(last) or "it printed nothing",
+                f"{what} failed before anything was measured (exit code {done.returncode})", "\n".join(last)
             )
         return msgspec.json.decode(answer.read_bytes(), type=Description)
 

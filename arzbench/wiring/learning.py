@@ -142,7 +142,7 @@ def learn(
     )
     task = current()
     outcome = _train(call) if task is None else task.learn(call)
-    if on_stop == "exit" and not outcome.finished:
+    if on_stop == "exit" and not outcome.finished and outcome.reason is not None:
         sys.exit(outcome.exit_code)
     return outcome
 
@@ -201,7 +201,7 @@ def _train(call: LearnCall) -> Outcome:
     earlier = None if call.fresh else _earlier(call, study)
     if earlier is not None:
         study = earlier.record.study  # under a name, the script may have been given other arguments
-    ended_before = earlier is not None and earlier.ended
+    ended_before = earlier is not None and earlier.finished
     if (
         quota_s is not None
         and not ended_before
@@ -210,7 +210,10 @@ def _train(call: LearnCall) -> Outcome:
         return late
     limits = dataclasses.replace(limits, seconds=quota_s)
     pricing = Pricing(working=call.folder)
-    request = run_spec.Request(working=call.folder, limits=limits, fresh=call.fresh)
+    goes_on = earlier is not None  # to the whole training, also where `arzbench run` gave it less
+    request = run_spec.Request(
+        working=call.folder, limits=limits, fresh=call.fresh, extend=goes_on, new_budget=goes_on
+    )
     spec = run_spec.of_budgets(
         request, study, (call.config.total_timesteps,), "arzbench.learn", pricing, clock
     )
@@ -218,7 +221,7 @@ def _train(call: LearnCall) -> Outcome:
     console = make_console(stderr=True, lasting=True)
     workload = UserModelWorkload(None, clock)
     workload.take(call.model, call.arguments, call.eval_env)
-    if earlier is not None and earlier.ended:
+    if earlier is not None and earlier.finished:
         states = runs.checkpoints_folder(call.folder, earlier.record.id)
         take_over(workload, study, 0, states, clock)
         line = f"run {earlier.record.id} is finished: the model is as it ended there; fresh=True trains anew"

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import runpy
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BaseModel
+from stable_baselines3.common.vec_env import VecNormalize
 
 from arzbench import runs
 from arzbench.clock import Clock
-from arzbench.errors import StateError, UsageError
+from arzbench.errors import ExitCode, StateError, UsageError
+from arzbench.facts import StopReason
 from arzbench.run.job import Job, RunOutcome
 from arzbench.saves.remote import Remote
 from arzbench.sb3.user_model import UserModelWorkload, apply_evaluation, take_over
@@ -63,7 +70,7 @@ def run_script(path: str, arguments: Sequence[str], task: Task) -> None:
     Raises:
         Exception: what it raised itself.
     """
-    argv, before = sys.argv, list(sys.path)
+    argv, before, here = sys.argv, list(sys.path), Path.cwd()
     sys.argv = [path, *arguments]
     sys.path.insert(0, str(Path(path).absolute().parent))
     try:
@@ -71,24 +78,37 @@ def run_script(path: str, arguments: Sequence[str], task: Task) -> None:
             runpy.run_path(path, run_name="__main__")
     finally:
         sys.argv, sys.path[:] = argv, before
+        os.chdir(here)
+
+
+#: what the library writes of a training
+_SAVES = (
+    (BaseAlgorithm, "save"),
+    (OffPolicyAlgorithm, "save_replay_buffer"),
+    (BaseModel, "save"),
+    (VecNormalize, "save"),
+)
 
 
 @contextlib.contextmanager
-def _no_models_saved() -> Iterator[None]:
-    """Within, models are not saved: one that is only measured must not replace a trained one."""
-    save = BaseAlgorithm.save
-    BaseAlgorithm.save = lambda *args, **kwargs: None  # type: ignore[method-assign]
-    try:
+def _nothing_saved() -> Iterator[None]:
+    """Within, the library saves nothing: what is only measured must not replace what was trained."""
+    with contextlib.ExitStack() as stack:
+        for owner, name in _SAVES:
+            stack.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, lambda *args, **kwargs: None)
         yield
-    finally:
-        BaseAlgorithm.save = save  # type: ignore[method-assign]
 
 
 def describe_script(path: str, arguments: Sequence[str]) -> tuple[Built, ...]:
     """What a script trains; it is run, in this process, and trains nothing."""
     task = Describing()
-    with _no_models_saved():
-        run_script(path, arguments, task)
+    with _nothing_saved():
+        try:
+            run_script(path, arguments, task)
+        except SystemExit:
+            if not task.trainings:  # else as it may after a training that is not finished
+                raise
     return tuple(task.trainings)
 
 
@@ -100,7 +120,7 @@ def measure_script(config: Built, clock: Clock, measure: Callable[[AbstractWorkl
         measure(workload)
         done.append(True)
 
-    with _no_models_saved():
+    with _nothing_saved():
         run_script(config.code.script, config.code.arguments, Measuring(config.code.number, clock, once))
     if not done:
         raise StateError(
@@ -113,9 +133,9 @@ class _Training(Task):
     """Lets a job train what the calls ask for."""
 
     def __init__(
-        self, job: Job, study: Study, states: Path, workload: UserModelWorkload, clock: Clock
+        self, job: Job, study: Study, run: runs.Run, states: Path, workload: UserModelWorkload, clock: Clock
     ) -> None:
-        self._job, self._study, self._states = job, study, states
+        self._job, self._study, self._folder, self._states = job, study, run.folder, states
         self._workload, self._clock = workload, clock
         self.called = 0
 
@@ -145,12 +165,17 @@ class _Training(Task):
             self._workload.training.close()
         elif goes_on:
             take_over(self._workload, self._study, index, self._states, self._clock)
+        finished = goes_on and self._job.whole(index)
+        done = StopReason.FINISHED if finished else StopReason.BUDGET
         return Outcome(
-            finished=goes_on and self._job.whole(index),
-            reason=self._job.reason,
+            finished=finished,
+            reason=self._job.reason or done,
             detail=self._job.detail,
             num_timesteps=self._job.steps[index],
+            elapsed_s=self._job.elapsed_s,
             left_s=self._job.left_s,
+            folder=self._folder,
+            exit_code=int(ExitCode.OK if finished else ExitCode.MORE_TO_DO),
         )
 
 
@@ -161,9 +186,12 @@ def carry_out(
     code = spec.study.code
     assert code is not None
     workload = UserModelWorkload(None, clock)
-    states = runs.checkpoints_folder(spec.request.working, run.record.id)
+    working = spec.request.working.absolute()  # the script may change the current folder
+    spec = replace(spec, request=replace(spec.request, working=working))
+    run = msgspec.structs.replace(run, folder=run.folder.absolute())
+    states = runs.checkpoints_folder(working, run.record.id)
     with session.opened(spec, clock, started, run, console, remote, workload) as job:
-        task = _Training(job, spec.study, states, workload, clock)
+        task = _Training(job, spec.study, run, states, workload, clock)
         try:
             run_script(code.script, code.arguments, task)
         except SystemExit:

@@ -344,6 +344,8 @@ def test_auto_is_what_is_left_of_the_session(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_misuse_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="leave_s = -1"):
+        arzbench.BudgetCallback("20s", leave_s=-1)
     with pytest.raises(UsageError, match="is a folder"):
         arzbench.BudgetCallback("1h", save_path=tmp_path)
     (tmp_path / "file").touch()
