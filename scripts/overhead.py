@@ -85,6 +85,9 @@ class Quiet:
     def show(self, progress: object) -> None:
         return
 
+    def say(self, line: str) -> None:
+        return
+
     def close(self) -> None:
         return
 

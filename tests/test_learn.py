@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -291,6 +292,7 @@ def test_a_later_training_has_what_the_one_before_left_of_the_quota(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "_calls", itertools.count(1))
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "train.py", raising=False)
     clock = SystemClock()
     old = clock.now() - process_start(clock)
     first = arzbench.learn(ppo(), 64, quota=old + 60, folder=tmp_path, name="first")

@@ -43,8 +43,8 @@ def explained(error: Exception, name: str, env: Any) -> UsageError | None:
     try:
         check_env(env, warn=False)
     except Exception as found:
-        if is_of_env(found):
-            return None
+        if is_of_env(found) or (type(found), str(found)) == (type(error), str(error)):
+            return None  # it failed again, and says no more
         return UsageError(f"{name} cannot be trained on: {found}", f"the library says: {error}")
     return None
 
