@@ -112,7 +112,7 @@ def refused(case: dict[str, Any]) -> bool:
     return "cannot be made as asked" in case.get("told", "")
 
 
-def counts(cases: list[dict[str, Any]]) -> dict[str, Any]:
+def counts(cases: list[dict[str, Any]], asked: int) -> dict[str, Any]:
     def of(some: list[dict[str, Any]], key: str) -> str:
         return f"{sum(bool(c.get(key)) for c in some)} of {len(some)}"
 
@@ -120,6 +120,7 @@ def counts(cases: list[dict[str, Any]]) -> dict[str, Any]:
     here = [c for c in cases if c["imported"] and not c["not here"]]
     missing = collections.Counter(c["not here"].rpartition(": ")[2] for c in cases if c.get("not here"))
     table = {
+        "entries tried": f"{len(cases)} of {asked}",
         f"imported of {', '.join(PROMISED)}": of(promised, "imported"),
         "imported of all": of(cases, "imported"),
         "env can be made here": f"{len(here)} of {len(cases)}",
@@ -140,6 +141,7 @@ def main() -> int:
     parser.add_argument("--hyperparams", type=Path, required=True, help="folder of RL Zoo's YAML files")
     parser.add_argument("--algos", help="files to read, separated by commas; default: all that can be")
     parser.add_argument("--envs", default="", help="entries in whose name this regular expression is found")
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no entry after that long")
     parser.add_argument("--out", type=Path, help="default: reports/zoo-<host>-<date>")
     options = parser.parse_args()
     files = sorted(p for p in options.hyperparams.glob("*.yml") if p.stem in {*ALGORITHMS, *ALIASES})
@@ -152,15 +154,17 @@ def main() -> int:
     )
     out = options.out or evidence.folder("zoo")
     cases = evidence.Cases(out, given)
-    for path in files:
-        for entry in read_zoo(path):
-            if re.search(options.envs, entry) and f"{path.stem}/{entry}" not in cases.done:
-                cases.add(found := case(path, entry))
-                what = found.get("not here") or found.get("told") or f"calibrated in {found['seconds']} s"
-                print(f"{found['case']:50} {what[:100]}", flush=True)
+    began = time.monotonic()
+    asked = [(path, entry) for path in files for entry in read_zoo(path) if re.search(options.envs, entry)]
+    for path, entry in asked:
+        in_time = time.monotonic() - began < 60 * options.minutes
+        if in_time and f"{path.stem}/{entry}" not in cases.done:
+            cases.add(found := case(path, entry))
+            what = found.get("not here") or found.get("told") or f"calibrated in {found['seconds']} s"
+            print(f"{found['case']:50} {what[:100]}", flush=True)
     found_all = list(cases.done.values())
     good = all(c["imported"] and (c["not here"] or c["calibrated"] or refused(c)) for c in found_all)
-    return evidence.conclude(out, "Configurations of RL Zoo", given, counts(found_all), good)
+    return evidence.conclude(out, "Configurations of RL Zoo", given, counts(found_all, len(asked)), good)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def stopped(env: str) -> TrainingState:
     """The state of a training midway through an episode that is not its first."""
     training = training_of(env)
     with pytest.raises(StopTraining):
-        training.run(StopAt(400))
+        training.run(StopAt(260))
     return through_bytes(training.capture())
 
 
