@@ -125,12 +125,12 @@ class CodeReach:
     def add_class(self, kind: type, *, made: bool = False) -> None:
         """A class whose objects exist, or are `made` by code."""
         for part in [*kind.__mro__, *type(kind).mro(type(kind))]:
-            if self.origin(part.__module__) == "own":
+            if self.origin(module_of(part)) == "own":
                 self.classes.setdefault(part)
                 if made and part not in self._made:
                     self._made.add(part)
-            elif self.origin(part.__module__) == "background":
-                self._blame(kind.__qualname__, f"a {part.__module__}.{part.__qualname__}")
+            elif self.origin(module_of(part)) == "background":
+                self._blame(kind.__qualname__, f"a {module_of(part)}.{part.__qualname__}")
 
     def add_callable(self, value: Any, where: str) -> None:
         """Something that can be called, held by an object or mentioned by code."""
@@ -145,18 +145,18 @@ class CodeReach:
             else:
                 self._judge_foreign(value, value.__module__, where)
         elif isinstance(value, functools._lru_cache_wrapper):
-            if self.origin(value.__module__) == "own":
+            if self.origin(module_of(value)) == "own":
                 self._blame(where, f"the cache of {name_of(value)}")
                 self.add_callable(value.__wrapped__, where)
-        elif hasattr(type(value), "py_func") or "numba" in type(value).__module__:
+        elif hasattr(type(value), "py_func") or "numba" in (module_of(type(value)) or ""):
             self._check_compiled(value, where)
         elif type(value).__name__ == "cython_function_or_method":
-            self._judge_foreign(value, value.__module__, where)
+            self._judge_foreign(value, module_of(value), where)
         elif isinstance(value, type):
-            if self.origin(value.__module__) == "own":
+            if self.origin(module_of(value)) == "own":
                 self.add_class(value, made=True)
             else:
-                self._judge_foreign(value, value.__module__, where)
+                self._judge_foreign(value, module_of(value), where)
         elif isinstance(value, types.BuiltinFunctionType | types.MethodDescriptorType):
             owner = getattr(value, "__self__", None)
             module = (
@@ -348,10 +348,15 @@ def name_of(value: Any) -> str:
     module = getattr(value, "__module__", None)
     owner = getattr(value, "__self__", None)
     if module is None and isinstance(owner, type):
-        module = owner.__module__
+        module = module_of(owner)
     if module is None and isinstance(getattr(value, "__objclass__", None), type):
-        module = value.__objclass__.__module__
+        module = module_of(value.__objclass__)
     return f"{module}.{name}" if module else str(name)
+
+
+def module_of(value: Any) -> str | None:
+    """The module that a class or function says it is from; classes made by SWIG say none."""
+    return getattr(value, "__module__", None)
 
 
 def cell_contents(cell: Any) -> Any:

@@ -19,7 +19,7 @@ import numpy as np
 import torch as th
 
 from arzbench.errors import StateError
-from arzbench.sb3.code_reach import MISSING, cell_contents, name_of
+from arzbench.sb3.code_reach import MISSING, cell_contents, module_of, name_of
 
 #: one object: what kind it is, and what it holds
 Node: TypeAlias = dict[str, Any]
@@ -63,10 +63,10 @@ IGNORED = {
     "gymnasium.envs.toy_text.taxi.TaxiEnv": {"P"},
     "gymnasium.wrappers.common.RecordEpisodeStatistics": {"episode_start_time", "time_queue"},
 }
-#: envs whose `reset` was read: it makes anew all that is compiled in them
+#: envs whose `reset` was read and tried: it makes anew all that is compiled in them.
+#: BipedalWalker's keeps its world: episodes after the first differ from those of an env made anew
 REBUILT = frozenset({
-    "gymnasium.envs.box2d.bipedal_walker.BipedalWalker", "gymnasium.envs.box2d.lunar_lander.LunarLander",
-    "gymnasium.envs.mujoco.mujoco_env.MujocoEnv",
+    "gymnasium.envs.box2d.lunar_lander.LunarLander", "gymnasium.envs.mujoco.mujoco_env.MujocoEnv",
 })  # fmt: skip
 NUMBER = re.compile(r"\[\d+\]")
 _DRAWN = {"screen", "clock", "surf", "window", "window_surface", "isopen"}  # by render() of Gymnasium's envs
@@ -205,7 +205,7 @@ def compiled(value: Any) -> bool:
     if type(value).__name__ == "cython_function_or_method":
         return True
     return hasattr(type(value), "py_func") or (
-        "numba" in type(value).__module__ and callable(value) and hasattr(value, "py_func")
+        "numba" in (module_of(type(value)) or "") and callable(value) and hasattr(value, "py_func")
     )
 
 

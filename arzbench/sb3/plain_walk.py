@@ -23,7 +23,7 @@ import gymnasium
 import numpy as np
 import torch as th
 
-from arzbench.sb3.code_reach import MISSING, CodeReach, cell_contents, functions_of, name_of
+from arzbench.sb3.code_reach import MISSING, CodeReach, cell_contents, functions_of, module_of, name_of
 from arzbench.sb3.plain_kinds import (
     ATOMS,
     BASES,
@@ -235,7 +235,7 @@ class Walk:
     def _not(self, path: str, value: Any) -> Node:
         what = type(value)
         self._unseen[path] = name_of(what).removeprefix("builtins.")
-        return {"is": "unseen", "of": f"{what.__module__}.{what.__qualname__}"}
+        return {"is": "unseen", "of": f"{module_of(what)}.{what.__qualname__}"}
 
     def _meet(self, kind: type) -> None:
         self._reach.add_class(kind)
@@ -246,11 +246,12 @@ class Walk:
         if kind is types.SimpleNamespace:
             return True
         for part in kind.__mro__:
-            if part is object or part in EXACT or part.__module__ in ("typing", "abc", "collections.abc"):
+            if part is object or part in EXACT or module_of(part) in ("typing", "abc", "collections.abc"):
                 continue
-            origin = self._reach.origin(part.__module__)
-            source = str(getattr(sys.modules.get(part.__module__), "__file__", None) or "")
-            script = part.__module__ == "__main__"
+            module = module_of(part)
+            origin = self._reach.origin(module)
+            source = str(getattr(sys.modules.get(module or ""), "__file__", None) or "")
+            script = module == "__main__"
             if origin not in ("own", "library", "pure") or not (source.endswith(".py") or script):
                 return False
             if not part.__flags__ & (1 << 9):  # made by C, not by a class statement

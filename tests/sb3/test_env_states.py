@@ -250,6 +250,23 @@ def test_what_cannot_be_seen_has_a_name() -> None:
     assert unseen == ["Node.value[] (list_iterator)"]
 
 
+class Wrapping(type):
+    """Makes classes that say no module, as SWIG does."""
+
+    @property
+    def __module__(cls) -> str:
+        raise AttributeError("__module__")
+
+
+class Wrapped(metaclass=Wrapping):
+    pass
+
+
+def test_an_object_of_a_class_without_a_module_is_named() -> None:
+    _, unseen = plain_state.capture(Node([Wrapped()]))
+    assert unseen == ["Node.value[] (Wrapped)"]
+
+
 def test_a_large_array_that_did_not_change_is_not_saved_again() -> None:
     one = Node(np.arange(300_000.0))
     state = PlainState(one)
