@@ -12,9 +12,7 @@ from arzbench.study import Code
 from tests.processes import ROOT, arzbench, environment, ledger, saved, start, stop_when
 
 EXAMPLE = (ROOT / "examples" / "own_training.py").read_text(encoding="utf-8")
-SHORT = "import torch\n\ntorch.set_num_threads(1)\n" + EXAMPLE.replace("60_000", "3_000").replace(
-    "4096", "1024"
-)
+SHORT = EXAMPLE.replace("60_000", "3_000").replace("4096", "1024")
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -185,7 +185,8 @@ def show_end(
         f"{format_duration(outcome.elapsed_s)} in {outcome.session} session(s){slack}",
     ]
     ended = outcome.reason in (StopReason.FINISHED, StopReason.BUDGET)
-    predicted = run.record.predicted
+    # a budget that grew later was not predicted
+    predicted = run.record.predicted if spec.budgets == run.record.budgets else None
     if ended and predicted is not None:
         lines.append(
             f"predicted {format_duration(predicted.p50_s)}, actual {format_duration(outcome.elapsed_s)}: "
