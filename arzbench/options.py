@@ -83,10 +83,10 @@ def switch(flag: str, text: str) -> Any:
 
 Script = Annotated[
     Path | None,
-    typer.Argument(metavar="[SCRIPT", help="Your own Python file that calls arzbench.learn."),
+    typer.Argument(metavar="SCRIPT", help="Your own Python file that calls arzbench.learn."),
 ]
 Arguments = Annotated[
-    list[str] | None, typer.Argument(metavar="-- ARGS]", help="The script's own arguments, behind --.")
+    list[str] | None, typer.Argument(metavar="-- ARGS", help="The script's own arguments, behind --.")
 ]
 Factory = Annotated[
     str | None, value("--factory", "FILE:FUNCTION", "Your own function that returns an unlearned model.")

@@ -53,7 +53,9 @@ def read_zoo(path: Path) -> dict[str, dict[str, Any]]:
         ) from error
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", "a file of RL Zoo, as ppo.yml") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
         raise UsageError(f"{path} is no file of RL Zoo", "one has an entry of hyper-parameters for each env")
@@ -66,12 +68,12 @@ def import_zoo(path: Path, env: str, algo: str | None = None) -> Imported:
     Raises:
         UsageError: no such entry, or a value that a study cannot say.
     """
+    entries = read_zoo(path)
     chosen = (algo or path.stem).lower()
     chosen = ALIASES.get(chosen, chosen)
     if chosen not in ALGORITHMS:
         valid = [*ALGORITHMS, *ALIASES]
         raise unknown("algorithm", algo or path.stem, valid, "--algo says what the file is of")
-    entries = read_zoo(path)
     key = env
     if env not in entries and "atari" in entries and env.startswith("ALE/") | ("NoFrameskip" in env):
         key = "atari"

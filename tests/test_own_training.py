@@ -72,6 +72,18 @@ def test_only_what_a_command_line_can_name_is_to_be_measured() -> None:
     assert not Code(script="/lib/pytest/__main__.py").is_named
 
 
+def test_what_goes_on_beyond_its_budget_is_not_compared_with_the_prediction(working: Path) -> None:
+    part = arzbench("run train.py --fresh --timesteps 512", working)
+    assert "predicted" in part.out.splitlines()[-2], part.out
+    whole = subprocess.run(
+        [sys.executable, "train.py"], cwd=working, env=environment(), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    end = whole.stderr.partition("finished: the whole study is done")[2]
+    assert "report:" in end, whole.stderr
+    assert "predicted" not in end
+
+
 def test_a_changed_script_is_told_of(working: Path) -> None:
     (working / "train.py").write_text(SHORT + "\n# changed\n")
     try:

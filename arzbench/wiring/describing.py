@@ -143,7 +143,9 @@ def _describe(task: DescriptionTask, what: str) -> Description:
         problem = answer.with_suffix(".error")
         if problem.exists():
             error = json.loads(problem.read_text())
-            message = f"{what} failed before anything was measured: {error['message']}"
+            message = error["message"]
+            if error["trace"]:  # of the user's own code: else the message says it all
+                message = f"{what} failed before anything was measured: {message}"
             raise UsageError(message, error["hint"], error["trace"])
         if done.returncode or not answer.exists():
             last = (done.stderr or done.stdout).strip().splitlines()[-_LINES:] or ["it printed nothing"]

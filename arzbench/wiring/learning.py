@@ -25,7 +25,6 @@ from arzbench.facts import StopReason
 from arzbench.limits import AUTO, find_limits
 from arzbench.predict.landing import LEAVE_S, kept_free_s
 from arzbench.report.console import make_console, say
-from arzbench.run.job import RunOutcome
 from arzbench.sb3.user_model import UserModelWorkload, describe, evaluation_env, take_over
 from arzbench.study import Built, Code, Evaluation, Study
 from arzbench.units import format_duration
@@ -252,7 +251,16 @@ def _train(call: LearnCall) -> Outcome:
     session.show_end(spec, clock, run, ended, console, again)
     if error is not None:
         raise error.with_traceback(users_frames(error.__traceback__))
-    return outcome_of(ended, run.folder)
+    return Outcome(
+        finished=ended.reason is StopReason.FINISHED,
+        reason=ended.reason,
+        detail=ended.detail,
+        num_timesteps=ended.num_timesteps[0],
+        elapsed_s=ended.elapsed_s,
+        left_s=ended.slack_s,
+        folder=run.folder,
+        exit_code=int(ended.exit_code),
+    )
 
 
 def _session(call: LearnCall, seconds: float | None, clock: Clock) -> tuple[float, float | None]:
@@ -315,17 +323,3 @@ def _earlier(call: LearnCall, study: Study) -> runs.Run | None:
 
     same = (run for run in runs.newest_first(call.folder) if nameless(run.record.study) == nameless(study))
     return next(same, None)
-
-
-def outcome_of(ended: RunOutcome, folder: Path, training: int = 0) -> Outcome:
-    """How one training of a session ended, for its script."""
-    return Outcome(
-        finished=ended.reason is StopReason.FINISHED,
-        reason=ended.reason,
-        detail=ended.detail,
-        num_timesteps=ended.num_timesteps[training],
-        elapsed_s=ended.elapsed_s,
-        left_s=ended.slack_s,
-        folder=folder,
-        exit_code=int(ended.exit_code),
-    )

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from arzbench.errors import ExitCode
 from arzbench.facts import StopReason
@@ -55,12 +55,11 @@ class LearnCall:
     env_errors: int = 0
 
 
-class Task:
+class Task(Protocol):
     """What a script is run for by a command of arzbench: asked at each call of `learn`."""
 
     def learn(self, call: LearnCall) -> Outcome:
         """Do what the task is with this call."""
-        raise NotImplementedError
 
 
 #: the task of the script that is running; None: it runs by itself
