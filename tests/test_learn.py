@@ -14,7 +14,12 @@ import gymnasium as gym
 import pytest
 import torch as th
 from stable_baselines3 import DQN, PPO
-from stable_baselines3.common.callbacks import BaseCallback, EvalCallback, StopTrainingOnMaxEpisodes
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    CallbackList,
+    EvalCallback,
+    StopTrainingOnMaxEpisodes,
+)
 from stable_baselines3.common.monitor import Monitor
 
 import arzbench
@@ -24,6 +29,8 @@ from arzbench.facts import StopReason
 from arzbench.records import LedgerEntry
 from arzbench.run import ledger
 from arzbench.sb3 import updates
+from arzbench.sb3.user_model import apply_evaluation, evaluation_of
+from arzbench.study import Evaluation
 from arzbench.wiring import tasks
 
 TOTAL = 700
@@ -184,6 +191,24 @@ def test_evaluations_of_a_callback_are_counted_and_timed(tmp_path: Path) -> None
     assert [e.data["num_timesteps"] for e in told] == [200, 400, 600]
     assert all(len(e.data["returns"]) == 2 for e in told)
     assert "step" not in vars(callback.eval_env)
+
+
+def test_several_callbacks_that_evaluate_are_counted_together() -> None:
+    def evaluating(eval_freq: int, n_eval_episodes: int) -> EvalCallback:
+        env = Monitor(gym.make("CartPole-v1"))
+        return EvalCallback(env, eval_freq=eval_freq, n_eval_episodes=n_eval_episodes, verbose=0)
+
+    often, seldom = evaluating(100, 2), evaluating(400, 6)
+    callback = [Counting(), CallbackList([often, seldom])]
+    counted = evaluation_of(callback)
+    assert (counted.eval_freq, counted.n_eval_episodes) == (100, 4)  # 2 + 6 / 4, no fewer than there are
+    apply_evaluation(callback, counted)
+    assert (often.eval_freq, seldom.eval_freq) == (100, 400)
+    with pytest.raises(UsageError, match="several callbacks"):
+        apply_evaluation(callback, Evaluation(eval_freq=500))
+    apply_evaluation(callback, Evaluation())
+    assert (often.eval_freq, seldom.eval_freq) == (0, 0)
+    assert evaluation_of(Counting()) == evaluation_of(None) == Evaluation()
 
 
 def test_a_pretrained_model_begins_as_the_library_would(tmp_path: Path) -> None:

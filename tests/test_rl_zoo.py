@@ -233,4 +233,8 @@ def test_the_command_writes_a_study_that_calibrate_takes(ppo: Path, tmp_path: Pa
     refused("study", tmp_path, "no file was named")
     refused("study import-zoo ppo.yml", tmp_path, "--env is missing", "CartPole-v1")
     refused("study export-zoo ppo.yml --env CartPole-v1", tmp_path, "unknown action 'export-zoo'")
-    refused("study import-zoo none.yml --env CartPole-v1 --algo ppo", tmp_path, "cannot read none.yml: No such file")
+    refused(
+        "study import-zoo none.yml --env CartPole-v1 --algo ppo",
+        tmp_path,
+        "cannot read none.yml: No such file",
+    )

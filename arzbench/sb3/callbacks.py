@@ -59,9 +59,7 @@ class Callbacks:
     def begin(self, callback: BaseCallback) -> None:
         """`learn` begins with `callback`, which the library made of what was given."""
         self.end()
-        self._evaluating = [
-            c for c in called_each_step(callback) if isinstance(c, EvalCallback) and c.eval_freq > 0
-        ]
+        self._evaluating = list(evaluating(callback))
         begin = callback.on_training_start
 
         def on_training_start(*args: Any) -> None:
@@ -202,10 +200,11 @@ def _tree(callback: Any) -> Iterator[BaseCallback]:
                 yield from _tree(inner)
 
 
-def called_each_step(callback: BaseCallback) -> Iterator[BaseCallback]:
-    """`callback`, or those in its list: others within it are called by events."""
-    if isinstance(callback, CallbackList):
-        for inner in callback.callbacks:
-            yield from called_each_step(inner)
-    else:
-        yield callback
+def evaluating(given: Any) -> Iterator[EvalCallback]:
+    """Those of the callbacks given to `learn` that evaluate: called at each step, not by an event."""
+    inner = given.callbacks if isinstance(given, CallbackList) else given
+    if isinstance(inner, list):
+        for one in inner:
+            yield from evaluating(one)
+    elif isinstance(inner, EvalCallback) and inner.eval_freq > 0:
+        yield inner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import msgspec
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from arzbench.clock import Clock
@@ -21,8 +21,8 @@ from arzbench.importing import users_function
 from arzbench.loop import TrainingLoop
 from arzbench.measure.phase_times import PhaseTotals
 from arzbench.run.resume import find_resume_point
-from arzbench.sb3.callbacks import Callbacks, called_each_step
-from arzbench.sb3.env_errors import check_seeded, is_of_env
+from arzbench.sb3.callbacks import Callbacks, evaluating
+from arzbench.sb3.env_errors import is_of_env
 from arzbench.sb3.episodes import Episodes
 from arzbench.sb3.model_loop import apply_loop, loop_of
 from arzbench.sb3.models import adopt, release
@@ -52,18 +52,12 @@ def describe(
         )
     if model.env is None:
         raise UsageError("the model has no env to train on", "model.set_env(env), or pass env= to load()")
-    found = evaluating(callback)
     for env in envs_within(model.env):
         check_seeded("the model's env", env)
-    for env in [] if found is None else envs_within(found.eval_env):
-        check_seeded("the eval_env of a callback", env)
-    evaluation = Evaluation()
-    if found is not None:
-        evaluation = Evaluation(
-            eval_freq=found.eval_freq,
-            n_eval_episodes=found.n_eval_episodes,
-            deterministic=found.deterministic,
-        )
+    for one in evaluating(callback):
+        for env in envs_within(one.eval_env):
+            check_seeded("the eval_env of a callback", env)
+    evaluation = evaluation_of(callback)
     shapes = {name: list(tensor.shape) for name, tensor in model.policy.state_dict().items()}
     return Built(
         name=name,
@@ -80,22 +74,36 @@ def describe(
         model=type(model).__name__,
         network=digest(shapes),
         loop=loop_of(model, total_timesteps),
-        evaluated_by_callback=found is not None,
+        evaluated_by_callback=evaluation.eval_freq > 0,
     )
 
 
-def evaluating(callback: Any) -> EvalCallback | None:
-    """The first of the callbacks that evaluates."""
-    given = callback if isinstance(callback, list) else [callback]
-    each = (c for one in given if isinstance(one, BaseCallback) for c in called_each_step(one))
-    return next((c for c in each if isinstance(c, EvalCallback) and c.eval_freq > 0), None)
+def evaluation_of(callback: Any) -> Evaluation:
+    """How often callbacks evaluate, as one schedule: those that do so more rarely count by their share."""
+    found = list(evaluating(callback))
+    if not found:
+        return Evaluation()
+    freq = min(one.eval_freq for one in found)
+    return Evaluation(
+        eval_freq=freq,
+        n_eval_episodes=math.ceil(sum(one.n_eval_episodes * freq / one.eval_freq for one in found)),
+        deterministic=found[0].deterministic,
+    )
 
 
 def apply_evaluation(callback: Any, evaluation: Evaluation) -> None:
-    """Let the callback that evaluates do it as often as `evaluation` says."""
-    found = evaluating(callback)
-    if found is not None:
-        found.eval_freq, found.n_eval_episodes = evaluation.eval_freq, evaluation.n_eval_episodes
+    """Let the callback that evaluates do it as often as `evaluation` says.
+
+    Raises:
+        UsageError: several evaluate, and not as `evaluation` says.
+    """
+    found = list(evaluating(callback))
+    now = evaluation_of(callback)
+    same = (now.eval_freq, now.n_eval_episodes) == (evaluation.eval_freq, evaluation.n_eval_episodes)
+    if len(found) > 1 and evaluation.eval_freq and not same:
+        raise UsageError("evaluation: several callbacks of the script evaluate", "change them in the script")
+    for one in found if not same else ():
+        one.eval_freq, one.n_eval_episodes = evaluation.eval_freq, evaluation.n_eval_episodes
 
 
 def _env_name(vec_env: Any) -> str:
@@ -164,7 +172,7 @@ class UserModelWorkload(AbstractWorkload):
             return self._of_another_model(config)
         if not evaluation.final_episodes:
             return None  # a callback evaluates, if anything does; only a measurement plays episodes itself
-        callback = evaluating(self._arguments.get("callback"))
+        callback = next(evaluating(self._arguments.get("callback")), None)
         return None if callback is None else next(iter(envs_within(callback.eval_env)), None)
 
     def _of_another_model(self, config: TrainConfig) -> Any:
