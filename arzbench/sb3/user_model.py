@@ -22,7 +22,7 @@ from arzbench.loop import TrainingLoop
 from arzbench.measure.phase_times import PhaseTotals
 from arzbench.run.resume import find_resume_point
 from arzbench.sb3.callbacks import Callbacks, evaluating
-from arzbench.sb3.env_errors import is_of_env
+from arzbench.sb3.env_errors import check_seeded, is_of_env
 from arzbench.sb3.episodes import Episodes
 from arzbench.sb3.model_loop import apply_loop, loop_of
 from arzbench.sb3.models import adopt, release
