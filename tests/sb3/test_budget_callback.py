@@ -140,7 +140,9 @@ def test_an_update_is_asked_for_before_the_last_step_of_its_rollout() -> None:
 
 def evaluation(clock: VirtualClock, step_s: float, **options: Any) -> EvalCallback:
     env = Timed(gym.make("CartPole-v1"), clock, step_s)
-    return EvalCallback(env, n_eval_episodes=2, verbose=0, warn=False, **options)
+    callback = EvalCallback(env, n_eval_episodes=2, verbose=0, warn=False, **options)
+    callback.eval_env.seed(1)  # else its episodes are as long as chance has it
+    return callback
 
 
 @pytest.mark.parametrize("first", [True, False])
