@@ -68,8 +68,9 @@ class Evaluation(_Part, frozen=True, kw_only=True):
     deterministic: bool = True
     final_episodes: int = 0  # episodes of the trained policy after the training
     max_steps: int | UnsetType = UNSET  # env steps after which an episode is broken off
+    concurrent: bool | UnsetType = UNSET  # played beside the training where that changes no result
 
-    LATER = {"max_steps": 0}
+    LATER = {"max_steps": 0, "concurrent": True}
 
 
 class Baseline(_Part, frozen=True, kw_only=True):
@@ -131,6 +132,7 @@ class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
     frame_stack: int | UnsetType = UNSET
     vec_env: Literal["dummy", "subproc"] | UnsetType = UNSET
     env_errors: int | UnsetType = UNSET
+    fast: bool | UnsetType = UNSET
     device: str = "cpu"
     torch_threads: int = 1
     seed: int = 0
@@ -148,7 +150,7 @@ class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
     ACTIONS: ClassVar[tuple[str, ...]] = ANY
     #: its constructor's arguments that are not fields here
     EXTRA: ClassVar[frozenset[str]] = frozenset()
-    LATER = {"wrappers": (), "frame_stack": 0, "vec_env": "dummy", "env_errors": 0}
+    LATER = {"wrappers": (), "frame_stack": 0, "vec_env": "dummy", "env_errors": 0, "fast": True}
 
     def problems(self) -> list[str]:
         problems = super().problems() + self._below_one("n_envs", "total_timesteps", "torch_threads")
