@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -79,6 +80,11 @@ def value(flag: str, metavar: str, text: str) -> Any:
 def switch(flag: str, text: str) -> Any:
     """A typer option that is given or not."""
     return typer.Option(flag, help=text)
+
+
+def as_flags(words: Sequence[tuple[str, str | None]]) -> str:
+    """Options and their values as they are typed, each behind a space; those without a value are left out."""
+    return "".join(f" --{name} {shlex.quote(value)}" for name, value in words if value is not None)
 
 
 Script = Annotated[

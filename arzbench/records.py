@@ -288,6 +288,43 @@ class Plan(Record, frozen=True, kw_only=True):
     what_ifs: tuple[WhatIf, ...] = ()  # most time saved first; those not measured last
 
 
+class TunedSetting(Record, frozen=True, kw_only=True):
+    """A candidate of `arzbench calibrate --tune`: the study under `changes`, and what it would take."""
+
+    title: str
+    changes: tuple[str, ...] = ()  # as `--set` takes them; none: as written
+    verdict: str  # as written | faster | equal | slower | failed | not measured
+    processes: int  # how many measured it
+    estimate: Estimate | None = None  # of the whole study; None where it was not measured
+    low_s: float | None = None  # 95 % of such runs take from `low_s`
+    high_s: float | None = None  # to `high_s`
+    saved_s: float | None = None  # of the P50 against the study as written
+    saved_low_s: float | None = None  # 95 % interval, all comparisons together; None: nothing is known of it
+    saved_high_s: float | None = None
+    results: str  # of the training, against the study as written: same | last bits | changed
+    why: str = ""  # what changes, in words
+    command: str  # runs the study so
+    calibration_id: str = ""  # where its prices are kept
+    note: str = ""  # why it failed, or was not measured
+
+
+class Tuning(Record, frozen=True, kw_only=True):
+    """What `arzbench calibrate --tune` found; `recommended` and the like are titles of `settings`."""
+
+    id: str
+    created: str
+    host: HostInfo
+    study: Study
+    limit_s: float  # how long it was allowed to take
+    took_s: float
+    noise: float | None  # standard deviation between processes of one candidate, relative; None: not known
+    settings: tuple[TunedSetting, ...]  # the fastest first; those without a time last
+    recommended: str = ""  # beyond the noise faster than the study as written; empty: keep that
+    equal: tuple[str, ...] = ()  # cannot be told from the recommended one
+    same_training: str = ""  # the one to take of those that learn the same
+    interrupted: bool = False
+
+
 class RunRecord(Record, frozen=True, kw_only=True):
     """What a run set out to do; written once, before its first step."""
 

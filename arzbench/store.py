@@ -37,6 +37,7 @@ VERSIONS = {
     "arzbench/design": 1,
     "arzbench/bench": 1,
     "arzbench/comparison": 1,
+    "arzbench/tuning": 1,
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from arzbench.choose_study import DEFAULT_CONFIDENCE
 from arzbench.clock import Clock, SystemClock
 from arzbench.errors import UsageError, WillNotFitError
 from arzbench.limits import AUTO, find_limits
-from arzbench.options import value
+from arzbench.options import as_flags, value
 from arzbench.predict.whatif import Question, what_ifs
 from arzbench.profiles import find_platform, names, of_machine
 from arzbench.records import Calibration, Plan, Platform
@@ -74,7 +73,7 @@ def plan(
     place = [("dir", str(folder))] if folder != Path() else []
     words = [*named[:4], ("quota", quota), ("platform", platform), *named[4:]]
     words += [("confidence", str(confidence))] if confidence != DEFAULT_CONFIDENCE else []
-    flags = _as_flags([*words, ("from", source), ("checkpoints", checkpoints), *place])
+    flags = as_flags([*words, ("from", source), ("checkpoints", checkpoints), *place])
     flags += " --allow-foreign" * allow_foreign + " --allow-expired" * allow_expired
     if chosen is not None and is_script(chosen):
         assert chosen.code is not None
@@ -93,7 +92,7 @@ def plan(
         calibration=calibration,
         others=of_machine(folder, calibration.host),
         flags=flags,
-        study_flags=_as_flags([*named, *place]),
+        study_flags=as_flags([*named, *place]),
     )
     how = (f"quota: {limits.how}",) if limits.how else ()
     made = msgspec.structs.replace(made, what_ifs=what_ifs(question), warnings=(*how, *made.warnings))
@@ -118,10 +117,6 @@ def _save(made: Plan, folder: Path, output: Path | None) -> Path:
         ensure_file(path, "--dir" if output is None else "--output")
         store.save(path, "arzbench/plan", made)
     return path
-
-
-def _as_flags(words: Sequence[tuple[str, str | None]]) -> str:
-    return "".join(f" --{name} {shlex.quote(value)}" for name, value in words if value is not None)
 
 
 def compare_platforms(

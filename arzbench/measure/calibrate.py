@@ -7,6 +7,7 @@ costs is measured once, and never more often than needed.
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import os
@@ -62,36 +63,48 @@ def calibrate(
         ArzbenchError: what the measuring process reported, with its exit code.
     """
     began = clock.now()
-    distinct = _distinct(study)
+    workloads = distinct(study)
     results: list[WorkloadSamples] = []
     versions: dict[str, str] = {}
-    for index, config in enumerate(distinct):
+    for index, config in enumerate(workloads):
 
         def report(what: str, fraction: float, index: int = index) -> None:
-            progress(what, (index + fraction) / len(distinct))
+            progress(what, (index + fraction) / len(workloads))
 
         bursts = _measure_workload(
-            config, worker, clock, steps, repetitions, max_s / len(distinct), folder, report
+            config, worker, clock, steps, repetitions, max_s / len(workloads), folder, report
         )
         versions = bursts[0].versions
-        results.append(_combine(config, bursts))
-    first = study.trainings[0]
-    created = clock.wall()
+        results.append(combine(config, bursts))
+    return record_of(study, results, versions, clock.wall(), steps, repetitions, clock.now() - began)
+
+
+def record_of(
+    study: Study,
+    results: Sequence[WorkloadSamples],
+    versions: dict[str, str],
+    created: datetime.datetime,
+    steps: int,
+    repetitions: int,
+    took_s: float,
+    words: str = "",
+) -> Calibration:
+    """What was measured of each workload of `study`, as it is kept; `words` become a part of its id."""
     return Calibration(
-        id=f"{study.name}-{created:%Y%m%dT%H%M%SZ}",
+        id=f"{study.name}{words}-{created:%Y%m%dT%H%M%SZ}",
         created=created.isoformat(timespec="seconds"),
-        host=host_of(first),
+        host=host_of(study.trainings[0]),
         study=study,
         versions=versions,
         steps=steps,
         repetitions=repetitions,
-        took_s=clock.now() - began,
+        took_s=took_s,
         drift=max(_drift(w) for w in results),
         workloads=tuple(results),
     )
 
 
-def _distinct(study: Study) -> list[TrainConfig]:
+def distinct(study: Study) -> list[TrainConfig]:
     """One training per workload: the first, or the first with a baseline; evaluated if any of them is."""
     by_workload: dict[str, TrainConfig] = {}
     evaluation: dict[str, Evaluation] = {}
@@ -130,13 +143,13 @@ def _measure_workload(
             started = clock.now()
             left_s = PLANNED * max_s - (started - began)
             own_s = left_s / (repetitions - repetition) - around_s
-            job = _next_job(config, bursts, math.ceil(steps / repetitions), left_s, own_s, name, started)
-            bursts.append(_run_worker(job, worker, Path(name), clock, report))
-            around_s = clock.now() - started - _training_s(bursts[-1])
+            job = next_job(config, bursts, math.ceil(steps / repetitions), left_s, own_s, name, started)
+            bursts.append(run_worker(job, worker, Path(name), clock, report))
+            around_s = clock.now() - started - training_s(bursts[-1])
     return bursts
 
 
-def _next_job(
+def next_job(
     config: TrainConfig,
     bursts: Sequence[BurstResult],
     steps: int,
@@ -192,7 +205,7 @@ def _pace(config: TrainConfig, bursts: Sequence[BurstResult]) -> tuple[float, fl
     )
 
 
-def _training_s(burst: BurstResult) -> float:
+def training_s(burst: BurstResult) -> float:
     """Seconds of a process that grow with the steps it measures, and compiling, which the next does not."""
     own = [p for p in burst.phases if ":" not in p.variant]  # messages by sink are trainings of their own
     kinds = (*PER_STEP, Phase.UPDATE, Phase.JIT)
@@ -207,10 +220,20 @@ def _units(phases: Sequence[PhaseSamples], phase: Phase) -> int:
     return sum(p.count for p in phases if p.phase is phase)
 
 
-def _run_worker(
-    job: BurstJob, worker: Sequence[str], folder: Path, clock: Clock, report: Progress
+def run_worker(
+    job: BurstJob,
+    worker: Sequence[str],
+    folder: Path,
+    clock: Clock,
+    report: Progress,
+    longest_s: float | None = None,
 ) -> BurstResult:
-    """Start the process, pass its progress on, read its result; the time it takes to end is teardown."""
+    """Start the process, pass its progress on, read its result; the time it takes to end is teardown.
+
+    Raises:
+        ArzbenchError: what it reported, or that it took longer than `longest_s` (None: `TIMEOUT_S`).
+    """
+    longest_s = TIMEOUT_S if longest_s is None else longest_s
     task, answer = folder / f"job-{job.repetition}.json", folder / f"result-{job.repetition}.json"
     task.write_bytes(msgspec.json.encode(job))
     threads = str(job.config.torch_threads)
@@ -234,7 +257,7 @@ def _run_worker(
             cut.set()
             process.kill()
 
-        watchdog = threading.Timer(TIMEOUT_S, stop)
+        watchdog = threading.Timer(longest_s, stop)
         watchdog.start()
         with process:
             try:
@@ -246,7 +269,7 @@ def _run_worker(
                 process.kill()  # one that has ended is left alone
         ended = clock.now()
         if cut.is_set():
-            raise StateError(f"a measuring process took longer than {format_duration(TIMEOUT_S)}")
+            raise StateError(f"a measuring process took longer than {format_duration(longest_s)}")
         if code != 0 or not answer.exists():
             errors.seek(0)
             raise _worker_error(code, errors.read().decode(errors="replace"), answer)
@@ -280,7 +303,8 @@ def _worker_error(code: int, text: str, answer: Path) -> ArzbenchError:
     return StateError(f"a measuring process ended with code {code}", last)
 
 
-def _combine(config: TrainConfig, bursts: Sequence[BurstResult]) -> WorkloadSamples:
+def combine(config: TrainConfig, bursts: Sequence[BurstResult]) -> WorkloadSamples:
+    """What all processes of a workload measured."""
     facts = msgspec.structs.replace(
         bursts[0].facts,
         episode_steps=tuple(n for b in bursts for n in b.facts.episode_steps)[:1000],

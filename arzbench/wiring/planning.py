@@ -45,7 +45,22 @@ class Pricing:
                     "add --study NAME, or --env and --algo, as in arzbench calibrate",
                 )
             host = _host_for(study)
-        plan = make_plan(
+        plan = self.plan_by(calibration, path, study, host, clock, quota_s, platform, flags)
+        return plan, calibration
+
+    def plan_by(
+        self,
+        calibration: Calibration,
+        path: Path,
+        study: Study,
+        host: HostInfo,
+        clock: Clock,
+        quota_s: float | None,
+        platform: Platform,
+        flags: str = "",
+    ) -> Plan:
+        """A plan of `study` on `host` by the prices of `calibration`, which is kept at `path`."""
+        return make_plan(
             study,
             calibration,
             str(path),
@@ -59,7 +74,6 @@ class Pricing:
             named=self.named is not None,
             uploads=self.uploads,
         )
-        return plan, calibration
 
     def _calibration(self, host: HostInfo, study: Study | None, clock: Clock) -> tuple[Path, Calibration]:
         now = None if self.allow_expired else clock.wall()
