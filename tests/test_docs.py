@@ -139,7 +139,7 @@ WRITTEN = [
     records.TrainSchedule, records.PhaseCount, records.TableRow, records.PlanOption, records.RunRecord,
     records.LedgerEntry, bench.EngineBench, bench.Peak, bench.EngineSpeed, bench.EnvSpeed,
     comparison.Comparison, comparison.PolicyResult, comparison.Difference,
-    folders.StateManifest, folders.LoopState,
+    folders.StateManifest, folders.LoopState, records.Tuning, records.TunedSetting,
 ]  # fmt: skip
 
 

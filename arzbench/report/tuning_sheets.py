@@ -20,7 +20,7 @@ def tuning_sheets(tuning: Tuning) -> list[Sheet]:
     return [
         Sheet(
             title=f"the whole study {tuning.study.name} ({tuning.study.total_timesteps:,} training steps)",
-            columns=("", "settings", "P50", "95 % of runs", "saves", "saves, 95 %", "results", "processes", ""),
+            columns=("", "settings", "P50", "95 % of runs", "saves", "95 %", "results", "processes", ""),
             align="llrrrrlrl",
             rows=tuple(rows),
             notes=(

@@ -110,6 +110,8 @@ class Tuner:
         except ArzbenchError as error:
             if own:
                 raise
+            if self._clock.now() >= self._began + self._max_s:
+                return False  # not its fault: the time for all of them is over
             trial.failed = error.message
         took_s = self._clock.now() - now
         self._took_s[id(trial)] = self._took_s.get(id(trial), 0.0) + took_s
