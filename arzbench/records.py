@@ -299,7 +299,7 @@ class TunedSetting(Record, frozen=True, kw_only=True):
     low_s: float | None = None  # 95 % of such runs take from `low_s`
     high_s: float | None = None  # to `high_s`
     saved_s: float | None = None  # of the P50 against the study as written
-    saved_low_s: float | None = None  # 95 % interval, all comparisons together; None: nothing is known of it
+    saved_low_s: float | None = None  # 95 % interval, all comparisons together; None: it would say nothing
     saved_high_s: float | None = None
     results: str  # of the training, against the study as written: same | last bits | changed
     why: str = ""  # what changes, in words

@@ -148,8 +148,8 @@ def _tune(
                 f"{len(tuner.trials)} candidates to begin with, about {format_duration(max_s)} at most "
                 "(--max-time); Ctrl-C ends it and keeps what was measured",
             )
-            interrupted = tuner.search()
-        found = tuner.result(flags, tuner.save(), interrupted=interrupted)
+            tuner.search()
+        found = tuner.result(flags, tuner.save())
     if as_json:
         sys.stdout.buffer.write(store.encode("arzbench/tuning", found))
         sys.stdout.flush()
@@ -158,7 +158,7 @@ def _tune(
         show(console, tuning_sheets(found))
         for line in tuning_lines(found):
             say(console, line)
-    if interrupted:
+    if found.interrupted:
         raise KeyboardInterrupt
 
 

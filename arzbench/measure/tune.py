@@ -27,8 +27,11 @@ WIDENED = 2
 FINALISTS = 3
 #: how sure a difference must be before anything is said to be faster: of all that were compared, together
 CONFIDENCE = 0.95
-#: the least that processes of one candidate are taken to differ by, relative: few of them may agree by chance
-LEAST_NOISE = 0.01
+#: what processes of one candidate usually differ by, relative, and how many degrees of freedom that counts
+#: for beside those measured: few processes may agree by chance
+USUAL_NOISE, USUAL_FREEDOM = 0.05, 2
+#: an interval beyond a factor of e in either direction says nothing
+WIDEST = 1.0
 #: settings that change what a training learns; torch_threads changes the order of sums and no more
 _CHANGING = ("n_envs", "device")
 
@@ -212,7 +215,7 @@ def _best(trials: Sequence[Trial], own: Trial, count: int) -> list[Trial]:
 class Noise:
     """How much processes of one candidate differ: a standard deviation of logarithms, pooled over all."""
 
-    sigma: float
+    sigma: float | None  # None: no candidate was measured twice
     freedom: int  # degrees of it
     compared: int  # candidates: the more there are, the likelier one looks fast by chance
 
@@ -222,15 +225,24 @@ class Noise:
         logs = [np.log(t.each_s) for t in trials if t.measured]
         freedom = sum(len(values) - 1 for values in logs)
         squares = sum(float(((values - values.mean()) ** 2).sum()) for values in logs)
-        sigma = math.sqrt(squares / freedom) if freedom else math.inf
-        return cls(max(LEAST_NOISE, sigma), freedom, max(1, len(logs) - 1))
+        sigma = math.sqrt(squares / freedom) if freedom else None
+        return cls(sigma, freedom, max(1, len(logs) - 1))
 
     def half_width(self, one: Trial, other: Trial) -> float:
         """Of the interval around the logarithm of the ratio of their times; infinite if nothing is known."""
-        if not self.freedom or not one.each_s or not other.each_s:
+        if self.sigma is None or not one.each_s or not other.each_s:
             return math.inf
-        error = self.sigma * math.sqrt(1 / len(one.each_s) + 1 / len(other.each_s))
-        return _student(self.freedom, 1 - (1 - CONFIDENCE) / 2 / self.compared) * error
+        freedom = self.freedom + USUAL_FREEDOM
+        variance = (self.freedom * self.sigma**2 + USUAL_FREEDOM * USUAL_NOISE**2) / freedom
+        error = math.sqrt(variance * (1 / len(one.each_s) + 1 / len(other.each_s)))
+        return _student(freedom, 1 - (1 - CONFIDENCE) / 2 / self.compared) * error
+
+    def saved_s(self, one: Trial, own: Trial) -> tuple[float, float] | None:
+        """The interval of what `one` saves against `own`; None where it would say nothing."""
+        half = self.half_width(one, own)
+        if half > WIDEST:
+            return None
+        return own.p50_s - one.p50_s * math.exp(half), own.p50_s - one.p50_s * math.exp(-half)
 
     def faster(self, one: Trial, other: Trial) -> bool:
         """Whether `one` is faster than `other`, beyond the noise."""

@@ -81,7 +81,8 @@ def _recommendation(what: str, setting: TunedSetting, equal: Sequence[str]) -> l
 
 
 def _nothing(tuning: Tuning) -> str:
-    equal = [s.title for s in tuning.settings if s.verdict in ("equal", "as written")]
+    judged = [s for s in tuning.settings if s.processes > 1]
+    equal = [s.title for s in judged if s.verdict in ("equal", "as written")]
     if len(equal) > 1:
         return f"no clear winner among {'; '.join(equal)}: keep the study as written"
-    return "nothing measured is faster than the study as written: keep it"
+    return "nothing measured is clearly faster than the study as written: keep it"

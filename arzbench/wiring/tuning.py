@@ -76,9 +76,10 @@ class Tuner:
         self._around_s = 0.0  # the most that a process took beside the training it measured
         self._own_s = 0.0  # the longest process of the study as written
         self._plan: Plan | None = None
+        self._interrupted = False
 
-    def search(self) -> bool:
-        """Measure; whether it was interrupted. What was measured until then counts.
+    def search(self) -> None:
+        """Measure. An interruption ends it: what was measured until then counts.
 
         Raises:
             ArzbenchError: the study as written cannot be measured.
@@ -90,8 +91,7 @@ class Tuner:
         except KeyboardInterrupt:
             if self._plan is None:
                 raise
-            return True
-        return False
+            self._interrupted = True
 
     # ---------------------------------------------------------------- measuring
 
@@ -240,7 +240,7 @@ class Tuner:
                 kept[id(trial)] = calibration.id
         return kept
 
-    def result(self, flags: str, kept: dict[int, str], *, interrupted: bool) -> Tuning:
+    def result(self, flags: str, kept: dict[int, str]) -> Tuning:
         """The record of it; `flags` name the study on a command line."""
         noise = Noise.of(self.trials)
         answer = decide(self.trials, noise)
@@ -253,12 +253,12 @@ class Tuner:
             study=self._study,
             limit_s=self._max_s,
             took_s=self._clock.now() - self._began,
-            noise=noise.sigma if noise.freedom else None,
+            noise=noise.sigma,
             settings=tuple(self._setting(trial, noise, flags, kept) for trial in ranked),
             recommended=_title(answer),
             equal=tuple(t.candidate.title for t in answer.equal),
             same_training=_title(same),
-            interrupted=interrupted,
+            interrupted=self._interrupted,
         )
 
     def _setting(self, trial: Trial, noise: Noise, flags: str, kept: dict[int, str]) -> TunedSetting:
@@ -272,7 +272,7 @@ class Tuner:
             results=_results(candidate),
             command=f"arzbench run --auto-budget{flags}{sets}",
             calibration_id=kept.get(id(trial), ""),
-            note=trial.failed or "no time was left: --max-time",
+            note=trial.failed or ("interrupted" if self._interrupted else "no time was left: --max-time"),
         )
         if not trial.measured:
             return told
@@ -290,14 +290,13 @@ class Tuner:
         if trial is own:
             return shown
         verdict = "faster" if noise.faster(trial, own) else "slower" if noise.faster(own, trial) else "equal"
-        factor = math.exp(min(700.0, noise.half_width(trial, own)))
-        known = math.isfinite(noise.half_width(trial, own))
+        low_s, high_s = noise.saved_s(trial, own) or (None, None)
         return msgspec.structs.replace(
             shown,
             verdict=verdict,
             saved_s=own.p50_s - trial.p50_s,
-            saved_low_s=own.p50_s - trial.p50_s * factor if known else None,
-            saved_high_s=own.p50_s - trial.p50_s / factor if known else None,
+            saved_low_s=low_s,
+            saved_high_s=high_s,
         )
 
     def _why(self, candidate: Candidate, planner: Planner) -> str:
