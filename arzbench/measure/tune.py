@@ -65,7 +65,10 @@ class Candidate:
 
 @dataclass(slots=True, eq=False)
 class Trial:
-    """What is known of one candidate: `p50_s` from all its processes, `each_s` from each by itself."""
+    """What is known of one candidate: `p50_s` from all its processes, `each_s` from each by itself.
+
+    The very first process of all is not in `each_s`: the pace was unknown, so it measured next to nothing.
+    """
 
     candidate: Candidate
     p50_s: float = math.nan
@@ -230,10 +233,11 @@ class Noise:
 
     def half_width(self, one: Trial, other: Trial) -> float:
         """Of the interval around the logarithm of the ratio of their times; infinite if nothing is known."""
-        if self.sigma is None or not one.each_s or not other.each_s:
+        if not one.each_s or not other.each_s:
             return math.inf
         freedom = self.freedom + USUAL_FREEDOM
-        variance = (self.freedom * self.sigma**2 + USUAL_FREEDOM * USUAL_NOISE**2) / freedom
+        seen = self.freedom * (self.sigma or 0.0) ** 2
+        variance = (seen + USUAL_FREEDOM * USUAL_NOISE**2) / freedom
         error = math.sqrt(variance * (1 / len(one.each_s) + 1 / len(other.each_s)))
         return _student(freedom, 1 - (1 - CONFIDENCE) / 2 / self.compared) * error
 

@@ -16,7 +16,11 @@ def tuning_sheets(tuning: Tuning) -> list[Sheet]:
         rows.append((str(number), setting.title, *_cells(setting)))
         reason = setting.note or setting.why
         notes.append(f"{number}: {setting.command}{f'   ({reason})' if reason else ''}")
-    noise = "not known" if tuning.noise is None else f"{tuning.noise:.1%}"
+    noise = (
+        "how much processes of one candidate differ was not measured"
+        if tuning.noise is None
+        else f"processes of one candidate differed by {tuning.noise:.1%}"
+    )
     return [
         Sheet(
             title=f"the whole study {tuning.study.name} ({tuning.study.total_timesteps:,} training steps)",
@@ -25,7 +29,7 @@ def tuning_sheets(tuning: Tuning) -> list[Sheet]:
             rows=tuple(rows),
             notes=(
                 "saves: against the study as written; its intervals hold for all comparisons together; "
-                f"processes of one candidate differed by {noise}",
+                f"{noise}",
                 *notes,
             ),
         )

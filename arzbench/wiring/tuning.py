@@ -35,7 +35,7 @@ from arzbench.study import Study
 from arzbench.wiring.planning import Pricing
 
 #: shares of the time by which the rounds end
-ROUNDS_END = (0.4, 0.65, 1.0)
+ROUNDS_END = (0.5, 0.75, 1.0)
 #: seconds of training measured in one process of each round
 ROUNDS_BURST_S = (BURST_S / 4, BURST_S / 2, BURST_S)
 #: a process of a candidate may take so many times what one of the study as written took, or so many seconds
@@ -180,7 +180,7 @@ class Tuner:
         )
 
     def _price(self, trial: Trial) -> None:
-        """What the whole study takes by all processes of `trial`, and by each that measured enough."""
+        """What the whole study takes by all processes of `trial`, and by each."""
         if trial is self._own:
             calibration = self._calibration(trial)
             self._plan = self._pricing.plan_by(
@@ -189,10 +189,8 @@ class Tuner:
             )  # fmt: skip
         planner = self._planner(trial)
         trial.p50_s = planner.job(planner.full).quantile(0.5)
-        bursts = [self._bursts[c.workload_digest()] for c in distinct(trial.candidate.study)]
-        steps = [min(_steps(b[n]) for b in bursts) for n in range(trial.processes)]
-        enough = [n for n, count in enumerate(steps) if 4 * count >= max(steps)]
-        alone = [self._planner(trial, n) for n in enough]
+        first = int(trial is self._own and trial.processes > 1)
+        alone = [self._planner(trial, n) for n in range(first, trial.processes)]
         trial.each_s = [p.job(p.full).quantile(0.5) for p in alone]
 
     def _planner(self, trial: Trial, process: int | None = None) -> Planner:
@@ -316,10 +314,6 @@ class Tuner:
 
 def _title(answer: Answer) -> str:
     return answer.chosen.candidate.title if answer.chosen is not None else ""
-
-
-def _steps(burst: BurstResult) -> int:
-    return sum(p.count for p in burst.phases if p.phase is Phase.ENV_STEP)
 
 
 def _results(candidate: Candidate) -> str:

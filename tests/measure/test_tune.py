@@ -164,12 +164,14 @@ def test_what_was_measured_when_time_is_up_is_judged(most: int) -> None:
     assert chosen(trials) in ("", "n_envs 5", "n_envs 6", "n_envs 7")
 
 
-def test_nothing_is_known_from_one_process_each() -> None:
+def test_nothing_is_recommended_that_one_process_measured() -> None:
     own, other = candidates(1)
     trials = [Trial(own, p50_s=9.0, each_s=[9.0], processes=1), Trial(other, 1.0, [1.0], 1)]
     noise = Noise.of(trials)
+    assert (noise.sigma, noise.faster(trials[1], trials[0])) == (None, True)
+    assert chosen(trials) == ""
+    trials[0].each_s = ()
     assert noise.half_width(*trials) == np.inf
-    assert not noise.faster(trials[1], trials[0])
 
 
 # ---------------------------------------------------------------- candidates
