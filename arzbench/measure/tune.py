@@ -21,7 +21,7 @@ from arzbench.study_changes import change_study
 N_ENVS = (4, 8, 2, 16, 1)
 #: processes with envs a core: with more of them, they wait for each other
 PROCESSES_PER_CORE = 2
-#: the best of the first round whose threads and device are changed as well
+#: the best of the first round whose threads and device are changed as well, as those of the study as written
 WIDENED = 2
 #: how many are measured to the end, beside the study as written
 FINALISTS = 3
@@ -182,14 +182,14 @@ def search(
 
     Three rounds: one process for all; two for the better half and for variants of the best (`widen`);
     `repetitions` for the last few. The study as written is in every round, as is the fastest that learns
-    the same. Processes of a round are taken in turns: a slow moment of the machine falls on all alike.
+    the same; what it clearly beats is not measured again. Processes of a round are taken in turns: a slow
+    moment of the machine falls on all alike.
     """
     own = trials[0]
     _in_turns([own], 2, 0, measure)  # its first process shows the pace that the others are measured at
     _in_turns(trials, 1, 0, measure)
     kept = _best(trials, own, max(FINALISTS, math.ceil(len(trials) / 2)))
-    best = [trial.candidate for trial in kept[:WIDENED]]
-    wider = [Trial(one) for one in widen(list(dict.fromkeys([*best, own.candidate])))]
+    wider = [Trial(one) for one in widen([trial.candidate for trial in kept[: WIDENED + 1]])]
     trials += wider
     _in_turns([*kept, *wider], 2, 1, measure)
     finalists = _best([*kept, *wider], own, FINALISTS)
@@ -204,11 +204,12 @@ def _in_turns(trials: Sequence[Trial], processes: int, number: int, measure: Mea
 
 
 def _best(trials: Sequence[Trial], own: Trial, count: int) -> list[Trial]:
-    """The `count` fastest, the fastest that learns the same, and `own`; fastest first."""
-    ranked = sorted((t for t in trials if t.measured), key=lambda t: t.p50_s)
-    same = [t for t in ranked if t.candidate.same_training and t is not own][:1]
-    chosen = {*map(id, ranked[:count]), *map(id, same), id(own)}
-    return [trial for trial in ranked if id(trial) in chosen]
+    """`own`, then the `count` fastest and the fastest that learns the same, none that `own` clearly beats."""
+    noise = Noise.of(trials)
+    others = [t for t in trials if t.measured and t is not own and not noise.faster(own, t)]
+    ranked = sorted(others, key=lambda t: t.p50_s)
+    same = [t for t in ranked if t.candidate.same_training][:1]
+    return [own, *ranked[:count], *(t for t in same if t not in ranked[:count])]
 
 
 # ---------------------------------------------------------------- what may be said

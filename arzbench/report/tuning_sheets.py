@@ -28,8 +28,7 @@ def tuning_sheets(tuning: Tuning) -> list[Sheet]:
             align="llrrrrlrl",
             rows=tuple(rows),
             notes=(
-                "saves: against the study as written; its intervals hold for all comparisons together; "
-                f"{noise}",
+                f"saves: against the study as written; intervals for all comparisons together; {noise}",
                 *notes,
             ),
         )
