@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -18,7 +18,7 @@ class Learner(abc.ABC):
     """Acts and learns as `model`, of the library's own class and policy, would."""
 
     #: gradient steps that show each kind of step at least once
-    TRIED: ClassVar[int] = 4
+    TRIED: int = 4
 
     @abc.abstractmethod
     def __init__(self, model: Any) -> None:

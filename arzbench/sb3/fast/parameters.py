@@ -33,22 +33,30 @@ def gather(tensors: Sequence[Tensor]) -> Tensor:
     """
     if any(t.dtype != th.float32 or t.device.type != "cpu" for t in tensors):
         raise NotFastError("parameters that are not float32 on the CPU")
-    whole = th.cat([t.data.reshape(-1) for t in tensors])
+    whole = th.zeros(sum(_room(tensor) for tensor in tensors))
     for tensor, part in zip(tensors, _parts(whole, tensors), strict=True):
-        tensor.data = part
+        tensor.data = part.copy_(tensor.data)
     return whole
 
 
+def _room(tensor: Tensor) -> int:
+    """Numbers up to where the next one begins: at the 64 bytes of any tensor of torch.
+
+    Some kernels round in another order where a matrix does not.
+    """
+    return -(-tensor.numel() // 16) * 16
+
+
 def _parts(whole: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    parts = th.split(whole, [t.numel() for t in like])
-    return [part.view(t.shape) for part, t in zip(parts, like, strict=True)]
+    parts = th.split(whole, [_room(tensor) for tensor in like])
+    return [part[: t.numel()].view(t.shape) for part, t in zip(parts, like, strict=True)]
 
 
 class FlatParameters(abc.ABC):
     """The parameters of one optimizer.
 
     Attributes:
-        values: Of all parameters, in the optimizer's order.
+        values: Of all parameters, in the optimizer's order, with zeros between them.
         gradient: Likewise; parts of it are written by `nets.Gradients`.
     """
 

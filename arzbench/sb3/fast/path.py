@@ -15,6 +15,10 @@ from arzbench.sb3.fast.parameters import NotFastError
 #: by the algorithm's class
 LEARNERS = {
     "stable_baselines3.dqn.dqn.DQN": "dqn:DQNLearner",
+    "stable_baselines3.td3.td3.TD3": "td3:TD3Learner",
+    "stable_baselines3.ddpg.ddpg.DDPG": "td3:TD3Learner",
+    "stable_baselines3.sac.sac.SAC": "sac:SACLearner",
+    "sb3_contrib.tqc.tqc.TQC": "sac:TQCLearner",
 }
 #: actions that are chosen both ways first, and gradient steps of an update at most
 ACTIONS, MOST_STEPS = 8, 16
