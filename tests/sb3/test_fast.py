@@ -13,6 +13,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "dqn": ("dqn", "CartPole-v1", {"learning_starts": 100, "batch_size": 16, "train_freq": 2}),
     "dqn, four envs": ("dqn", "CartPole-v1", {"learning_starts": 100, "n_envs": 4, "gradient_steps": -1}),
     "dqn, tanh": ("dqn", "CartPole-v1", {"policy_kwargs": {"activation_fn": "torch.nn:Tanh"}}),
+    "dqn, odd nets": ("dqn", "CartPole-v1", {"policy_kwargs": {"net_arch": [13, 7]}}),
     "dqn, a falling rate": ("dqn", "CartPole-v1", {"learning_rate": "lin_1e-3", "max_grad_norm": 0.5}),
     "dqn, normalised": ("dqn", "CartPole-v1", {"vec_normalize": True, "train_freq": [1, "episode"]}),
 }  # fmt: skip

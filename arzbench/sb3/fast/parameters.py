@@ -28,27 +28,34 @@ class NotFastError(Exception):
 def gather(tensors: Sequence[Tensor]) -> Tensor:
     """Lay the data of `tensors` beside each other: they become views of the one that is returned.
 
+    What it has between them is zero, and stays so in every step.
+
     Raises:
         NotFastError: one is not of float32 on the CPU.
     """
     if any(t.dtype != th.float32 or t.device.type != "cpu" for t in tensors):
         raise NotFastError("parameters that are not float32 on the CPU")
-    whole = th.cat([t.data.reshape(-1) for t in tensors])
+    whole = th.zeros(sum(_room(t) for t in tensors))
     for tensor, part in zip(tensors, _parts(whole, tensors), strict=True):
-        tensor.data = part
+        tensor.data = part.copy_(tensor.data)
     return whole
 
 
 def _parts(whole: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    parts = th.split(whole, [t.numel() for t in like])
-    return [part.view(t.shape) for part, t in zip(parts, like, strict=True)]
+    parts = th.split(whole, [_room(t) for t in like])
+    return [part[: t.numel()].view(t.shape) for part, t in zip(parts, like, strict=True)]
+
+
+def _room(tensor: Tensor) -> int:
+    """Whole lines of 64 bytes, as torch allocates: products of matrices that lie otherwise differ in bits."""
+    return -(-tensor.numel() // 16) * 16
 
 
 class FlatParameters(abc.ABC):
     """The parameters of one optimizer.
 
     Attributes:
-        values: Of all parameters, in the optimizer's order.
+        values: Of all parameters, in the optimizer's order, and zeros between them.
         gradient: Likewise; parts of it are written by `nets.Gradients`.
     """
 
