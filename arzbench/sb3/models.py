@@ -158,6 +158,9 @@ class _OnPolicy(_Hooked, OnPolicyAlgorithm):
             return forward(*args, **kwargs)
 
         attach(policy, "forward", ask_and_forward)
+        if not hooks.fast.why:
+            for name in ("predict", "predict_values"):
+                attach(policy, name, hooks.fast.acting(getattr(policy, name), name))
         if self._ends_early:
             hooks.handles.append(policy.optimizer.register_step_post_hook(self._count_minibatch))
 

@@ -121,10 +121,8 @@ class FlatParameters(abc.ABC):
     def _step(self) -> None: ...
 
 
-class FlatAdam(FlatParameters):
-    """Of `torch.optim.Adam`, which takes one parameter after the other on a CPU."""
-
-    MOMENTS = {"exp_avg": 0.0, "exp_avg_sq": 0.0}
+class _OfTorch(FlatParameters):
+    """Of torch's own, which take one parameter after the other on a CPU, and count steps in tensors."""
 
     def __init__(self, optimizer: th.optim.Optimizer) -> None:
         super().__init__(optimizer)
@@ -133,6 +131,12 @@ class FlatAdam(FlatParameters):
     def _adopt_step(self, number: int, step: Any) -> Tensor:
         self._steps[number] = step
         return self._steps[number]
+
+
+class FlatAdam(_OfTorch):
+    """Of `torch.optim.Adam`."""
+
+    MOMENTS = {"exp_avg": 0.0, "exp_avg_sq": 0.0}
 
     def _step(self) -> None:
         settings, (mean, square) = self._settings, self._moments
@@ -145,8 +149,21 @@ class FlatAdam(FlatParameters):
         self.values.addcdiv_(mean, root, value=-(settings["lr"] / (1 - beta1**step)))
 
 
-class FlatRMSprop(FlatParameters):
-    """Of `RMSpropTFLike`, A2C's."""
+class FlatRMSprop(_OfTorch):
+    """Of `torch.optim.RMSprop`, A2C's."""
+
+    MOMENTS = {"square_avg": 0.0}
+
+    def _step(self) -> None:
+        settings, (square,) = self._settings, self._moments
+        self._steps.add_(1)
+        square.mul_(settings["alpha"]).addcmul_(self.gradient, self.gradient, value=1 - settings["alpha"])
+        root = square.sqrt().add_(settings["eps"])
+        self.values.addcdiv_(self.gradient, root, value=-settings["lr"])
+
+
+class FlatRMSpropTFLike(FlatParameters):
+    """Of the library's own, which begins with ones and takes the root last."""
 
     MOMENTS = {"square_avg": 1.0}
 
@@ -164,7 +181,8 @@ class FlatRMSprop(FlatParameters):
 
 _KINDS: dict[type[th.optim.Optimizer], type[FlatParameters]] = {
     th.optim.Adam: FlatAdam,
-    RMSpropTFLike: FlatRMSprop,
+    th.optim.RMSprop: FlatRMSprop,
+    RMSpropTFLike: FlatRMSpropTFLike,
 }
 
 

@@ -14,7 +14,9 @@ from arzbench.sb3.fast.parameters import NotFastError
 
 #: by the algorithm's class
 LEARNERS = {
+    "stable_baselines3.a2c.a2c.A2C": "on_policy:A2CLearner",
     "stable_baselines3.dqn.dqn.DQN": "dqn:DQNLearner",
+    "stable_baselines3.ppo.ppo.PPO": "on_policy:PPOLearner",
 }
 #: actions that are chosen both ways first, and gradient steps of an update at most
 ACTIONS, MOST_STEPS = 8, 16
@@ -36,7 +38,6 @@ class FastPath:
         self.why = "fast = false"
         self._model = model
         self._learner: Learner | None = None
-        self._actions_tried = 0
         self._update_tried = False
         if wanted:
             try:
@@ -53,16 +54,19 @@ class FastPath:
             return "not tried: no update was done"
         return "fast: the first actions and gradient steps had the library's bits"
 
-    def acting(self, library: Callable[..., Any]) -> Callable[..., Any]:
-        """What chooses actions in place of `library`, the policy's own method."""
+    def acting(self, library: Callable[..., Any], name: str = "act") -> Callable[..., Any]:
+        """The learner's `name` in place of `library`, the policy's own method."""
         if self._learner is None:
             return library
-        fast = self._learner.act
+        fast = getattr(self._learner, name)
+        left = ACTIONS
 
         def act(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
             if self._learner is None:
                 return library(*args, **kwargs)
-            if self._actions_tried < ACTIONS:
+            if left:
+                left -= 1
                 return self._try_action(library, fast, *args, **kwargs)
             result = fast(*args, **kwargs)
             return library(*args, **kwargs) if result is None else result
@@ -72,7 +76,6 @@ class FastPath:
     def _try_action(
         self, library: Callable[..., Any], fast: Callable[..., Any], *args: Any, **kw: Any
     ) -> Any:
-        self._actions_tried += 1
         before = th.get_rng_state()
         expected = library(*args, **kw)
         after = th.get_rng_state()
