@@ -85,7 +85,7 @@ class DiagonalGaussian(Distribution):
     DTYPE = th.float32
 
     def __init__(self, policy: Any, parameters: FlatParameters) -> None:
-        self._log_std = policy.log_std.data
+        self._log_std: Tensor = policy.log_std.data
         self._gradient = parameters.gradient_of(policy.log_std)
         self._space = policy.action_space
 
