@@ -170,7 +170,7 @@ class _OnPolicy(_Hooked, OnPolicyAlgorithm):
         return getattr(self, "target_kl", None) is not None
 
     def _count_minibatch(self, *_: Any) -> None:
-        self.hooks.optimizer_steps += 1
+        self.hooks.optimizer_steps += not self.hooks.fast.trying
 
     def collect_rollouts(
         self,

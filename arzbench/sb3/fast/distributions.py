@@ -53,7 +53,8 @@ class Categorical(Distribution):
 
     def sample(self, output: Tensor) -> tuple[Tensor, Tensor]:
         logits, probabilities = _normalised(output)
-        actions = th.multinomial(probabilities, 1, True)
+        # `multinomial` without the checks that it begins with
+        actions = (probabilities / th.empty_like(probabilities).exponential_()).argmax(1, keepdim=True)
         return actions.squeeze(1), logits.gather(1, actions).squeeze(1)
 
     def predict(self, output: Tensor, *, deterministic: bool) -> Any:

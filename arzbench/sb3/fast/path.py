@@ -17,6 +17,7 @@ LEARNERS = {
     "stable_baselines3.a2c.a2c.A2C": "on_policy:A2CLearner",
     "stable_baselines3.dqn.dqn.DQN": "dqn:DQNLearner",
     "stable_baselines3.ppo.ppo.PPO": "on_policy:PPOLearner",
+    "sb3_contrib.qrdqn.qrdqn.QRDQN": "qrdqn:QRDQNLearner",
 }
 #: actions that are chosen both ways first, and gradient steps of an update at most
 ACTIONS, MOST_STEPS = 8, 16
@@ -31,6 +32,7 @@ class FastPath:
 
     Attributes:
         why: What the model has that no fast path is known for, or what differed; empty while it is used.
+        trying: Gradient steps that are done now will be undone.
     """
 
     def __init__(self, model: Any, *, wanted: bool = True) -> None:
@@ -38,7 +40,7 @@ class FastPath:
         self.why = "fast = false"
         self._model = model
         self._learner: Learner | None = None
-        self._update_tried = False
+        self._update_tried = self.trying = False
         if wanted:
             try:
                 self._learner, self.why = _learner(model), ""
@@ -91,7 +93,12 @@ class FastPath:
     def train(self, library: Callable[..., None], *args: Any) -> None:
         """Do an update with the arguments of the algorithm's `train`, which is `library`."""
         if self._learner is not None and not self._update_tried:
-            self._try_update(library, *args)
+            self.trying, verbose, self._model.verbose = True, self._model.verbose, 0
+            try:
+                self._try_update(library, *args)
+            finally:
+                self.trying, self._model.verbose = False, verbose
+            self._update_tried = True  # not before: it may be stopped
         if self._learner is None:
             library(*args)
         else:
@@ -100,7 +107,6 @@ class FastPath:
     def _try_update(self, library: Callable[..., None], *args: Any) -> None:
         """Do the first gradient steps both ways; each is undone again."""
         assert self._learner is not None
-        self._update_tried = True
         if args:
             args = (max(args[0], self._learner.TRIED), *args[1:])
         before = updates.Before(self._model)
