@@ -87,7 +87,7 @@ def _change_users(config: Built | Factory, pairs: Sequence[tuple[list[str], Any]
             )
             raise UsageError(
                 f"--set {'.'.join(path)}: {code} decides that",
-                "change it there; --set changes fast and keys of evaluation and checkpoint, as evaluation.eval_freq",
+                "change it there; --set changes fast, evaluation and checkpoint, as evaluation.eval_freq=500",
             )
         target = table if len(path) == 1 else table[path[0]]
         target[path[-1]] = value
