@@ -42,6 +42,7 @@ class _Hooked(BaseAlgorithm):
     tells_of_episodes = False
 
     def detach(self) -> None:
+        self.hooks.fast.release()
         for handle in self.hooks.handles:
             handle.remove()
         del self.hooks

@@ -64,11 +64,12 @@ class FlatParameters(abc.ABC):
 
     def __init__(self, optimizer: th.optim.Optimizer) -> None:
         """Raises a `NotFastError` where the optimizer's settings are not known."""
-        self._optimizer = optimizer
+        self.optimizer = optimizer
         if len(optimizer.param_groups) > 1 or any(self._settings.get(k, v) != v for k, v in _PLAIN.items()):
             raise NotFastError(f"settings of {type(optimizer).__name__}")
         self._parameters: list[Tensor] = list(self._settings["params"])
         self.values = gather(self._parameters)
+        self._addresses = [p.data_ptr() for p in self._parameters]
         self.gradient = th.zeros_like(self.values)
         self._gradients = _parts(self.gradient, self._parameters)
         self._moments = [th.zeros_like(self.values) for _ in self.MOMENTS]
@@ -77,7 +78,19 @@ class FlatParameters(abc.ABC):
     @property
     def _settings(self) -> dict[str, Any]:
         """Looked up each time: restoring a state makes them anew."""
-        return self._optimizer.param_groups[0]
+        return self.optimizer.param_groups[0]
+
+    @property
+    def intact(self) -> bool:
+        """The optimizer's parameters still lie where they were put."""
+        return [p.data_ptr() for p in self._settings["params"]] == self._addresses
+
+    def take_apart(self) -> None:
+        """Give each parameter, and what its optimizer keeps of it, memory of its own."""
+        for parameter in self._parameters:
+            parameter.data = parameter.data.clone()
+            state = self.optimizer.state.get(parameter, {})
+            state.update({k: v.clone() for k, v in state.items() if isinstance(v, Tensor)})
 
     def gradient_of(self, parameter: Tensor) -> Tensor:
         """The part of `gradient` that is the parameter's."""
@@ -93,7 +106,7 @@ class FlatParameters(abc.ABC):
 
     def step(self) -> None:
         """The optimizer's step, with the hooks that it has."""
-        optimizer: Any = self._optimizer
+        optimizer: Any = self.optimizer
         for hook in optimizer._optimizer_step_pre_hooks.values():
             hook(optimizer, (), {})
         name = next(iter(self.MOMENTS))
@@ -107,11 +120,12 @@ class FlatParameters(abc.ABC):
     def _adopt(self) -> None:
         """Take over the optimizer's state, which was restored or is none yet."""
         for number, parameter in enumerate(self._parameters):
-            old = self._optimizer.state.get(parameter, {})
+            old = self.optimizer.state.get(parameter, {})
             state = {"step": self._adopt_step(number, old.get("step", 0))}
             for (name, first), parts in zip(self.MOMENTS.items(), self._moment_parts, strict=True):
                 state[name] = parts[number].copy_(old[name]) if old else parts[number].fill_(first)
-            self._optimizer.state[parameter] = state
+            self.optimizer.state[parameter] = state
+            parameter.grad = self._gradients[number]
 
     @abc.abstractmethod
     def _adopt_step(self, number: int, step: Any) -> Any:
@@ -173,7 +187,7 @@ class FlatRMSpropTFLike(FlatParameters):
     def _step(self) -> None:
         settings, (square,) = self._settings, self._moments
         for parameter in self._parameters:
-            self._optimizer.state[parameter]["step"] += 1
+            self.optimizer.state[parameter]["step"] += 1
         square.mul_(settings["alpha"]).addcmul_(self.gradient, self.gradient, value=1 - settings["alpha"])
         root = square.add(settings["eps"]).sqrt_()
         self.values.addcdiv_(self.gradient, root, value=-settings["lr"])

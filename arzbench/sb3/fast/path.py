@@ -10,7 +10,7 @@ import torch as th
 
 from arzbench.sb3 import codec, model_state, updates
 from arzbench.sb3.fast.learner import Learner
-from arzbench.sb3.fast.parameters import NotFastError
+from arzbench.sb3.fast.parameters import FlatParameters, NotFastError
 
 #: by the algorithm's class
 LEARNERS = {
@@ -40,10 +40,13 @@ class FastPath:
         self.why = "fast = false"
         self._model = model
         self._learner: Learner | None = None
+        self._flat: list[FlatParameters] = []
         self._update_tried = self.trying = False
         if wanted:
             try:
                 self._learner, self.why = _learner(model), ""
+                owned = vars(self._learner).values()
+                self._flat = [part for part in owned if isinstance(part, FlatParameters)]
             except NotFastError as error:
                 self.why = str(error)
 
@@ -92,6 +95,8 @@ class FastPath:
 
     def train(self, library: Callable[..., None], *args: Any) -> None:
         """Do an update with the arguments of the algorithm's `train`, which is `library`."""
+        if self._learner is not None and not self._intact():
+            self._give_up("its parameters or optimizers were replaced")
         if self._learner is not None and not self._update_tried:
             self.trying, verbose, self._model.verbose = True, self._model.verbose, 0
             try:
@@ -103,6 +108,21 @@ class FastPath:
             library(*args)
         else:
             self._learner.train(*args)
+
+    def _intact(self) -> bool:
+        """The learner's optimizers are still the model's, and their parameters where they were put."""
+        known = {id(optimizer) for _, optimizer in model_state.find_optimizers(self._model)}
+        return all(id(flat.optimizer) in known and flat.intact for flat in self._flat)
+
+    def release(self) -> None:
+        """Give every tensor of the model and its optimizers memory of its own again."""
+        if self._learner is None:
+            return
+        self._give_up("released")
+        for flat in self._flat:
+            flat.take_apart()
+        for parameter in self._model.policy.parameters():
+            parameter.data = parameter.data.clone()
 
     def _try_update(self, library: Callable[..., None], *args: Any) -> None:
         """Do the first gradient steps both ways; each is undone again."""
