@@ -54,7 +54,7 @@ class OnPolicyLearner(Learner):
             (model.rollout_buffer, RolloutBuffer),
         ):
             if type(part) is not known:
-                raise NotFastError(f"a {type(part).__name__}")
+                raise NotFastError(f"{type(part).__name__} in place of {known.__name__}")
         self._shape = check_observations(
             policy.observation_space, policy.pi_features_extractor, policy.vf_features_extractor
         )
@@ -88,7 +88,9 @@ class OnPolicyLearner(Learner):
         return (actions if len(observation.shape) > 1 else actions.squeeze(axis=0)), state
 
     def _takes(self, observations: Tensor) -> bool:
-        return observations.dtype is th.float32 and observations.shape[1:] == self._shape
+        """Plain vectors, and nobody wants to go backward from what the policy makes of them."""
+        plain = observations.dtype is th.float32 and observations.shape[1:] == self._shape
+        return plain and not th.is_grad_enabled()
 
     def _batches(self, batch_size: int) -> Iterator[Batch]:
         """The rollout in a random order: the same for the same state of NumPy's generator."""
