@@ -42,6 +42,7 @@ class _Hooked(BaseAlgorithm):
     tells_of_episodes = False
 
     def detach(self) -> None:
+        self.hooks.fast.release()
         for handle in self.hooks.handles:
             handle.remove()
         del self.hooks
@@ -158,6 +159,9 @@ class _OnPolicy(_Hooked, OnPolicyAlgorithm):
             return forward(*args, **kwargs)
 
         attach(policy, "forward", ask_and_forward)
+        if not hooks.fast.why:
+            for name in ("predict", "predict_values"):
+                attach(policy, name, hooks.fast.acting(getattr(policy, name), name))
         if self._ends_early:
             hooks.handles.append(policy.optimizer.register_step_post_hook(self._count_minibatch))
 
@@ -167,7 +171,7 @@ class _OnPolicy(_Hooked, OnPolicyAlgorithm):
         return getattr(self, "target_kl", None) is not None
 
     def _count_minibatch(self, *_: Any) -> None:
-        self.hooks.optimizer_steps += 1
+        self.hooks.optimizer_steps += not self.hooks.fast.trying
 
     def collect_rollouts(
         self,

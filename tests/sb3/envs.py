@@ -16,12 +16,19 @@ class Drift(gym.Env):
     metadata = {"render_modes": []}
 
     def __init__(
-        self, length: int = 10, continuous: bool = False, ends: float = 0.0, mapping: bool = False
+        self,
+        length: int = 10,
+        continuous: bool = False,
+        ends: float = 0.0,
+        mapping: bool = False,
+        pairs: bool = False,
     ) -> None:
         self.length, self.ends, self.mapping = length, ends, mapping
         box = spaces.Box(-np.inf, np.inf, (3,), np.float32)
         self.observation_space = spaces.Dict({"x": box, "t": box}) if mapping else box
         self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32) if continuous else spaces.Discrete(3)
+        if pairs:
+            self.action_space = spaces.MultiDiscrete([3, 2])
         self.x = np.zeros(3)
         self.t = 0
 

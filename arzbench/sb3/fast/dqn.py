@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -21,15 +21,18 @@ _MEAN = 1  # torch's number for this reduction
 class DQNLearner(Learner):
     """Of `stable_baselines3.DQN` with an `MlpPolicy`."""
 
+    #: the policy, and what it and its net call the net
+    POLICY: ClassVar[tuple[Any, str]] = (DQNPolicy, "q_net")
+
     def __init__(self, model: Any) -> None:
-        policy = model.policy
-        if type(policy) is not DQNPolicy:
+        policy, (known, name) = model.policy, self.POLICY
+        if type(policy) is not known:
             raise NotFastError(f"the policy {type(policy).__name__}")
-        nets = policy.q_net, policy.q_net_target
+        nets = getattr(policy, name), getattr(policy, f"{name}_target")
         self._shape = check_observations(policy.observation_space, *(net.features_extractor for net in nets))
         self._model = model
         self._parameters = flat(policy.optimizer)
-        self._q, self._target = (Perceptron(net.q_net) for net in nets)
+        self._q, self._target = (Perceptron(getattr(net, name)) for net in nets)
         self._gradients = Gradients(self._q, self._parameters)
         self._one = th.tensor(1.0)
 
@@ -39,8 +42,11 @@ class DQNLearner(Learner):
         batch = rows(observation, self._shape)
         if batch is None:
             return None
-        actions = self._q(batch).argmax(dim=1).numpy()
+        actions = self._q_values(batch).argmax(dim=1).numpy()
         return (actions if len(observation.shape) > 1 else actions.squeeze(axis=0)), state
+
+    def _q_values(self, observations: th.Tensor) -> th.Tensor:
+        return self._q(observations)
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         model = self._model

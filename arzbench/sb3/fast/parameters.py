@@ -28,35 +28,34 @@ class NotFastError(Exception):
 def gather(tensors: Sequence[Tensor]) -> Tensor:
     """Lay the data of `tensors` beside each other: they become views of the one that is returned.
 
+    What it has between them is zero, and stays so in every step.
+
     Raises:
         NotFastError: one is not of float32 on the CPU.
     """
     if any(t.dtype != th.float32 or t.device.type != "cpu" for t in tensors):
         raise NotFastError("parameters that are not float32 on the CPU")
-    whole = th.zeros(sum(_room(tensor) for tensor in tensors))
+    whole = th.zeros(sum(_room(t) for t in tensors))
     for tensor, part in zip(tensors, _parts(whole, tensors), strict=True):
         tensor.data = part.copy_(tensor.data)
     return whole
 
 
-def _room(tensor: Tensor) -> int:
-    """Numbers up to where the next one begins: at the 64 bytes of any tensor of torch.
-
-    Some kernels round in another order where a matrix does not.
-    """
-    return -(-tensor.numel() // 16) * 16
-
-
 def _parts(whole: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    parts = th.split(whole, [_room(tensor) for tensor in like])
+    parts = th.split(whole, [_room(t) for t in like])
     return [part[: t.numel()].view(t.shape) for part, t in zip(parts, like, strict=True)]
+
+
+def _room(tensor: Tensor) -> int:
+    """Whole lines of 64 bytes, as torch allocates: products of matrices that lie otherwise differ in bits."""
+    return -(-tensor.numel() // 16) * 16
 
 
 class FlatParameters(abc.ABC):
     """The parameters of one optimizer.
 
     Attributes:
-        values: Of all parameters, in the optimizer's order, with zeros between them.
+        values: Of all parameters, in the optimizer's order, and zeros between them.
         gradient: Likewise; parts of it are written by `nets.Gradients`.
     """
 
@@ -65,11 +64,12 @@ class FlatParameters(abc.ABC):
 
     def __init__(self, optimizer: th.optim.Optimizer) -> None:
         """Raises a `NotFastError` where the optimizer's settings are not known."""
-        self._optimizer = optimizer
+        self.optimizer = optimizer
         if len(optimizer.param_groups) > 1 or any(self._settings.get(k, v) != v for k, v in _PLAIN.items()):
             raise NotFastError(f"settings of {type(optimizer).__name__}")
         self._parameters: list[Tensor] = list(self._settings["params"])
         self.values = gather(self._parameters)
+        self._addresses = [p.data_ptr() for p in self._parameters]
         self.gradient = th.zeros_like(self.values)
         self._gradients = _parts(self.gradient, self._parameters)
         self._moments = [th.zeros_like(self.values) for _ in self.MOMENTS]
@@ -78,7 +78,19 @@ class FlatParameters(abc.ABC):
     @property
     def _settings(self) -> dict[str, Any]:
         """Looked up each time: restoring a state makes them anew."""
-        return self._optimizer.param_groups[0]
+        return self.optimizer.param_groups[0]
+
+    @property
+    def intact(self) -> bool:
+        """The optimizer's parameters still lie where they were put."""
+        return [p.data_ptr() for p in self._settings["params"]] == self._addresses
+
+    def take_apart(self) -> None:
+        """Give each parameter, and what its optimizer keeps of it, memory of its own."""
+        for parameter in self._parameters:
+            parameter.data = parameter.data.clone()
+            state = self.optimizer.state.get(parameter, {})
+            state.update({k: v.clone() for k, v in state.items() if isinstance(v, Tensor)})
 
     def gradient_of(self, parameter: Tensor) -> Tensor:
         """The part of `gradient` that is the parameter's."""
@@ -94,7 +106,7 @@ class FlatParameters(abc.ABC):
 
     def step(self) -> None:
         """The optimizer's step, with the hooks that it has."""
-        optimizer: Any = self._optimizer
+        optimizer: Any = self.optimizer
         for hook in optimizer._optimizer_step_pre_hooks.values():
             hook(optimizer, (), {})
         name = next(iter(self.MOMENTS))
@@ -108,11 +120,12 @@ class FlatParameters(abc.ABC):
     def _adopt(self) -> None:
         """Take over the optimizer's state, which was restored or is none yet."""
         for number, parameter in enumerate(self._parameters):
-            old = self._optimizer.state.get(parameter, {})
+            old = self.optimizer.state.get(parameter, {})
             state = {"step": self._adopt_step(number, old.get("step", 0))}
             for (name, first), parts in zip(self.MOMENTS.items(), self._moment_parts, strict=True):
                 state[name] = parts[number].copy_(old[name]) if old else parts[number].fill_(first)
-            self._optimizer.state[parameter] = state
+            self.optimizer.state[parameter] = state
+            parameter.grad = self._gradients[number]
 
     @abc.abstractmethod
     def _adopt_step(self, number: int, step: Any) -> Any:
@@ -122,10 +135,8 @@ class FlatParameters(abc.ABC):
     def _step(self) -> None: ...
 
 
-class FlatAdam(FlatParameters):
-    """Of `torch.optim.Adam`, which takes one parameter after the other on a CPU."""
-
-    MOMENTS = {"exp_avg": 0.0, "exp_avg_sq": 0.0}
+class _OfTorch(FlatParameters):
+    """Of torch's own, which take one parameter after the other on a CPU, and count steps in tensors."""
 
     def __init__(self, optimizer: th.optim.Optimizer) -> None:
         super().__init__(optimizer)
@@ -134,6 +145,12 @@ class FlatAdam(FlatParameters):
     def _adopt_step(self, number: int, step: Any) -> Tensor:
         self._steps[number] = step
         return self._steps[number]
+
+
+class FlatAdam(_OfTorch):
+    """Of `torch.optim.Adam`."""
+
+    MOMENTS = {"exp_avg": 0.0, "exp_avg_sq": 0.0}
 
     def _step(self) -> None:
         settings, (mean, square) = self._settings, self._moments
@@ -146,8 +163,21 @@ class FlatAdam(FlatParameters):
         self.values.addcdiv_(mean, root, value=-(settings["lr"] / (1 - beta1**step)))
 
 
-class FlatRMSprop(FlatParameters):
-    """Of `RMSpropTFLike`, A2C's."""
+class FlatRMSprop(_OfTorch):
+    """Of `torch.optim.RMSprop`, A2C's."""
+
+    MOMENTS = {"square_avg": 0.0}
+
+    def _step(self) -> None:
+        settings, (square,) = self._settings, self._moments
+        self._steps.add_(1)
+        square.mul_(settings["alpha"]).addcmul_(self.gradient, self.gradient, value=1 - settings["alpha"])
+        root = square.sqrt().add_(settings["eps"])
+        self.values.addcdiv_(self.gradient, root, value=-settings["lr"])
+
+
+class FlatRMSpropTFLike(FlatParameters):
+    """Of the library's own, which begins with ones and takes the root last."""
 
     MOMENTS = {"square_avg": 1.0}
 
@@ -157,7 +187,7 @@ class FlatRMSprop(FlatParameters):
     def _step(self) -> None:
         settings, (square,) = self._settings, self._moments
         for parameter in self._parameters:
-            self._optimizer.state[parameter]["step"] += 1
+            self.optimizer.state[parameter]["step"] += 1
         square.mul_(settings["alpha"]).addcmul_(self.gradient, self.gradient, value=1 - settings["alpha"])
         root = square.add(settings["eps"]).sqrt_()
         self.values.addcdiv_(self.gradient, root, value=-settings["lr"])
@@ -165,7 +195,8 @@ class FlatRMSprop(FlatParameters):
 
 _KINDS: dict[type[th.optim.Optimizer], type[FlatParameters]] = {
     th.optim.Adam: FlatAdam,
-    RMSpropTFLike: FlatRMSprop,
+    th.optim.RMSprop: FlatRMSprop,
+    RMSpropTFLike: FlatRMSpropTFLike,
 }
 
 

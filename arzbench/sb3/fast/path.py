@@ -10,14 +10,17 @@ import torch as th
 
 from arzbench.sb3 import codec, model_state, updates
 from arzbench.sb3.fast.learner import Learner
-from arzbench.sb3.fast.parameters import NotFastError
+from arzbench.sb3.fast.parameters import FlatParameters, NotFastError
 
 #: by the algorithm's class
 LEARNERS = {
+    "stable_baselines3.a2c.a2c.A2C": "on_policy:A2CLearner",
     "stable_baselines3.dqn.dqn.DQN": "dqn:DQNLearner",
-    "stable_baselines3.td3.td3.TD3": "td3:TD3Learner",
     "stable_baselines3.ddpg.ddpg.DDPG": "td3:TD3Learner",
+    "stable_baselines3.ppo.ppo.PPO": "on_policy:PPOLearner",
     "stable_baselines3.sac.sac.SAC": "sac:SACLearner",
+    "stable_baselines3.td3.td3.TD3": "td3:TD3Learner",
+    "sb3_contrib.qrdqn.qrdqn.QRDQN": "qrdqn:QRDQNLearner",
     "sb3_contrib.tqc.tqc.TQC": "sac:TQCLearner",
 }
 #: actions that are chosen both ways first, and gradient steps of an update at most
@@ -33,6 +36,7 @@ class FastPath:
 
     Attributes:
         why: What the model has that no fast path is known for, or what differed; empty while it is used.
+        trying: Gradient steps that are done now will be undone.
     """
 
     def __init__(self, model: Any, *, wanted: bool = True) -> None:
@@ -40,11 +44,13 @@ class FastPath:
         self.why = "fast = false"
         self._model = model
         self._learner: Learner | None = None
-        self._actions_tried = 0
-        self._update_tried = False
+        self._flat: list[FlatParameters] = []
+        self._update_tried = self.trying = False
         if wanted:
             try:
                 self._learner, self.why = _learner(model), ""
+                owned = vars(self._learner).values()
+                self._flat = [part for part in owned if isinstance(part, FlatParameters)]
             except NotFastError as error:
                 self.why = str(error)
 
@@ -57,16 +63,19 @@ class FastPath:
             return "not tried: no update was done"
         return "fast: the first actions and gradient steps had the library's bits"
 
-    def acting(self, library: Callable[..., Any]) -> Callable[..., Any]:
-        """What chooses actions in place of `library`, the policy's own method."""
+    def acting(self, library: Callable[..., Any], name: str = "act") -> Callable[..., Any]:
+        """The learner's `name` in place of `library`, the policy's own method."""
         if self._learner is None:
             return library
-        fast = self._learner.act
+        fast = getattr(self._learner, name)
+        left = ACTIONS
 
         def act(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
             if self._learner is None:
                 return library(*args, **kwargs)
-            if self._actions_tried < ACTIONS:
+            if left:
+                left -= 1
                 return self._try_action(library, fast, *args, **kwargs)
             result = fast(*args, **kwargs)
             return library(*args, **kwargs) if result is None else result
@@ -76,7 +85,6 @@ class FastPath:
     def _try_action(
         self, library: Callable[..., Any], fast: Callable[..., Any], *args: Any, **kw: Any
     ) -> Any:
-        self._actions_tried += 1
         before = th.get_rng_state()
         expected = library(*args, **kw)
         after = th.get_rng_state()
@@ -91,17 +99,38 @@ class FastPath:
 
     def train(self, library: Callable[..., None], *args: Any) -> None:
         """Do an update with the arguments of the algorithm's `train`, which is `library`."""
+        if self._learner is not None and not self._intact():
+            self._give_up("its parameters or optimizers were replaced")
         if self._learner is not None and not self._update_tried:
-            self._try_update(library, *args)
+            self.trying, verbose, self._model.verbose = True, self._model.verbose, 0
+            try:
+                self._try_update(library, *args)
+            finally:
+                self.trying, self._model.verbose = False, verbose
+            self._update_tried = True  # not before: it may be stopped
         if self._learner is None:
             library(*args)
         else:
             self._learner.train(*args)
 
+    def _intact(self) -> bool:
+        """The learner's optimizers are still the model's, and their parameters where they were put."""
+        known = {id(optimizer) for _, optimizer in model_state.find_optimizers(self._model)}
+        return all(id(flat.optimizer) in known and flat.intact for flat in self._flat)
+
+    def release(self) -> None:
+        """Give every tensor of the model and its optimizers memory of its own again."""
+        if self._learner is None:
+            return
+        self._give_up("released")
+        for flat in self._flat:
+            flat.take_apart()
+        for parameter in self._model.policy.parameters():
+            parameter.data = parameter.data.clone()
+
     def _try_update(self, library: Callable[..., None], *args: Any) -> None:
         """Do the first gradient steps both ways; each is undone again."""
         assert self._learner is not None
-        self._update_tried = True
         if args:
             args = (max(args[0], self._learner.TRIED), *args[1:])
         before = updates.Before(self._model)
