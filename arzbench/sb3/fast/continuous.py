@@ -12,23 +12,23 @@ from torch import Tensor
 
 from arzbench.sb3.fast.learner import Learner, check_observations, rows
 from arzbench.sb3.fast.nets import Gradients, Perceptron
-from arzbench.sb3.fast.parameters import NotFastError, flat, gather
+from arzbench.sb3.fast.parameters import FlatParameters, NotFastError, gather
 
 
 class Critics:
-    """Values of observations with actions, by several nets, and the targets that follow them.
+    """Values of observations with actions, by several nets, and the targets that follow them."""
 
-    Attributes:
-        parameters: Of the nets.
-    """
+    def __init__(self, parameters: FlatParameters, critic: Any, target: Any) -> None:
+        """`parameters` are those of `critic`.
 
-    def __init__(self, critic: Any, target: Any) -> None:
-        """Raises a `NotFastError` where their nets are not known."""
-        self.parameters = flat(critic.optimizer)
+        Raises:
+            NotFastError: there are nets of other kinds.
+        """
+        self._parameters = parameters
         self._target_values = gather(list(target.parameters()))
         self._nets = [Perceptron(net) for net in critic.q_networks]
         self._target_nets = [Perceptron(net) for net in target.q_networks]
-        self._gradients = [Gradients(net, self.parameters) for net in self._nets]
+        self._gradients = [Gradients(net, self._parameters) for net in self._nets]
 
     def targets(self, observations: Tensor, actions: Tensor) -> list[Tensor]:
         """The output of every target."""
@@ -44,7 +44,7 @@ class Critics:
         """A step of the optimizer for the `gradients` of what the nets gave."""
         for net, its_layers, gradient in zip(self._gradients, layers, gradients, strict=True):
             net(its_layers, gradient)
-        self.parameters.step()
+        self._parameters.step()
 
     def action_gradient(
         self, layers: Sequence[Sequence[Tensor]], gradients: Sequence[Tensor], observations: Tensor
@@ -59,7 +59,7 @@ class Critics:
 
     def follow(self, tau: float) -> None:
         """Move the targets towards the nets."""
-        follow(self._target_values, self.parameters.values, tau)
+        follow(self._target_values, self._parameters.values, tau)
 
 
 def follow(target: Tensor, values: Tensor, tau: float) -> None:
@@ -71,18 +71,19 @@ def follow(target: Tensor, values: Tensor, tau: float) -> None:
 class ContinuousLearner(Learner):
     """Acts within the bounds of a Box."""
 
-    def __init__(self, model: Any, policy: type, *extracting: Any) -> None:
-        """`policy` is the class that is known, `extracting` what has extractors of features.
+    def __init__(self, model: Any, known: type, *parts: Any) -> None:
+        """`known` is a class of policies, `parts` are those of the policy that extract features.
 
         Raises:
             NotFastError: the model has another.
         """
-        if type(model.policy) is not policy:
-            raise NotFastError(f"the policy {type(model.policy).__name__}")
-        extractors = [part.features_extractor for part in extracting]
-        self._shape = check_observations(model.policy.observation_space, *extractors)
+        policy: Any = model.policy
+        if type(policy) is not known:
+            raise NotFastError(f"the policy {type(policy).__name__}")
+        extractors = [part.features_extractor for part in parts]
+        self._shape = check_observations(policy.observation_space, *extractors)
         self._model = model
-        box = model.policy.action_space
+        box = policy.action_space
         self._action_shape, self._low, self._range = box.shape, box.low, box.high - box.low
         self._one = th.tensor(1.0)
 

@@ -1,4 +1,4 @@
-"""Samples of a Gaussian squashed into bounds, as `SquashedDiagGaussianDistribution` of the library gives them."""
+"""Samples of a squashed Gaussian, as the library's `SquashedDiagGaussianDistribution` has them."""
 
 from __future__ import annotations
 

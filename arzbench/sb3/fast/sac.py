@@ -11,6 +11,7 @@ from stable_baselines3.common.distributions import SquashedDiagGaussianDistribut
 from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
 
+from arzbench.sb3.fast import quantiles
 from arzbench.sb3.fast.continuous import ContinuousLearner, Critics
 from arzbench.sb3.fast.gaussian import Sample
 from arzbench.sb3.fast.nets import Gradients, Perceptron
@@ -36,7 +37,8 @@ class SACLearner(ContinuousLearner):
         nets = [Perceptron(net) for net in (actor.latent_pi, actor.mu, actor.log_std)]
         self._latent, self._mean, self._log_std = nets
         self._gradients = [Gradients(net, self._parameters) for net in nets]
-        self._critics = Critics(model.critic, model.critic_target)
+        self._of_critics = flat(model.critic.optimizer)
+        self._critics = Critics(self._of_critics, model.critic, model.critic_target)
         self._entropy = None if model.ent_coef_optimizer is None else flat(model.ent_coef_optimizer)
         self._of_log = None if self._entropy is None else self._entropy.gradient_of(model.log_ent_coef)
         self._half = th.tensor(0.5)
@@ -126,7 +128,7 @@ class SACLearner(ContinuousLearner):
         together = th.cat(outputs, dim=1)
         least, places = together.min(dim=1, keepdim=True)
         of_together = th.zeros_like(together).scatter_(1, places, gradient)
-        return least, list(of_together.split(1, dim=1))
+        return least, list(th.split(of_together, 1, dim=1))
 
 
 class TQCLearner(SACLearner):
@@ -137,8 +139,7 @@ class TQCLearner(SACLearner):
 
         self.POLICY = TQCPolicy
         super().__init__(model)
-        quantiles = model.critic.n_quantiles
-        self._levels = ((th.arange(quantiles, dtype=th.float) + 0.5) / quantiles).view(1, 1, -1, 1)
+        self._levels = quantiles.levels(model.critic.n_quantiles)
 
     def _next_values(self, outputs: list[Tensor]) -> Tensor:
         critic = self._model.critic
@@ -146,26 +147,13 @@ class TQCLearner(SACLearner):
         return th.stack(outputs, dim=1).reshape(len(outputs[0]), -1).sort()[0][:, :kept]
 
     def _critic_loss(self, outputs: list[Tensor], expected: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """`quantile_huber_loss` of the library, and its gradients.
-
-        All pairs of a quantile and one that is expected, shape (batch, critics, quantiles, expected).
-        """
         current = th.stack(outputs, dim=1)
-        delta = expected.unsqueeze(1).unsqueeze(-2) - current.unsqueeze(-1)
-        size = delta.abs()
-        weight = (self._levels - (delta < 0).float()).abs_()
-        large = size > 1
-        huber = th.where(large, size - 0.5, delta**2 * 0.5)
-        loss = (weight * huber).mean()
-        of_huber = self._one.expand_as(delta) / delta.numel() * weight
-        of_delta = th.where(large, of_huber, 0.0) * delta.sgn()
-        of_delta = of_delta + th.where(large, 0.0, of_huber) * 0.5 * (2 * delta)
-        of_current = (-of_delta).sum(dim=-1)
-        return loss, list(of_current.unbind(1))
+        losses, gradients = quantiles.losses(current, expected.unsqueeze(1), self._levels)
+        return losses.mean(), list(gradients.unbind(1))
 
     def _values(self, outputs: list[Tensor], gradient: Tensor) -> tuple[Tensor, list[Tensor]]:
         together = th.stack(outputs, dim=1)
-        _, critics, quantiles = together.shape
+        _, critics, numbers = together.shape
         of_critics = (gradient.expand(-1, critics) / critics).unsqueeze(2)
-        of_together = of_critics.expand_as(together) / quantiles
+        of_together = of_critics.expand_as(together) / numbers
         return together.mean(dim=2).mean(dim=1, keepdim=True), list(of_together.unbind(1))

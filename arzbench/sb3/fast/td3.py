@@ -30,7 +30,8 @@ class TD3Learner(ContinuousLearner):
         self._target_values = gather(list(target.parameters()))
         self._actor, self._target = Perceptron(actor.mu), Perceptron(target.mu)
         self._gradients = Gradients(self._actor, self._parameters)
-        self._critics = Critics(model.critic, model.critic_target)
+        self._of_critics = flat(model.critic.optimizer)
+        self._critics = Critics(self._of_critics, model.critic, model.critic_target)
 
     def _choose(self, observations: Tensor, deterministic: bool) -> Tensor:
         return self._actor(observations)
