@@ -71,7 +71,7 @@ def follow(target: Tensor, values: Tensor, tau: float) -> None:
 class ContinuousLearner(Learner):
     """Acts within the bounds of a Box."""
 
-    def __init__(self, model: Any, known: type, *parts: Any) -> None:
+    def __init__(self, model: Any, known: type[Any], *parts: Any) -> None:
         """`known` is a class of policies, `parts` are those of the policy that extract features.
 
         Raises:

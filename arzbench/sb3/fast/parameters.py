@@ -152,6 +152,10 @@ class FlatAdam(_OfTorch):
 
     MOMENTS = {"exp_avg": 0.0, "exp_avg_sq": 0.0}
 
+    def __init__(self, optimizer: th.optim.Optimizer) -> None:
+        super().__init__(optimizer)
+        self._root = th.empty_like(self.values)
+
     def _step(self) -> None:
         settings, (mean, square) = self._settings, self._moments
         beta1, beta2 = settings["betas"]
@@ -159,7 +163,7 @@ class FlatAdam(_OfTorch):
         step = self._steps[0].item()
         mean.lerp_(self.gradient, 1 - beta1)
         square.mul_(beta2).addcmul_(self.gradient, self.gradient, value=1 - beta2)
-        root = square.sqrt().div_((1 - beta2**step) ** 0.5).add_(settings["eps"])
+        root = th.sqrt(square, out=self._root).div_((1 - beta2**step) ** 0.5).add_(settings["eps"])
         self.values.addcdiv_(mean, root, value=-(settings["lr"] / (1 - beta1**step)))
 
 
