@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch as th
 
+from arzbench.facts import StopReason
 from arzbench.sb3.fast.dqn import DQNLearner
 from arzbench.sb3.fast.path import ACTIONS
 from arzbench.sb3.models import release
 from arzbench.study import TrainConfig
+from arzbench.workload import StopTraining
 from tests.sb3.controls import Free, StopAt, config, start, through_bytes, tidy  # noqa: F401 (a fixture)
 
 HALF = {"total_timesteps": 1000}
@@ -77,6 +79,32 @@ def test_it_ends_in_the_bits_of_the_library_also_when_stopped_on_the_way(name: s
     resumed.run(Free())
     assert resumed.computed.startswith("fast")
     assert resumed.fingerprint() == library
+
+
+class StopWithin(Free):
+    """Stops at the n-th poll within updates, counted from 0, and nowhere else."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.left = at
+
+    def during_update(self, training: Any) -> None:
+        if not self.left:
+            raise StopTraining(StopReason.SIGNAL)
+        self.left -= 1
+
+
+@pytest.mark.parametrize("at", [3, 20, 40])  # as the library does it, as it is tried, and in earnest
+def test_an_update_that_is_stopped_while_it_is_tried_is_tried_again(at: int) -> None:
+    table = {**ROLLOUT, "total_timesteps": 600, "n_steps": 200, "batch_size": 20, "n_epochs": 10}
+    library, _ = whole(config("ppo", "CartPole-v1", target_kl=0.1, fast=False, **table))
+    training, _ = start(config("ppo", "CartPole-v1", target_kl=0.1, **table))
+    with pytest.raises(StopTraining):
+        training.run(StopWithin(at))
+    assert training.computed.startswith("fast") == (at == 40)
+    training.run(Free())
+    assert training.computed.startswith("fast")
+    assert training.fingerprint() == library
 
 
 @pytest.mark.parametrize(
