@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3 import SAC
+from stable_baselines3.sac.policies import SACPolicy
 
 from arzbench.facts import StopReason
 from arzbench.sb3.fast.dqn import DQNLearner
@@ -13,10 +15,15 @@ from arzbench.sb3.fast.path import ACTIONS
 from arzbench.sb3.models import release
 from arzbench.study import TrainConfig
 from arzbench.workload import StopTraining
+from tests.sb3.adopted import around
 from tests.sb3.controls import Free, StopAt, config, start, through_bytes, tidy  # noqa: F401 (a fixture)
+from tests.sb3.user_models import OFF, known
 
 HALF = {"total_timesteps": 1000}
 ROLLOUT = {**HALF, "n_steps": 64, "batch_size": 32, "n_epochs": 3}
+REPLAYED = {
+    "total_timesteps": 400, "learning_starts": 100, "batch_size": 33, "policy_kwargs": {"net_arch": [13, 7]},
+}  # fmt: skip
 TF_LIKE = "stable_baselines3.common.sb2_compat.rmsprop_tf_like:RMSpropTFLike"
 #: algorithm, env, and what decides which kernels are called
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -48,6 +55,28 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "a2c, continuous": ("a2c", "Pendulum-v1", {
         **HALF, "n_steps": 8, "ent_coef": 0.01, "use_rms_prop": False,
         "policy_kwargs": {"net_arch": [13, 7]}}),
+    "td3": ("td3", "Pendulum-v1", {**REPLAYED, "action_noise": {"sigma": 0.1}}),
+    "td3, four envs": ("td3", "Pendulum-v1", {
+        **REPLAYED, **HALF, "n_envs": 4, "gradient_steps": 3, "policy_delay": 3, "vec_normalize": True,
+        "learning_rate": "lin_1e-3", "policy_kwargs": {"n_critics": 3, "net_arch": [9]}}),
+    "td3, episodes": ("td3", "Pendulum-v1", {
+        **REPLAYED, "train_freq": [1, "episode"], "gradient_steps": 110, "n_steps": 3,
+        "policy_kwargs": {"share_features_extractor": True, "activation_fn": "torch.nn:Tanh"}}),
+    "ddpg": ("ddpg", "arztest/Known-v0", {
+        **REPLAYED, "env_kwargs": {"continuous": True, "double": True}, "policy_kwargs": {"net_arch": []}}),
+    "sac, auto": ("sac", "Pendulum-v1", REPLAYED),
+    "sac, four envs": ("sac", "arztest/Known-v0", {
+        **REPLAYED, **HALF, "n_envs": 4, "gradient_steps": -1, "target_update_interval": 2, "n_steps": 3,
+        "vec_normalize": True, "env_kwargs": {"continuous": True, "double": True},
+        "policy_kwargs": {"net_arch": {"pi": [9, 5], "qf": [17]}, "share_features_extractor": True}}),
+    "sac, a fixed coefficient": ("sac", "arztest/Known-v0", {
+        **REPLAYED, "ent_coef": 0.1, "train_freq": 2, "env_kwargs": {"continuous": True, "double": True},
+        "policy_kwargs": {"n_critics": 3, "net_arch": [7], "activation_fn": "torch.nn:Tanh"}}),
+    "tqc": ("tqc", "Pendulum-v1", {**REPLAYED, "ent_coef": "auto_0.1"}),
+    "tqc, more critics": ("tqc", "arztest/Known-v0", {
+        **REPLAYED, **HALF, "n_envs": 2, "train_freq": 2, "top_quantiles_to_drop_per_net": 1,
+        "env_kwargs": {"continuous": True, "double": True},
+        "policy_kwargs": {"n_critics": 3, "n_quantiles": 7, "net_arch": [9]}}),
 }  # fmt: skip
 STEPS = 2000
 
@@ -119,16 +148,43 @@ def test_an_update_that_is_stopped_while_it_is_tried_is_tried_again(at: int) -> 
         ("a2c", {"env_kwargs": {"mapping": True}, "policy": "MultiInputPolicy"},
          "MultiInputActorCriticPolicy in place of ActorCriticPolicy"),
         ("trpo", {"n_steps": 64, "batch_size": 32}, "none for TRPO"),
+        ("sac", {"use_sde": True}, "the noise of StateDependentNoiseDistribution"),
+        ("sac", {"policy_kwargs": {"optimizer_class": "torch.optim:AdamW"}}, "the optimizer AdamW"),
+        ("td3", {"policy_kwargs": {"activation_fn": "torch.nn:ELU"}}, "a net with ELU"),
+        ("tqc", {"env_kwargs": {"mapping": True}, "policy": "MultiInputPolicy"},
+         "the policy MultiInputPolicy"),
+        ("crossq", {}, "none for CrossQ"),
     ],
 )  # fmt: skip
 def test_what_is_not_known_goes_the_librarys_way(algo: str, change: dict[str, Any], why: str) -> None:
-    table = {"total_timesteps": 300, **({"learning_starts": 100} if algo == "dqn" else {}), **change}
+    early = {} if "n_steps" in change or algo == "a2c" else {"learning_starts": 100}
+    table = {"total_timesteps": 300, **early, **change}
     env = table.pop("env", "arztest/Known-v0")
     library, _ = whole(config(algo, env, fast=False, **table))
     assert whole(config(algo, env, **table)) == (library, f"the library's own ({why})")
 
 
-@pytest.mark.parametrize("name", ["dqn", "qrdqn", "ppo", "ppo, continuous", "a2c, four envs"])
+class OwnSAC(SAC):
+    """May do anything."""
+
+
+class OwnPolicy(SACPolicy):
+    """May do anything."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy", "why"),
+    [(OwnSAC, "MlpPolicy", "none for OwnSAC"), (SAC, OwnPolicy, "the policy OwnPolicy")],
+)
+def test_classes_of_the_users_own_are_left_to_themselves(kind: Any, policy: Any, why: str) -> None:
+    training, _ = around(lambda: kind(policy, known(continuous=True), **OFF), 60)
+    training.run(Free())
+    assert training.computed == f"the library's own ({why})"
+
+
+@pytest.mark.parametrize(
+    "name", ["dqn", "qrdqn", "ppo", "ppo, continuous", "a2c, four envs", "td3", "sac, four envs"]
+)
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_it_predicts_what_the_library_would(name: str, deterministic: bool) -> None:
     training, _ = start(case(name, total_timesteps=400))
@@ -160,7 +216,7 @@ def test_one_that_differs_is_given_up(monkeypatch: pytest.MonkeyPatch, method: s
             return 1 - action, state
         loss = inner(self, *args, **kwargs)
         weights = self._parameters.values
-        weights[-1] = th.nextafter(weights[-1], th.tensor(9.0))  # the last bit of one weight
+        weights[0] = th.nextafter(weights[0], th.tensor(9.0))  # the last bit of one weight
         return loss
 
     monkeypatch.setattr(DQNLearner, method, other)

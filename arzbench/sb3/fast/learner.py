@@ -13,6 +13,9 @@ from torch import nn
 
 from arzbench.sb3.fast.parameters import NotFastError
 
+#: of observations: the library, too, makes float32 of them
+_FLOATS = (np.float32, np.float64)
+
 
 class Learner(abc.ABC):
     """Acts and learns as `model`, of the library's own class and policy, would."""
@@ -39,7 +42,7 @@ def check_observations(space: spaces.Space[Any], *extractors: nn.Module) -> tupl
     Raises:
         NotFastError: they are not plain vectors.
     """
-    if not isinstance(space, spaces.Box) or space.dtype != np.float32 or len(space.shape or ()) != 1:
+    if not isinstance(space, spaces.Box) or space.dtype not in _FLOATS or len(space.shape or ()) != 1:
         raise NotFastError(f"observations {space}")
     for extractor in extractors:
         if type(extractor) is not FlattenExtractor:
@@ -49,8 +52,8 @@ def check_observations(space: spaces.Space[Any], *extractors: nn.Module) -> tupl
 
 def rows(observation: Any, shape: tuple[int, ...]) -> th.Tensor | None:
     """`observation`, of one env or several, as a tensor of shape (envs, ...); None for anything else."""
-    if type(observation) is not np.ndarray or observation.dtype != np.float32:
+    if type(observation) is not np.ndarray or observation.dtype not in _FLOATS:
         return None
     if observation.shape[1:] == shape:
-        return th.from_numpy(observation)
-    return th.from_numpy(observation[None]) if observation.shape == shape else None
+        return th.from_numpy(observation).float()
+    return th.from_numpy(observation[None]).float() if observation.shape == shape else None

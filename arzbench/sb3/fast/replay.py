@@ -28,7 +28,7 @@ def draw(model: Any, batch_size: int) -> Batch:
     if not plain or model._vec_normalize_env is not None:
         data = buffer.sample(batch_size, env=model._vec_normalize_env)
         discounts = model.gamma if data.discounts is None else data.discounts
-        return Batch(data[0], data[1], data[2], data[3], data[4], discounts)
+        return Batch(data[0].float(), data[1], data[2].float(), data[3], data[4], discounts)
     n_envs = buffer.n_envs
     rows = np.random.randint(0, buffer.buffer_size if buffer.full else buffer.pos, size=batch_size)
     envs = np.random.randint(0, high=n_envs, size=(batch_size,))
@@ -43,6 +43,7 @@ def draw(model: Any, batch_size: int) -> Batch:
     )
     dones = (dones * (1 - timeouts)).reshape(-1, 1)
     rewards = rewards.reshape(-1, 1)
+    observations, next_observations = observations.float(), next_observations.float()
     return Batch(
         observations, actions, next_observations, th.from_numpy(dones), th.from_numpy(rewards), model.gamma
     )
