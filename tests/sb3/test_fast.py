@@ -39,7 +39,8 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
         "policy_kwargs": {"n_quantiles": 5, "net_arch": [13, 7]}}),
     "ppo": ("ppo", "CartPole-v1", {**ROLLOUT, "policy_kwargs": {"net_arch": [16, 16]}}),
     "ppo, four envs": ("ppo", "CartPole-v1", {
-        **ROLLOUT, "n_envs": 4, "batch_size": 60, "ent_coef": 0.01, "policy_kwargs": {"net_arch": [13, 7]}}),
+        **ROLLOUT, "n_envs": 4, "batch_size": 60, "ent_coef": 0.01,
+        "policy_kwargs": {"net_arch": {"pi": [57, 47], "vf": [46, 63]}}}),
     "ppo, one step left": ("ppo", "CartPole-v1", {**ROLLOUT, "n_steps": 65, "clip_range_vf": 0.05}),
     "ppo, stopped early": ("ppo", "CartPole-v1", {**ROLLOUT, "learning_rate": 1e-2, "target_kl": 0.003}),
     "ppo, continuous": ("ppo", "Pendulum-v1", {
