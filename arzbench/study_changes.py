@@ -77,7 +77,7 @@ def _change_users(config: Built | Factory, pairs: Sequence[tuple[list[str], Any]
     table: dict[str, Any] = msgspec.to_builtins(config)
     for path, value in pairs:
         part = getattr(config, path[0], None) if path[0] in ("evaluation", "checkpoint") else None
-        ours = path == ["env_errors"]
+        ours = path in (["env_errors"], ["fast"])
         ours = ours or (part is not None and len(path) > 1 and path[1] in part.__struct_fields__)
         if isinstance(config, Factory):
             ours = ours or path == ["total_timesteps"] or (path[0] == "kwargs" and len(path) == 2)
@@ -87,7 +87,7 @@ def _change_users(config: Built | Factory, pairs: Sequence[tuple[list[str], Any]
             )
             raise UsageError(
                 f"--set {'.'.join(path)}: {code} decides that",
-                "change it there; --set changes keys of evaluation and checkpoint, as evaluation.eval_freq",
+                "change it there; --set changes fast, evaluation and checkpoint, as evaluation.eval_freq=500",
             )
         target = table if len(path) == 1 else table[path[0]]
         target[path[-1]] = value

@@ -130,6 +130,11 @@ class AbstractTraining(abc.ABC):
         return []
 
     @property
+    def computed(self) -> str:
+        """How policy and updates were computed, in words; empty where there is one way only."""
+        return ""
+
+    @property
     @abc.abstractmethod
     def num_timesteps(self) -> int:
         """Training env steps done."""

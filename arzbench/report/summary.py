@@ -134,8 +134,20 @@ def _phase_sheet(record: RunRecord, summary: Summary, plan: Plan | None) -> Shee
         notes=(
             f"{format_duration(max(0.0, total - accounted))} of {format_duration(total)} is in no phase "
             "(the guard, the display, the ledger, and what a kill left unreported)",
+            *_how(record, summary),
         ),
     )
+
+
+def _how(record: RunRecord, summary: Summary) -> list[str]:
+    """How policies and updates were computed, of all trainings at once where it is the same."""
+    said: dict[str, dict[str, None]] = {}
+    for entry in summary.of_kind("computed"):
+        name = record.study.trainings[entry.training].name
+        said.setdefault(str(entry.data.get("said")), {})[name] = None
+    if len(said) == 1:
+        return [f"policy and updates: {text}" for text in said]
+    return [f"policy and updates of {', '.join(names)}: {text}" for text, names in said.items()]
 
 
 def _planned(model: CostModel | None, phase: Phase, actual: float) -> tuple[str, str]:

@@ -431,12 +431,14 @@ class Job:
                     training.run(control)
                 except StopTraining:
                     control.flush(training)
+                    self._tell_how(training)
                     if training.consistent:
                         control.save(training)
                     else:
                         control.finish_save()
                         self._progress.steps[index] = control.kept_steps
                     raise
+                self._tell_how(training)
                 control.begin_save(training, done=True)
             if training.ended:
                 self._ended_early.add(index)
@@ -458,6 +460,10 @@ class Job:
             self._progress.steps[index] = control.kept_steps
             self._progress.observed[index] = control.kept_observed
             raise
+
+    def _tell_how(self, training: AbstractTraining) -> None:
+        if training.computed:
+            self._context.ledger.write("computed", said=training.computed)
 
     def _create(
         self, control: TrainingControl, config: TrainConfig, budget: int, saved: Checkpoint | None

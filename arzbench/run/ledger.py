@@ -12,7 +12,7 @@ from arzbench.records import LedgerEntry
 
 FILE = "ledger.jsonl"
 #: kinds of entries that stand whatever state a later session went on from
-FACTS = ("session", "checkpoint", "stop", "stall", "env_error", "note")
+FACTS = ("session", "checkpoint", "stop", "stall", "env_error", "note", "computed")
 
 
 @dataclass(slots=True)

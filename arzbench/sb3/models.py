@@ -42,6 +42,7 @@ class _Hooked(BaseAlgorithm):
     tells_of_episodes = False
 
     def detach(self) -> None:
+        self.hooks.fast.release()
         for handle in self.hooks.handles:
             handle.remove()
         del self.hooks
@@ -91,7 +92,7 @@ class _OffPolicy(_Hooked, OffPolicyAlgorithm):
     def attach(self, hooks: StepHooks) -> None:
         self.hooks = hooks
         policy: Any = self.policy
-        attach(policy, "predict", hooks.timed_policy(policy.predict))
+        attach(policy, "predict", hooks.timed_policy(hooks.fast.acting(policy.predict)))
 
     def _sample_action(self, *args: Any, **kwargs: Any) -> Any:
         hooks = self.hooks
@@ -140,15 +141,15 @@ class _OffPolicy(_Hooked, OffPolicyAlgorithm):
         self.train(steps, self.batch_size)
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
-        learn = super().train
-        self.hooks.update(lambda: learn(gradient_steps, batch_size), gradient_steps)
+        learn, fast = super().train, self.hooks.fast
+        self.hooks.update(lambda: fast.train(learn, gradient_steps, batch_size), gradient_steps)
 
 
 class _OnPolicy(_Hooked, OnPolicyAlgorithm):
     def attach(self, hooks: StepHooks) -> None:
         self.hooks = hooks
         policy: Any = self.policy
-        forward = hooks.timed_policy(policy.forward)
+        forward = hooks.timed_policy(hooks.fast.acting(policy.forward))
 
         def ask_and_forward(*args: Any, **kwargs: Any) -> Any:  # the first thing that a step does
             if hooks.left:
@@ -158,6 +159,9 @@ class _OnPolicy(_Hooked, OnPolicyAlgorithm):
             return forward(*args, **kwargs)
 
         attach(policy, "forward", ask_and_forward)
+        if not hooks.fast.why:
+            for name in ("predict", "predict_values"):
+                attach(policy, name, hooks.fast.acting(getattr(policy, name), name))
         if self._ends_early:
             hooks.handles.append(policy.optimizer.register_step_post_hook(self._count_minibatch))
 
@@ -167,7 +171,7 @@ class _OnPolicy(_Hooked, OnPolicyAlgorithm):
         return getattr(self, "target_kl", None) is not None
 
     def _count_minibatch(self, *_: Any) -> None:
-        self.hooks.optimizer_steps += 1
+        self.hooks.optimizer_steps += not self.hooks.fast.trying
 
     def collect_rollouts(
         self,
@@ -205,7 +209,8 @@ class _OnPolicy(_Hooked, OnPolicyAlgorithm):
         hooks = self.hooks
         before = hooks.optimizer_steps
         count = (lambda: hooks.optimizer_steps - before) if self._ends_early else None
-        hooks.update(super().train, hooks.state.loop.gradient_steps, count)
+        learn, fast = super().train, hooks.fast
+        hooks.update(lambda: fast.train(learn), hooks.state.loop.gradient_steps, count)
 
 
 class _RandomSearch(_Hooked):

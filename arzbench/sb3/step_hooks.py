@@ -21,6 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapp
 from arzbench.facts import Phase
 from arzbench.sb3 import model_state, state_io, updates
 from arzbench.sb3.attached import attach
+from arzbench.sb3.fast.path import FastPath
 from arzbench.sb3.nan_checks import NanChecks
 from arzbench.sb3.phase_timer import PhaseTimer
 from arzbench.sb3.state import LiveState, Rollout
@@ -56,6 +57,7 @@ class StepHooks:
         self._collected_at = 0.0
         self.optimizer_steps = 0  # of an optimizer that a model has counted
         self.handles: list[Any] = []  # to be removed when the hooks are
+        self.fast = FastPath(state.model, wanted=state.config.fast is not False)
         state.model.attach(self)
         vec_env = state.model.env
         if not (state.model.tells_of_episodes or _monitored(vec_env)):

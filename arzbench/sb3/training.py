@@ -85,6 +85,10 @@ class SB3Training(AbstractTraining):
         return self.state.unseen
 
     @property
+    def computed(self) -> str:
+        return self._hooks.fast.said
+
+    @property
     def num_timesteps(self) -> int:
         return int(self.model.num_timesteps)
 

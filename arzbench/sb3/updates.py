@@ -30,18 +30,39 @@ POLL_S = 0.02
 flush_denormals: Callable[[bool], bool] = th.set_flush_denormal
 
 
+class Before:
+    """What an update of `model` changes, as it is before the update."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._weights = copy.deepcopy(model_state.capture_weights(model))
+        self._optimizers = copy.deepcopy(model_state.capture_optimizers(model))
+        self._random = model_state.capture_random(model)
+        self._count = model._n_updates
+        self._own = [(part, copy.deepcopy(own_state.capture(part))) for part in _own_parts(model)]
+        # its arrays are laid out anew by an update, in arrays of their own
+        buffer = vars(model.rollout_buffer) if hasattr(model, "rollout_buffer") else {}
+        # observations by name
+        self._rollout = {k: dict(v) if isinstance(v, dict) else v for k, v in buffer.items()}
+
+    def put_back(self) -> None:
+        """Undo the update."""
+        model = self._model
+        model_state.restore_weights(model, self._weights)
+        model_state.restore_optimizers(model, self._optimizers)
+        model_state.restore_random(model, self._random)
+        model._n_updates = self._count
+        if self._rollout:
+            rollout = {k: dict(v) if isinstance(v, dict) else v for k, v in self._rollout.items()}
+            vars(model.rollout_buffer).update(rollout)
+        for part, saved in self._own:
+            own_state.restore(part, saved)
+
+
 @contextlib.contextmanager
 def undone_if_stopped(model: Any, poll: Callable[[], None], every: int = 1) -> Iterator[None]:
     """Call `poll` before each so many steps of optimizers; if it raises `StopTraining`, undo the update."""
-    optimizers = model_state.find_optimizers(model)
-    weights = copy.deepcopy(model_state.capture_weights(model))
-    optimizer_states = copy.deepcopy(model_state.capture_optimizers(model))
-    random = model_state.capture_random(model)
-    count = model._n_updates
-    own = [(part, copy.deepcopy(own_state.capture(part))) for part in _own_parts(model)]
-    # its arrays are laid out anew by an update, in arrays of their own
-    buffer = vars(model.rollout_buffer) if hasattr(model, "rollout_buffer") else {}
-    rollout = {k: dict(v) if isinstance(v, dict) else v for k, v in buffer.items()}  # observations by name
+    before = Before(model)
     left = 1
 
     def countdown(*_: Any) -> None:
@@ -51,21 +72,16 @@ def undone_if_stopped(model: Any, poll: Callable[[], None], every: int = 1) -> I
             left = every
             poll()
 
-    hooks = [optimizer.register_step_pre_hook(countdown) for _, optimizer in optimizers]
+    hooks = [
+        optimizer.register_step_pre_hook(countdown) for _, optimizer in model_state.find_optimizers(model)
+    ]
     product = getattr(model, "hessian_vector_product", None)  # TRPO finds its policy's step by these
     if product is not None:
         attach(model, "hessian_vector_product", _polling(product, poll))
     try:
         yield
     except StopTraining:
-        model_state.restore_weights(model, weights)
-        model_state.restore_optimizers(model, optimizer_states)
-        model_state.restore_random(model, random)
-        model._n_updates = count
-        if rollout:
-            vars(model.rollout_buffer).update(rollout)
-        for part, saved in own:
-            own_state.restore(part, saved)
+        before.put_back()
         raise
     finally:
         if product is not None:

@@ -304,9 +304,8 @@ def describe_factory(config: Factory) -> Built:
         checkpoint_freq=config.checkpoint.checkpoint_freq,
     )  # fmt: skip
     model.env.close()
-    return msgspec.structs.replace(
-        built, evaluation=config.evaluation, checkpoint=config.checkpoint, env_errors=config.env_errors
-    )
+    own = {key: getattr(config, key) for key in ("evaluation", "checkpoint", "env_errors", "fast")}
+    return msgspec.structs.replace(built, **own)
 
 
 def factory_workload(clock: Clock) -> UserModelWorkload:

@@ -123,7 +123,7 @@ def _measured(working: Path, config: Factory) -> Built | None:
             found = samples.config
             if isinstance(found, Built) and found.code == code and not changed_sources(samples.sources):
                 loop = found.loop.with_horizon(config.total_timesteps)
-                keys = ("name", "total_timesteps", "evaluation", "checkpoint", "env_errors")
+                keys = ("name", "total_timesteps", "evaluation", "checkpoint", "env_errors", "fast")
                 own = {k: getattr(config, k) for k in keys}
                 return msgspec.structs.replace(found, loop=loop, **own)
     return None

@@ -55,6 +55,7 @@ def learn(
     on_stop: Literal["return", "exit"] = "return",
     leave_s: float = LEAVE_S,
     env_errors: int = 0,
+    fast: bool = True,
     **arguments: Any,
 ) -> Outcome:
     """Train `model` as `model.learn(total_timesteps, callback=callback, **arguments)` would, within a quota.
@@ -84,6 +85,7 @@ def learn(
         leave_s: Seconds that the script needs after `learn` has returned.
         env_errors: How many exceptions from `step` or `reset` of an env the session goes on after, from the
             newest checkpoint.
+        fast: Compute policy and updates without autograd where that was tried to give the library's bits.
         **arguments: Others of `model.learn`: `log_interval`, `progress_bar`, `tb_log_name`,
             `reset_num_timesteps` and an algorithm's own.
 
@@ -118,6 +120,7 @@ def learn(
         callback=callback,
         checkpoint_freq=max(1, calls // SAVES) if checkpoint_freq is None else checkpoint_freq,
     )
+    config = msgspec.structs.replace(config, fast=bool(fast))
     _check_learn(model, total_timesteps, callback, arguments)
     if eval_env is not None:
         if config.evaluated_by_callback:

@@ -16,12 +16,23 @@ class Drift(gym.Env):
     metadata = {"render_modes": []}
 
     def __init__(
-        self, length: int = 10, continuous: bool = False, ends: float = 0.0, mapping: bool = False
+        self,
+        length: int = 10,
+        continuous: bool = False,
+        ends: float = 0.0,
+        mapping: bool = False,
+        pairs: bool = False,
+        double: bool = False,
     ) -> None:
         self.length, self.ends, self.mapping = length, ends, mapping
-        box = spaces.Box(-np.inf, np.inf, (3,), np.float32)
+        self.dtype: Any = np.float64 if double else np.float32
+        box = spaces.Box(-np.inf, np.inf, (3,), self.dtype)
         self.observation_space = spaces.Dict({"x": box, "t": box}) if mapping else box
         self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32) if continuous else spaces.Discrete(3)
+        if double and continuous:  # as MuJoCo's have them
+            self.action_space = spaces.Box(np.float32([-2.0, -0.5]), np.float32([1.0, 3.0]))
+        if pairs:
+            self.action_space = spaces.MultiDiscrete([3, 2])
         self.x = np.zeros(3)
         self.t = 0
 
@@ -42,7 +53,7 @@ class Drift(gym.Env):
         return np.ones(3, dtype=bool)
 
     def observe(self) -> Any:
-        x = self.x.astype(np.float32)
+        x = self.x.astype(self.dtype)
         return {"x": x, "t": np.full(3, self.t, np.float32)} if self.mapping else x
 
 
