@@ -161,7 +161,7 @@ def test_one_that_differs_is_given_up(monkeypatch: pytest.MonkeyPatch, method: s
             return 1 - action, state
         loss = inner(self, *args, **kwargs)
         weights = self._parameters.values
-        weights[-1] = th.nextafter(weights[-1], th.tensor(9.0))  # the last bit of one weight
+        weights[0] = th.nextafter(weights[0], th.tensor(9.0))  # the last bit of one weight
         return loss
 
     monkeypatch.setattr(DQNLearner, method, other)
