@@ -270,7 +270,7 @@ class Evaluations:
         self._last_s = self._timer.ticks() - began - aside_s
         if proof is not None:
             began = self._timer.ticks()
-            if changed := proof():
+            if (changed := proof()) and not self._refused:
                 self._refused = f"an evaluation changes {changed} of the training"
             self._proved = True
             self._env = None

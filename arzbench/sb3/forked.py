@@ -37,6 +37,7 @@ class Forked:
         Raises:
             OSError: no process can be made, for want of memory for instance.
         """
+        self.pid = 0
         self.how = ""  # how it ended without a result
         self._received = bytearray()
         self._code: int | None = None
@@ -44,8 +45,8 @@ class Forked:
         parent = os.getpid()
         try:
             with _signals_held_back() as mask:
-                self._pid = os.fork()
-                if not self._pid:
+                self.pid = os.fork()
+                if not self.pid:
                     _work_and_exit(work, writer, parent, mask)
         except OSError:
             os.close(self._reader)
@@ -84,14 +85,14 @@ class Forked:
     def kill(self) -> None:
         """End it; what it did is lost."""
         if self._code is None:
-            os.kill(self._pid, signal.SIGKILL)
+            os.kill(self.pid, signal.SIGKILL)
             self._leave()
 
     def _leave(self) -> None:
         os.close(self._reader)
         self._code = 1
         with contextlib.suppress(ChildProcessError):  # someone else has waited for it
-            self._code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+            self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 @contextlib.contextmanager
