@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 from stable_baselines3.common.vec_env import (
     VecCheckNan,
     VecExtractDictObs,
@@ -125,11 +126,10 @@ class Episodes:
             num_timesteps=step,
             returns=tuple(self.returns),
             lengths=tuple(self.lengths),
-            **how,
         )
         self.drop()
         self.keep(result)
-        control.evaluated(training, result)
+        control.evaluated(training, structs.replace(result, **how))
 
     def _episode(
         self, training: AbstractTraining, control: Control, kind: str, player: Player, limit: int

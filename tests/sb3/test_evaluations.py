@@ -21,6 +21,7 @@ from arzbench.workload import EvaluationResult, StopTraining
 from tests.run.jobs import Recorded
 from tests.saves.states import opened
 from tests.sb3.controls import Free, config, start, through_bytes, tidy  # noqa: F401
+from tests.sb3.envs import Sharing
 
 pytestmark = pytest.mark.skipif(not forked.POSSIBLE, reason="nothing is forked here")
 
@@ -120,6 +121,7 @@ def results(training: Any) -> list[tuple[Any, ...]]:
 
 def inline(study: TrainConfig) -> tuple[dict[str, str], list[tuple[Any, ...]]]:
     """What comes of it where the training waits for each evaluation."""
+    Sharing.shared[:] = 0.0
     training, _ = start(changed(study, concurrent=False))
     training.run(Free())
     return training.fingerprint(), results(training)
@@ -295,6 +297,7 @@ def test_it_says_why_the_training_waits(why: str, table: dict[str, Any], gate: G
     evaluation = {"eval_freq": 20, "n_eval_episodes": 2, **table.pop("evaluation", {})}
     table = {"env": "arztest/Known-v0", "logging": {"mode": "off"}, **table}
     study = config("dqn", **DQN, **table, evaluation=evaluation)
+    Sharing.shared[:] = 0.0
     training, _ = start(study)
     control = Free()
     training.run(control)
