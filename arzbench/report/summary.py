@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -155,7 +155,8 @@ def _evaluation_sheet(record: RunRecord, summary: Summary) -> Sheet:
             continue
         spread = statistics.stdev(returns) if len(returns) > 1 else 0.0
         name = record.study.trainings[entry.training].name
-        cells = (name, str(entry.data.get("evaluation", "evaluation")), f"{entry.step:,}", str(len(returns)))
+        step = int(entry.data.get("num_timesteps", entry.step))
+        cells = (name, str(entry.data.get("evaluation", "evaluation")), f"{step:,}", str(len(returns)))
         rows.append(
             (*cells, f"{statistics.fmean(returns):.5g}", f"{spread:.3g}", f"{statistics.fmean(lengths):.0f}")
         )
@@ -164,7 +165,21 @@ def _evaluation_sheet(record: RunRecord, summary: Summary) -> Sheet:
         columns=("training", "kind", "step", "episodes", "mean return", "std", "mean length"),
         align="llrrrrr",
         rows=tuple(rows),
+        notes=tuple(_how_evaluated(record, summary)),
     )
+
+
+def _how_evaluated(record: RunRecord, summary: Summary) -> Iterator[str]:
+    """How many of each training's periodic evaluations were played beside it, and why others were not."""
+    for index, training in enumerate(record.study.trainings):
+        told = [e.data for e in summary.of_kind("evaluation", index)]
+        beside = [float(data["beside_s"]) for data in told if "beside_s" in data]
+        waits = dict.fromkeys(str(data["inline"]) for data in told if "inline" in data)
+        if beside:
+            took, whole = format_duration(sum(beside)), len(beside) + sum("inline" in data for data in told)
+            yield f"{training.name}: {len(beside)} of {whole} beside the training, {took} on another core"
+        if waits:
+            yield f"{training.name} waited for {'others' if beside else 'each'}: {'; '.join(waits)}"
 
 
 def _shown(entries: Sequence[LedgerEntry], most: int = 12) -> list[LedgerEntry]:

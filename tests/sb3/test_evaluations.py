@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from arzbench.clock import SystemClock
 from arzbench.facts import StopReason
+from arzbench.report.summary import run_sheets
 from arzbench.run import ledger
 from arzbench.run.job import RunRequest, run_job
 from arzbench.sb3 import evaluations, forked
@@ -19,7 +21,7 @@ from arzbench.sb3.workload import SB3Workload
 from arzbench.study import Study, TrainConfig
 from arzbench.workload import EvaluationResult, StopTraining
 from tests.run.jobs import Recorded
-from tests.saves.states import opened
+from tests.saves.states import opened, run_record
 from tests.sb3.controls import Free, config, start, through_bytes, tidy  # noqa: F401
 from tests.sb3.envs import Sharing
 
@@ -46,8 +48,6 @@ STUDY = STUDIES["off policy"]
 
 def changed(study: TrainConfig, **evaluation: Any) -> TrainConfig:
     """`study` with other keys of its evaluation."""
-    from msgspec import structs
-
     return structs.replace(study, evaluation=structs.replace(study.evaluation, **evaluation))
 
 
@@ -366,6 +366,14 @@ def test_what_a_run_writes_down(tmp_path: Path) -> None:
     for entry in told[1:4]:
         assert entry.data["beside_s"] > 0
         assert "inline" not in entry.data
+    (sheet,) = (
+        s
+        for s in run_sheets(run_record(study=Study(name="one", trainings=(SAVED,))), summary, None)
+        if s.title == "evaluations"
+    )
+    assert [row[2] for row in sheet.rows] == ["20", "40", "60", "80", "100"]
+    assert sheet.notes[0].startswith("training: 3 of 5 beside the training, ")
+    assert sheet.notes[1] == "training waited for others: the first of a session; the training had ended"
     units = sum(u for e in summary.entries for p, (_, u) in e.phases.items() if p == "evaluation")
     assert units == sum(n for e in told for n in e.data["lengths"])
 
