@@ -38,6 +38,10 @@ class Recorder(Protocol):
         """`units` of `phase` took `seconds`."""
 
 
+#: why a training waits for an evaluation that would be played beside it at another time
+FIRST, LAST, SHORT = "the first of a session", "the training had ended", "it is short"
+
+
 class EvaluationResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of some episodes; returns in the env's reward, lengths in env steps."""
 

@@ -16,6 +16,7 @@ from arzbench.report.sheets import Sheet, host_line, study_line
 from arzbench.run.ledger import Summary
 from arzbench.runs import Run
 from arzbench.units import format_duration
+from arzbench.workload import FIRST, LAST
 
 
 def head_lines(record: RunRecord, summary: Summary) -> list[str]:
@@ -174,12 +175,13 @@ def _how_evaluated(record: RunRecord, summary: Summary) -> Iterator[str]:
     for index, training in enumerate(record.study.trainings):
         told = [e.data for e in summary.of_kind("evaluation", index)]
         beside = [float(data["beside_s"]) for data in told if "beside_s" in data]
-        waits = dict.fromkeys(str(data["inline"]) for data in told if "inline" in data)
+        reasons = [str(data["inline"]) for data in told if "inline" in data]
+        waits = dict.fromkeys(why for why in reasons if why not in (FIRST, LAST))
         if beside:
-            took, whole = format_duration(sum(beside)), len(beside) + sum("inline" in data for data in told)
+            took, whole = format_duration(sum(beside)), len(beside) + len(reasons)
             yield f"{training.name}: {len(beside)} of {whole} beside the training, {took} on another core"
         if waits:
-            yield f"{training.name} waited for {'others' if beside else 'each'}: {'; '.join(waits)}"
+            yield f"{training.name} waited for {'some' if beside else 'evaluations'}: {'; '.join(waits)}"
 
 
 def _shown(entries: Sequence[LedgerEntry], most: int = 12) -> list[LedgerEntry]:

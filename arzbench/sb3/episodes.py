@@ -56,7 +56,7 @@ class Episodes:
 
     `returns` and `lengths` hold the finished episodes of the evaluation that is open, `plain` what the env
     keeps from one episode to the next; None: there is no env. `pending` is the open evaluation if the
-    training has gone on since it was due.
+    training has gone on since it was due. `beside`: they are played beside the training, and may use one core.
     """
 
     def __init__(self, env: Any, timer: PhaseTimer, seed: int, model: Any) -> None:
@@ -67,6 +67,7 @@ class Episodes:
         self.returns: list[float] = []
         self.lengths: list[int] = []
         self.pending: Pending | None = None
+        self.beside = False
         self.broken_off = 0  # env steps after which an episode that did not end was
         self._timer = timer
         self._seed = seed

@@ -23,7 +23,7 @@ from arzbench.sb3.forked import Forked
 from arzbench.sb3.phase_timer import PhaseTimer
 from arzbench.sb3.plain_kinds import copied
 from arzbench.sb3.state import LiveState
-from arzbench.workload import AbstractTraining, Control
+from arzbench.workload import FIRST, LAST, SHORT, AbstractTraining, Control
 
 #: what a fork costs the training at most, copies of memory after it included: not for a shorter evaluation
 SHORT_S = 0.05
@@ -106,11 +106,11 @@ class Evaluations:
 
         `more`: the training goes on after it.
         """
-        why = self._why_inline() or ("" if more else "the training had ended")
+        why = self._why_inline() or ("" if more else LAST)
         if not why and self._proved and self._last_s >= SHORT_S:
             why = self._fork(training, player, limit)
         elif not why:
-            why = "it is short" if self._proved else "the first of a session"
+            why = SHORT if self._proved else FIRST
         if self._process is None:
             self._inline(training, control, player, limit, why)
 
@@ -197,7 +197,7 @@ class Evaluations:
 
         def work() -> _Played:
             changed, before, notes = self._changed(), plain.copy(), _Notes()
-            began = timer.ticks()
+            episodes.beside, began = True, timer.ticks()
             episodes.play(
                 training, notes, "evaluation", live.config.evaluation.n_eval_episodes, player(), limit
             )
