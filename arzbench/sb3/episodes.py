@@ -56,7 +56,7 @@ class Episodes:
 
     `returns` and `lengths` hold the finished episodes of the evaluation that is open, `plain` what the env
     keeps from one episode to the next; None: there is no env. `pending` is the open evaluation if the
-    training has gone on since it was due. `beside`: they are played beside the training, and may use one core.
+    training has gone on since it was due. `beside`: they have one core, the training the other.
     """
 
     def __init__(self, env: Any, timer: PhaseTimer, seed: int, model: Any) -> None:
