@@ -9,17 +9,20 @@ from typing import Any
 
 import pytest
 from msgspec import structs
+from stable_baselines3 import PPO
 
-from arzbench.clock import SystemClock
+from arzbench.clock import SystemClock, VirtualClock
 from arzbench.facts import StopReason
+from arzbench.measure.phase_times import PhaseTotals
 from arzbench.report.summary import run_sheets
 from arzbench.run import ledger
 from arzbench.run.job import RunRequest, run_job
 from arzbench.saves.read import read_manifest
 from arzbench.sb3 import evaluations, forked
 from arzbench.sb3.forked import Forked
+from arzbench.sb3.user_model import UserModelWorkload, describe
 from arzbench.sb3.workload import SB3Workload
-from arzbench.study import Study, TrainConfig
+from arzbench.study import Code, Evaluation, Study, TrainConfig
 from arzbench.workload import EvaluationResult, StopTraining
 from tests.run.jobs import Recorded
 from tests.saves.states import opened, run_record
@@ -469,3 +472,27 @@ def test_a_forked_process_that_raises_or_is_killed_gives_nothing() -> None:
     assert not sleeping.ended()
     sleeping.kill()
     assert (sleeping.ended(), sleeping.result(), sleeping.how) == (True, None, "killed by signal 9")
+
+
+# A user's own model.
+
+
+def test_a_model_that_a_factory_builds() -> None:
+    def factory(config: TrainConfig) -> Any:
+        return PPO("MlpPolicy", "CartPole-v1", n_steps=16, batch_size=8, n_epochs=1, seed=3, device="cpu")
+
+    model = factory(STUDY)
+    described = describe(model, Code(factory="mine:build"), name="mine", total_timesteps=96, callback=None,
+                         checkpoint_freq=0)  # fmt: skip
+    found = []
+    for concurrent in (True, False):
+        workload = UserModelWorkload(factory, VirtualClock())
+        evaluation = Evaluation(eval_freq=16, n_eval_episodes=2, concurrent=concurrent)
+        training = workload.create(structs.replace(described, evaluation=evaluation), PhaseTotals())
+        control = Free()
+        training.run(control)
+        found.append((training.fingerprint(), results(training)))
+        beside = [r.beside_s is not None for r in control.evaluations]
+        assert beside == [False, *[concurrent] * 4, False]
+        training.close()
+    assert found[0] == found[1]
