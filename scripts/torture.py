@@ -70,6 +70,7 @@ class Kills:
             "after_s": round(process.ended - process.began, 4),
             "within_a_save": now.within_a_save(self.before),
             "newest": now.newest,
+            "awaiting": now.awaiting,
             "unreadable": now.unreadable,
             "lost": now.lost or victims.serial(now.newest) < victims.serial(self.before.newest),
         })  # fmt: skip
@@ -306,6 +307,9 @@ def counts(cases: evidence.Cases) -> dict[str, Any]:
     }
     every = [k for c in cases.done.values() for k in c["kills"]]
     told["kills in all"] = len(every)
+    told["newest state saved beside an evaluation, which was played again"] = sum(
+        k["awaiting"] for k in every
+    )
     told["unreadable states after them"] = sum(bool(k["unreadable"]) for k in every)
     told["newest sound state older than the last completed save"] = sum(k["lost"] for k in every)
     return told

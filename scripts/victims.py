@@ -24,6 +24,7 @@ from arzbench.run import job, ledger
 from arzbench.run.job import RunRequest, run_job
 from arzbench.saves import segments
 from arzbench.saves.checkpoints import CheckpointStore
+from arzbench.sb3 import evaluations
 from arzbench.sb3.workload import SB3Workload
 from arzbench.study import Study
 from arzbench.study_file import load_study
@@ -59,13 +60,13 @@ _DQN = {
     "algo": "dqn",
     # more steps than the buffer holds: it wraps around
     "hyperparameters": "buffer_size = 700\nlearning_starts = 100\ntarget_update_interval = 150",
-    "steps": 1500, "eval_freq": 400, "checkpoint_freq": 100,
+    "steps": 1500, "eval_freq": 150, "checkpoint_freq": 100,
 }  # fmt: skip
 _PPO = {
     "algo": "ppo", "hyperparameters": "n_steps = 128\nbatch_size = 64\nn_epochs = 4",
-    "n_envs": 2, "steps": 2048, "eval_freq": 300, "checkpoint_freq": 100,
+    "n_envs": 2, "steps": 2048, "eval_freq": 100, "checkpoint_freq": 100,
 }  # fmt: skip
-_EVERY = {"checkpoint_freq": 1, "eval_freq": 150}
+_EVERY = {"checkpoint_freq": 1, "eval_freq": 50}
 STUDIES: dict[str, dict[str, Any]] = {
     "cartpole-dqn": {**_CARTPOLE, **_DQN},
     "cartpole-ppo": {**_CARTPOLE, **_PPO, "normalized": "true"},
@@ -95,6 +96,7 @@ def warm_up(files: dict[str, Path]) -> None:
     On a GPU import alone: what a process has begun with a GPU, those forked from it cannot go on with.
     """
     segments.SEGMENT_BYTES = 4096  # small replay buffers have segments too, shared by checkpoints
+    evaluations.SHORT_S = 0.0  # short evaluations are played beside the training, too
     workload = SB3Workload(SystemClock())
     workload.load()
     for path in files.values():
@@ -273,6 +275,7 @@ class Look:
     completed: str | None  # newest save that the ledger says returned
     unreadable: dict[str, str]
     aside: set[tuple[str, int, int]]  # saves cut off, or removals
+    awaiting: bool = False  # the newest was saved beside an evaluation
 
     @property
     def lost(self) -> bool:
@@ -298,6 +301,7 @@ def look(states: Path, told_in: Path, study: str) -> Look:
         completed=max((e.data["name"] for e in told if e.kind == "checkpoint"), key=serial, default=None),
         unreadable=dict(checkpoints.skipped),
         aside=aside,
+        awaiting=newest is not None and bool(newest.manifest.awaits),
     )
 
 

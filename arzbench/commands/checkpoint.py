@@ -22,7 +22,7 @@ from arzbench.report.console import make_console, say, show
 from arzbench.report.sheets import Sheet
 from arzbench.run.resume import model_file
 from arzbench.saves.checkpoints import Checkpoint, checkpoint_paths
-from arzbench.saves.read import Manifest, UnsoundError, read_manifest, verify
+from arzbench.saves.read import Manifest, UnsoundError, read_manifest, the_best, verify
 from arzbench.saves.remote import Remote, all_manifests
 from arzbench.units import format_bytes
 from arzbench.wiring.checks import ensure_file, require_training_stack
@@ -173,10 +173,13 @@ def _stage(manifest: Manifest) -> str:
 
 
 def _best(listed: Sequence[_Listed]) -> _Listed | None:
-    """The newest sound one that was the best when it was saved."""
-    return next(
-        (o for o in reversed(listed) if o.manifest is not None and o.manifest.is_best and not o.why), None
-    )
+    """The sound one that is its training's best; of several trainings the last that has one."""
+    sound = [(one, one.manifest) for one in listed if one.manifest is not None and not one.why]
+    for training in sorted({m.training for _, m in sound}, reverse=True):
+        best = the_best([m for _, m in sound if m.training == training])
+        if best is not None:
+            return next(one for one, m in sound if m is best)
+    return None
 
 
 def _export(flags: CheckpointFlags) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,6 +16,7 @@ from arzbench.report.sheets import Sheet, host_line, study_line
 from arzbench.run.ledger import Summary
 from arzbench.runs import Run
 from arzbench.units import format_duration
+from arzbench.workload import FIRST, LAST
 
 
 def head_lines(record: RunRecord, summary: Summary) -> list[str]:
@@ -167,7 +168,8 @@ def _evaluation_sheet(record: RunRecord, summary: Summary) -> Sheet:
             continue
         spread = statistics.stdev(returns) if len(returns) > 1 else 0.0
         name = record.study.trainings[entry.training].name
-        cells = (name, str(entry.data.get("evaluation", "evaluation")), f"{entry.step:,}", str(len(returns)))
+        step = int(entry.data.get("num_timesteps", entry.step))
+        cells = (name, str(entry.data.get("evaluation", "evaluation")), f"{step:,}", str(len(returns)))
         rows.append(
             (*cells, f"{statistics.fmean(returns):.5g}", f"{spread:.3g}", f"{statistics.fmean(lengths):.0f}")
         )
@@ -176,7 +178,22 @@ def _evaluation_sheet(record: RunRecord, summary: Summary) -> Sheet:
         columns=("training", "kind", "step", "episodes", "mean return", "std", "mean length"),
         align="llrrrrr",
         rows=tuple(rows),
+        notes=tuple(_how_evaluated(record, summary)),
     )
+
+
+def _how_evaluated(record: RunRecord, summary: Summary) -> Iterator[str]:
+    """How many of each training's periodic evaluations were played beside it, and why others were not."""
+    for index, training in enumerate(record.study.trainings):
+        told = [e.data for e in summary.of_kind("evaluation", index)]
+        beside = [float(data["beside_s"]) for data in told if "beside_s" in data]
+        reasons = [str(data["inline"]) for data in told if "inline" in data]
+        waits = dict.fromkeys(why for why in reasons if why not in (FIRST, LAST))
+        if beside:
+            took, whole = format_duration(sum(beside)), len(beside) + len(reasons)
+            yield f"{training.name}: {len(beside)} of {whole} beside the training, {took} on another core"
+        if waits:
+            yield f"{training.name} waited for {'some' if beside else 'evaluations'}: {'; '.join(waits)}"
 
 
 def _shown(entries: Sequence[LedgerEntry], most: int = 12) -> list[LedgerEntry]:

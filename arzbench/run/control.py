@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+from msgspec import UNSET
 
 from arzbench.digest import digest
 from arzbench.facts import Phase
@@ -27,7 +30,7 @@ class _Saving:
 
     num_timesteps: int
     done: bool
-    is_best: bool
+    maybe_best: bool  # the first state since the best evaluation, or since one whose result is not known
     capture_s: float
     observed: Observed
     held_up_s: float  # what the training paid so far
@@ -53,6 +56,8 @@ class TrainingControl(Control):
         #: mean return and num_timesteps of this training's best evaluation
         self.best: tuple[float, int] | None = None
         self._best_is_new = False  # and not in a checkpoint yet
+        #: num_timesteps of the newest evaluation that a checkpoint awaits
+        self.awaited: int | None = None
         self._context = context
         self._progress = progress
         self._end_prediction = end_prediction
@@ -121,6 +126,11 @@ class TrainingControl(Control):
         if self._saving is not None or now >= self._next_tick:
             self._look(training, now)
 
+    def waiting(self, training: AbstractTraining) -> None:
+        self._guard.pause()
+        self._guard.require(0.0, "waiting for an evaluation")
+        self._look(training, self._context.clock.now())
+
     def noted(self, text: str) -> None:
         if text not in self._progress.notes:
             self._progress.notes.append(text)
@@ -134,8 +144,11 @@ class TrainingControl(Control):
         self.changed = True
         self._progress.mean_return = mean = result.mean_return
         if result.kind == "evaluation" and math.isfinite(mean) and (self.best is None or mean > self.best[0]):
-            self.best, self._best_is_new = (mean, result.num_timesteps), True
+            self.best = (mean, result.num_timesteps)
+            self._best_is_new = result.num_timesteps != self.awaited
         self.flush(training)
+        how: dict[str, Any] = {"beside_s": result.beside_s, "inline": result.inline or None}
+        how = {name: value for name, value in how.items() if value is not None}
         self._context.ledger.write(
             "evaluation",
             evaluation=result.kind,
@@ -143,6 +156,7 @@ class TrainingControl(Control):
             num_timesteps=result.num_timesteps,
             returns=result.returns,
             lengths=result.lengths,
+            **how,
         )
 
     def episode_ended(self, training: AbstractTraining, episode_return: float, length: int) -> None:
@@ -175,6 +189,8 @@ class TrainingControl(Control):
         training.check_sound()
         self.flush(training)
         ledger = self._context.ledger
+        awaits = training.evaluating
+        first = awaits is not None and awaits != self.awaited
         header = Header(
             study=self._study,
             training=self._index,
@@ -184,6 +200,7 @@ class TrainingControl(Control):
             done=done,
             best=self.best,
             is_best=self._best_is_new,
+            awaits=UNSET if awaits is None else awaits,
             elapsed_s=ledger.elapsed_s,
             sessions=ledger.session,
             ledger=ledger.position,
@@ -197,13 +214,14 @@ class TrainingControl(Control):
         self._saving = _Saving(
             num_timesteps=training.num_timesteps,
             done=done,
-            is_best=header.is_best,
+            maybe_best=header.is_best or first,
             capture_s=captured - began,
             observed=self._progress.observed[self._index],
             held_up_s=self._context.clock.ticks() - began,
         )
         self.changed = False
         self._best_is_new = False
+        self.awaited = self.awaited if awaits is None else awaits
         self._guard.save_begins()
         if self._context.saver.ended:
             self.finish_save()
@@ -226,7 +244,7 @@ class TrainingControl(Control):
         self.kept_steps, self.kept_observed = saving.num_timesteps, saving.observed
         self._progress.checkpoint, self._progress.saved_at = saved.path, self._context.clock.now()
         if self._context.uploads is not None:
-            self._context.uploads.offer(saved.path, best=saving.is_best)
+            self._context.uploads.offer(saved.path, best=saving.maybe_best)
         self._context.ledger.write(
             "checkpoint",
             # what was done beside the save is not in it: a resumption from it does that again

@@ -405,7 +405,8 @@ class Job:
         checkpoints.skipped.update(self._resume.skipped)
         checkpoints.adopt(saved)
         control = TrainingControl(self._context, self._progress, self._end_prediction, index, checkpoints)
-        control.best = None if saved is None else saved.manifest.best
+        if saved is not None:
+            control.best, control.awaited = saved.manifest.best, saved.manifest.awaits or None
         began = self._context.clock.now()
         self._training = None
         waiting = told_if_slow(self._context.display.say, f"making {config.env} for {config.name}")

@@ -33,6 +33,7 @@ from arzbench.saves.read import (
     Part,
     UnsoundError,
     read_manifest,
+    to_keep,
     verify,
 )
 from arzbench.saves.write import Files, aside_of, clear_asides, link, make_empty, remove, writing
@@ -245,8 +246,8 @@ class CheckpointStore:
         unsound = [p for p in earlier if p.name in self.skipped]
         sound = [(p, self._manifest(p)) for p in earlier if p.name not in self.skipped]
         mine = [(p, m) for p, m in sound if m is not None and m.training == new.training]
-        best = None if new.is_best else next((p for p, m in reversed(mine) if m.is_best), None)
-        surplus = [p for p, _ in mine[: max(0, len(mine) + 1 - self._keep)] if p != best]
+        precious = to_keep([*(m for _, m in mine), new])
+        surplus = [p for p, m in mine[: max(0, len(mine) + 1 - self._keep)] if m not in precious]
         pinned = self._pinned()  # the next save removes them
         return [path for path in unsound + surplus if path.name not in pinned]
 

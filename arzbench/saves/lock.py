@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 from arzbench.errors import StateError
 
 LOCK, OWNER = ".lock", ".owner"
+#: a process that was just forked from a killed run may hold it a moment longer
+LINGER_S = 0.25
 
 
 @contextlib.contextmanager
@@ -27,7 +29,7 @@ def only_run(folder: Path, otherwise: str = "begin another run with --fresh") ->
     lock = FileLock(folder / LOCK)
     owner = folder / OWNER
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=LINGER_S, poll_interval=0.01)
     except Timeout as error:
         raise StateError(
             f"another run is using {folder}: {_describe(owner)}",

@@ -11,12 +11,13 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from arzbench import store
 from arzbench.digest import digest
@@ -31,6 +32,7 @@ MANIFEST, ARRAYS, STATE = "manifest.json", "arrays.safetensors", "state.json"
 _SAFETENSORS_VERSION = 3
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_STATE_BYTES = 1 << 28
+_State = TypeVar("_State", bound="Header")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -47,9 +49,27 @@ class Header(Record, frozen=True, kw_only=True):
     sessions: int
     ledger: int  # lines of the ledger that tell of work in this state
     best: tuple[float, int] | None = None  # largest mean return of an evaluation so far, num_timesteps then
-    is_best: bool = False  # the first state saved after it
+    is_best: bool = False  # the first state saved after it; but see `the_best`
+    awaits: int | UnsetType = UNSET  # num_timesteps of an evaluation whose result is not known yet
     versions: dict[str, str]
     created: str  # ISO
+
+
+def the_best(states: Sequence[_State]) -> _State | None:
+    """Of one training's `states`, the oldest first, the first saved since its best evaluation was due.
+
+    It was saved while that was under way, else it is the newest with `is_best`. None: there is none.
+    """
+    step = next((s.best[1] for s in reversed(states) if s.best is not None), None)
+    awaiting = (s for s in states if s.awaits == step)
+    return next(awaiting, None) or next((s for s in reversed(states) if s.is_best), None)
+
+
+def to_keep(states: Sequence[_State]) -> list[_State]:
+    """Of one training's `states`, the best, and the one that the evaluation under way may make the best."""
+    awaited = states[-1].awaits if states else UNSET
+    first = next((s for s in states if s.awaits == awaited), None) if awaited is not UNSET else None
+    return [s for s in (the_best(states), first) if s is not None]
 
 
 class Part(Record, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from arzbench import store
@@ -25,7 +25,15 @@ from arzbench.facts import Record
 from arzbench.records import RunRecord
 from arzbench.saves.checkpoints import believed, require_space
 from arzbench.saves.filesystem import EXTRAS, hint, open_url, why
-from arzbench.saves.read import MANIFEST, Manifest, UnsoundError, parse_manifest, read_manifest, verify
+from arzbench.saves.read import (
+    MANIFEST,
+    Manifest,
+    UnsoundError,
+    parse_manifest,
+    read_manifest,
+    to_keep,
+    verify,
+)
 
 RUN, SESSION, PARTS = "run.json", "session.json", "parts"
 #: of each training
@@ -239,28 +247,35 @@ class Remote:
             raise OSError(f"parts of {new} have been removed")
         names = self.names()
         older = names[: names.index(new)] if new in names else []
-        counted, named, surplus = [uploaded], {part.sha256 for part in uploaded.parts}, []
-        for name in reversed([n for n in names if n != new]):
-            try:
-                manifest = self.manifest(name)
-            except UnsoundError:
-                continue
+        named, surplus = {part.sha256 for part in uploaded.parts}, []
+        there = self._readable(n for n in names if n != new)
+        whole = {
+            name for name, manifest in there.items()
+            if all(sizes.get(part.sha256) == part.bytes for part in manifest.parts)
+        }  # fmt: skip
+        broken = known & self._unsound
+        counted = [there[name] for name in older if name in whole - broken] + [uploaded]
+        for name, manifest in there.items():
             of_training = [m for m in counted if m.training == manifest.training]
-            best_known = any(m.is_best for m in of_training)
-            whole = all(sizes.get(part.sha256) == part.bytes for part in manifest.parts)
-            wanted = whole and (len(of_training) < KEEP_LAST or (manifest.is_best and not best_known))
-            if name in known and (name in self._unsound or (name in older and not wanted)):
+            wanted = name in whole and manifest in [*of_training[-KEEP_LAST:], *to_keep(of_training)]
+            if name in broken or (name in known and name in older and not wanted):
                 surplus.append(name)
-                continue
-            named.update(part.sha256 for part in manifest.parts)
-            if name in older and whole:
-                counted.append(manifest)
+            else:
+                named.update(part.sha256 for part in manifest.parts)
         self._require_ours()
         for name in surplus:
             self._fs.rm_file(self._path(f"{name}.json"))
         for sha256 in known & sizes.keys() - named:
             self._fs.rm_file(self._path(PARTS, sha256))
             self._verified.discard(sha256)
+
+    def _readable(self, names: Iterable[str]) -> dict[str, Manifest]:
+        """Those whose manifests can be read."""
+        found = {}
+        for name in names:
+            with contextlib.suppress(UnsoundError):
+                found[name] = self.manifest(name)
+        return found
 
     # -- down -------------------------------------------------------------------------------------
 
@@ -313,28 +328,26 @@ class Remote:
         """
         messages: list[str] = []
         newest: set[int] = set()
-        best: set[int] = set()
         have = {path.name for path in believed(folder)}
         last = max((int(name.rpartition("-")[2]) for name in have), default=0)
         try:
             names = self.names()
-            for name in reversed(names):
-                if name in have or int(name.rpartition("-")[2]) <= last:
-                    continue
+            new = [n for n in names if n not in have and int(n.rpartition("-")[2]) > last]
+            there = {n: m for n, m in self._readable(new).items() if m.study == study}
+            for name in reversed(new):
                 try:
-                    manifest = self.manifest(name)
-                    wanted = manifest.training not in newest
-                    if manifest.study != study or not (
-                        wanted or (manifest.is_best and manifest.training not in best)
-                    ):
+                    manifest = self.manifest(name) if name not in there else there[name]
+                    of_training = [m for m in there.values() if m.training == manifest.training]
+                    wanted = manifest.training not in newest or manifest in to_keep(of_training)
+                    if name not in there or not wanted:
                         continue
                     self.download(name, folder)
                 except UnsoundError as error:
                     self._unsound.add(name)
+                    there.pop(name, None)
                     messages.append(f"passed over {self.url}/{name}: {error}")
                     continue
                 newest.add(manifest.training)
-                best.update([manifest.training] if manifest.is_best else [])
                 messages.append(f"fetched {name} from {self.url}")
         except ArzbenchError:
             raise

@@ -9,10 +9,12 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 from stable_baselines3.common.vec_env import (
     VecCheckNan,
     VecExtractDictObs,
@@ -39,11 +41,22 @@ PAIRED, PERIODIC = 0, 1
 UNENDING = 10_000
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """An evaluation that was due earlier and is not played: all that it needs of the training at its time."""
+
+    num_timesteps: int
+    limit: int  # env steps after which an episode is broken off
+    weights: dict[str, Any]  # as `model_state.capture_weights` gives them, with arrays of their own
+    normalization: dict[str, Any] | None  # likewise
+
+
 class Episodes:
     """Plays episodes and keeps their results.
 
     `returns` and `lengths` hold the finished episodes of the evaluation that is open, `plain` what the env
-    keeps from one episode to the next; None: there is no env.
+    keeps from one episode to the next; None: there is no env. `pending` is the open evaluation if the
+    training has gone on since it was due. `beside`: they have one core, the training the other.
     """
 
     def __init__(self, env: Any, timer: PhaseTimer, seed: int, model: Any) -> None:
@@ -53,6 +66,8 @@ class Episodes:
         self.evaluations = 0  # periodic ones among the results
         self.returns: list[float] = []
         self.lengths: list[int] = []
+        self.pending: Pending | None = None
+        self.beside = False
         self.broken_off = 0  # env steps after which an episode that did not end was
         self._timer = timer
         self._seed = seed
@@ -71,7 +86,7 @@ class Episodes:
 
     def drop(self) -> None:
         """Give up the evaluation that is open."""
-        self.returns, self.lengths = [], []
+        self.returns, self.lengths, self.pending = [], [], None
 
     def play(
         self,
@@ -81,10 +96,12 @@ class Episodes:
         episodes: int,
         player: Player,
         limit: int,
+        inline: str = "",
     ) -> None:
         """Finish the open evaluation of `kind`; an episode begun anew goes as it would have gone.
 
-        One that has not ended after `limit` steps is broken off, and counts as it is.
+        One that has not ended after `limit` steps is broken off, and counts as it is. `inline` is why the
+        training waits for it.
         """
         assert self.plain is not None
         while len(self.returns) < episodes:
@@ -100,15 +117,20 @@ class Episodes:
                 break
             self.returns.append(total)
             self.lengths.append(length)
+        self.book(training, control, kind, inline=inline)
+
+    def book(self, training: AbstractTraining, control: Control, kind: str, **how: Any) -> None:
+        """The open evaluation is complete: keep its result and tell of it; `how` it was played."""
+        step = training.num_timesteps if self.pending is None else self.pending.num_timesteps
         result = EvaluationResult(
             kind=kind,
-            num_timesteps=training.num_timesteps,
+            num_timesteps=step,
             returns=tuple(self.returns),
             lengths=tuple(self.lengths),
         )
         self.drop()
         self.keep(result)
-        control.evaluated(training, result)
+        control.evaluated(training, structs.replace(result, **how))
 
     def _episode(
         self, training: AbstractTraining, control: Control, kind: str, player: Player, limit: int

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from arzbench.errors import StateError
 from arzbench.sb3 import buffer_state, codec, env_state, model_state, own_state
-from arzbench.sb3.episodes import Episodes
+from arzbench.sb3.episodes import Episodes, Pending
 from arzbench.sb3.open_episodes import innermost
 from arzbench.sb3.plain_fill import NotHereError
+from arzbench.sb3.plain_kinds import copied
 from arzbench.sb3.state import STAGES, LiveState
 from arzbench.training_state import Ring, TrainingState
 from arzbench.workload import EvaluationResult
 
-#: 1 had the replay buffer among the arrays
-FORMAT = 2
+#: 1 had the replay buffer among the arrays; 3 has a pending evaluation, which those before know nothing of
+FORMAT, PENDING_FORMAT = 2, 3
 #: what a malformed state makes NumPy, torch and Python raise
 MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, OverflowError,
              AssertionError)  # fmt: skip
@@ -33,7 +35,7 @@ def capture(live: LiveState) -> TrainingState:
     arrays: dict[str, codec.Array] = {}
     groups = _groups(live)
     values = {
-        "format": FORMAT,
+        "format": FORMAT if live.episodes.pending is None else PENDING_FORMAT,
         "algo": live.config.algo,
         "env": live.config.env,
         "n_envs": live.config.n_envs,
@@ -119,8 +121,9 @@ def unsaved(model: Any) -> list[str]:
 
 def _results(episodes: Episodes) -> dict[str, Any]:
     """Long lists as arrays: they are saved again and again."""
-    results = episodes.results
+    results, pending = episodes.results, episodes.pending
     return {
+        **({} if pending is None else {"pending": asdict(pending)}),
         "kinds": [r.kind for r in results],
         "steps": np.array([r.num_timesteps for r in results], np.int64),
         "sizes": np.array([len(r.returns) for r in results], np.int64),
@@ -149,8 +152,10 @@ def restore(live: LiveState, state: TrainingState) -> None:
 
 def _check_identity(live: LiveState, state: TrainingState) -> None:
     config, values = live.config, state.values
-    if values["format"] not in (1, FORMAT):
-        raise StateError(f"the saved state is of format {values['format']!r}, this arzbench reads {FORMAT}")
+    if values["format"] not in (1, FORMAT, PENDING_FORMAT):
+        raise StateError(
+            f"the saved state is of format {values['format']!r}, this arzbench reads up to {PENDING_FORMAT}"
+        )
     identity = {"algo": config.algo, "env": config.env, "n_envs": config.n_envs}
     other = {name: values[name] for name in identity}
     if other != identity:
@@ -214,6 +219,25 @@ def _restore_results(live: LiveState, saved: dict[str, Any]) -> None:
     open_returns, open_lengths = saved["open"]
     live.episodes.returns = [float(r) for r in open_returns]
     live.episodes.lengths = [int(n) for n in open_lengths]
+    pending = saved.get("pending")
+    if pending is not None and live.episodes.env is not None:
+        live.episodes.pending = _pending(live, pending)
+
+
+def _pending(live: LiveState, saved: dict[str, Any]) -> Pending:
+    """An evaluation to be played as of its time, proved to be one of this training's."""
+    pending = Pending(
+        num_timesteps=int(saved["num_timesteps"]),
+        limit=int(saved["limit"]),
+        weights=saved["weights"],
+        normalization=saved["normalization"],
+    )
+    now = copied(model_state.capture_weights(live.model))
+    normalizer = live.model.get_vec_normalize_env()
+    model_state.restore_weights(live.model, pending.weights)
+    model_state.restore_weights(live.model, now)
+    model_state.restore_normalization(normalizer, copied(pending.normalization))  # that of now follows
+    return pending
 
 
 def _restore_envs(live: LiveState, saved: dict[str, Any], begun: bool, not_back: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from arzbench.logs.periodic import PeriodicLogger
 from arzbench.sb3 import buffer_state, model_state, state_io
 from arzbench.sb3.env_errors import explained
 from arzbench.sb3.episodes import UNENDING, Player, by_policy
+from arzbench.sb3.evaluations import Evaluations
 from arzbench.sb3.messages import Messages
 from arzbench.sb3.nan_checks import NanChecks
 from arzbench.sb3.phase_timer import PhaseTimer
@@ -55,6 +56,8 @@ class SB3Training(AbstractTraining):
         self._messages = [] if stream is None else [Messages(env, timer) for env in state.envs]
         silent = stream is None or state.episodes.env is None
         self._eval_messages = None if silent else Messages(state.episodes.env, timer)
+        self._logger: PeriodicLogger | None = None
+        self._evaluations = Evaluations(state, timer, self._evaluation_logs)
         self.set_logging(state.config.logging.mode)
 
     # -- the contract -----------------------------------------------------------------------------
@@ -75,6 +78,11 @@ class SB3Training(AbstractTraining):
     @property
     def ended(self) -> str:
         return self.state.ended
+
+    @property
+    def evaluating(self) -> int | None:
+        pending = self.state.episodes.pending
+        return None if pending is None else pending.num_timesteps
 
     @property
     def unsaved(self) -> list[str]:
@@ -113,6 +121,8 @@ class SB3Training(AbstractTraining):
             if told is None:
                 raise
             raise told from error
+        finally:
+            self._evaluations.stop()
 
     def _go_on(self) -> None:
         state = self.state
@@ -176,6 +186,9 @@ class SB3Training(AbstractTraining):
         if self._eval_messages is not None:
             self._eval_messages.switch(None if self.stage == "baseline" else self._logger)
 
+    def _evaluation_logs(self) -> bool:
+        return self._eval_messages is not None and self._logger is not None
+
     def replay_size(self) -> int:
         buffer = getattr(self.model, "replay_buffer", None)
         return 0 if buffer is None else int(buffer.size() * buffer.n_envs)
@@ -228,6 +241,9 @@ class SB3Training(AbstractTraining):
 
     def _train(self) -> None:
         self._plan_evaluation()
+        self._evaluations.begin()
+        if self.state.episodes.pending is not None:  # a session before was stopped beside it
+            self._evaluations.play(self, self._control, self._policy, self._longest(), more=True)
         rollout = self.state.rollout
         rollout.complete = self._awaits_update()
         # a rollout that was begun is finished, also beyond the budget
@@ -236,6 +252,7 @@ class SB3Training(AbstractTraining):
         if left > 0 or rollout.complete or self.state.callbacks is not None:
             self._learn(left)
         self._between_steps()
+        self._evaluations.finish(self, self._control, self._policy)
 
     def _learn(self, steps: int) -> None:
         state, model = self.state, self.model
@@ -260,14 +277,14 @@ class SB3Training(AbstractTraining):
         return state.rollout.open and state.loop.complete(state.rollout_steps, episodes)
 
     def _between_steps(self) -> None:
-        """Tell of ended episodes, and evaluate when it is time."""
+        """Tell of ended episodes and of an ended evaluation, and evaluate when it is time."""
         while self.state.episodes_ended:
             self._control.episode_ended(self, *self.state.episodes_ended.pop(0))
-        evaluation = self.config.evaluation
-        if self.num_timesteps >= self._evaluate_at:
-            episodes = self.state.episodes
-            played = evaluation.n_eval_episodes, self._policy(), self._longest()
-            episodes.play(self, self._control, "evaluation", *played)
+        due = self.num_timesteps >= self._evaluate_at
+        self._evaluations.finish(self, self._control, self._policy, wait=due)
+        if due:
+            more = self.num_timesteps < self._budget
+            self._evaluations.play(self, self._control, self._policy, self._longest(), more=more)
             self._plan_evaluation()
 
     def _during_callback(self, steps: int, episodes: int) -> None:
@@ -293,12 +310,14 @@ class SB3Training(AbstractTraining):
     def _plan_evaluation(self) -> None:
         """The next one is due `eval_freq` vectorised steps after the last was, as in EvalCallback."""
         steps = self.config.evaluation.eval_freq * self.config.n_envs
-        self._evaluate_at = (self.state.episodes.evaluations + 1) * steps if steps else math.inf
+        episodes = self.state.episodes
+        begun = episodes.evaluations + (episodes.pending is not None)
+        self._evaluate_at = (begun + 1) * steps if steps else math.inf
 
     def _at_point(self) -> int:
         """Evaluate and ask the control; how many steps after the next one need no question."""
         state, timesteps = self.state, self.num_timesteps
-        if state.episodes_ended or timesteps >= self._evaluate_at:
+        if state.episodes_ended or timesteps >= self._evaluate_at or self._evaluations.ended:
             self._between_steps()
         to_evaluation = math.inf if state.callbacks is None else state.callbacks.steps_to_evaluation
         if to_evaluation == 1:

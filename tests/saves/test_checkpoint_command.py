@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,6 +122,36 @@ def test_the_best_is_kept_beside_the_last(tmp_path: Path) -> None:
     again = opened(tmp_path)
     again.save(state(8), header(8, is_best=True, best=(9.0, 8)))
     assert [name[-4:] for name in names(tmp_path)] == ["0007", "0008"]
+
+
+#: step: what was known then (best evaluation, whether the first since) and the evaluation under way
+AWAITED: dict[int, dict[str, Any]] = {
+    1: {"best": (1.0, 1), "is_best": True},
+    2: {"best": (1.0, 1), "awaits": 2},  # it may be the best
+    3: {"best": (1.0, 1), "awaits": 2},
+    4: {"best": (1.0, 1), "awaits": 2},
+    5: {"best": (2.0, 2), "awaits": 5},  # it was
+    6: {"best": (2.0, 2), "awaits": 5},
+    7: {"best": (2.0, 2)},  # this one was not
+}
+KEPT = {
+    1: "0001",
+    2: "0001 0002",
+    3: "0001 0002 0003",
+    4: "0001 0002 0004",
+    5: "0002 0005",
+    6: "0002 0005 0006",
+    7: "0002 0007",
+}
+
+
+def test_a_state_saved_beside_an_evaluation_is_kept_until_its_result_is_known(tmp_path: Path) -> None:
+    checkpoints = opened(tmp_path, 1)
+    for step, known in AWAITED.items():
+        checkpoints.save(state(step), header(step, **known))
+        assert " ".join(name[-4:] for name in names(tmp_path)) == KEPT[step]
+    listed = json.loads(call("ls", str(tmp_path), "--json").stdout)["checkpoints"]
+    assert [one["name"][-4:] for one in listed if one["is_best"]] == ["0002"]
 
 
 def test_a_resumed_run_goes_on_from_the_record_of_the_best(tmp_path: Path) -> None:

@@ -83,6 +83,21 @@ def test_the_best_stays_at_the_url(tmp_path: Path, url: str) -> None:
     assert [name[-4:] for name in names(tmp_path / "back")] == ["0002", "0005"]
 
 
+def test_what_an_evaluation_may_make_the_best_stays_at_the_url(tmp_path: Path, url: str) -> None:
+    checkpoints, remote = opened(tmp_path / "here"), Remote(url)
+    known: list[dict[str, Any]] = [
+        {"best": (1.0, 1), "is_best": True},
+        *[{"best": (1.0, 1), "awaits": 2}] * 4,
+    ]
+    for step, more in enumerate(known, 1):
+        remote.upload(checkpoints.save(state(step), header(step, **more)).path)
+    assert remote_names(remote) == ["0001", "0002", "0004", "0005"]
+    Remote(url).fetch("study-1", tmp_path / "back")
+    assert [name[-4:] for name in names(tmp_path / "back")] == ["0001", "0002", "0005"]
+    remote.upload(checkpoints.save(state(6), header(6, best=(2.0, 2))).path)
+    assert remote_names(remote) == ["0002", "0005", "0006"]
+
+
 # Damage there.
 
 

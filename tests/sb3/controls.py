@@ -55,6 +55,7 @@ class Free:
         self.saves = 0
         self.evaluations: list[Any] = []
         self.episodes: list[tuple[float, int]] = []
+        self.notes: list[str] = []
 
     def before_step(self, training: Any, updates: int) -> None:
         self.expected_updates += updates
@@ -70,6 +71,11 @@ class Free:
 
     def during_episode(self, training: Any) -> None:
         self.event("during")
+
+    def waiting(self, training: Any) -> None: ...
+
+    def noted(self, text: str) -> None:
+        self.notes.append(text)
 
     def during_update(self, training: Any) -> None:
         self.event("update")

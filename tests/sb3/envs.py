@@ -83,6 +83,31 @@ class Careless(Known):
         return super().step(action)
 
 
+class Sharing(Drift):
+    """All of its kind push one state."""
+
+    shared = np.zeros(3)
+
+    def step(self, action: Any) -> Any:
+        self.shared += 0.01
+        self.x = self.x + 1e-3 * self.shared
+        return super().step(action)
+
+
+class Worn(Known):
+    """Fails after so many steps of its life."""
+
+    def __init__(self, lasts: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.lasts = lasts
+
+    def step(self, action: Any) -> Any:
+        self.lasts -= 1
+        if not self.lasts:
+            raise RuntimeError("worn out")
+        return super().step(action)
+
+
 class Talking(Known):
     """Has messages of its own: two per step."""
 
@@ -135,6 +160,8 @@ for name, kind in (
     ("Hidden", Hidden),
     ("Known", Known),
     ("Careless", Careless),
+    ("Sharing", Sharing),
+    ("Worn", Worn),
     ("Talking", Talking),
     ("Timed", Timed),
 ):
