@@ -45,6 +45,8 @@ class EvaluationResult(msgspec.Struct, frozen=True, kw_only=True):
     num_timesteps: int
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
+    beside_s: float | None = None  # seconds it took beside the training; None: the training waited for it
+    inline: str = ""  # why it waited, of a periodic evaluation
 
     @property
     def mean_return(self) -> float:
@@ -84,6 +86,14 @@ class Control:
         """
         return None
 
+    def waiting(self, training: AbstractTraining) -> None:
+        """The training can go on only when an evaluation beside it has ended; asked some ten times a second.
+
+        An evaluation beside the training is announced by no other method before it is `evaluated`: with the
+        step that it was due at, while the training is further. Stopping here, as anywhere, leaves it pending:
+        `capture` holds what it needs, and it is played after resuming.
+        """
+
     def during_update(self, training: AbstractTraining) -> None:
         """Between two gradient steps of a long update. Stopping here undoes the update; it is made again
         after resuming.
@@ -118,6 +128,11 @@ class AbstractTraining(abc.ABC):
     def ended(self) -> str:
         """Why it ended before its budget by its own will; empty where it did not."""
         return ""
+
+    @property
+    def evaluating(self) -> int | None:
+        """The env steps at which an evaluation was due that is not complete yet; None: there is none."""
+        return None
 
     @property
     def unsaved(self) -> list[str]:

@@ -18,10 +18,10 @@ from arzbench.clock import Clock, process_start
 from arzbench.facts import EnvFacts, Phase, Record, StopReason
 from arzbench.loop import TrainingLoop
 from arzbench.measure.phase_times import PER_STEP, PhaseValues
-from arzbench.records import BEFORE_LEARNING, PhaseSamples
+from arzbench.records import BEFORE_LEARNING, BESIDE, PhaseSamples
 from arzbench.study import MODES, AnyConfig, Checkpoints, Evaluation, TrainConfig
 from arzbench.training_state import TrainingState
-from arzbench.workload import AbstractTraining, AbstractWorkload, Control, StopTraining
+from arzbench.workload import AbstractTraining, AbstractWorkload, Control, EvaluationResult, StopTraining
 
 Say = Callable[[str, float], None]
 #: steps under each logging mode that is not the study's own, per block; two blocks each
@@ -56,6 +56,7 @@ class BurstJob(Record, frozen=True, kw_only=True):
     eval_episodes: int
     max_eval_s: float  # no new evaluation episode after this long
     folder: str  # where trial checkpoints go
+    beside: int = 0  # episodes of evaluations during the training, to be played beside it; 0: there are none
 
 
 class BurstResult(Record, frozen=True, kw_only=True):
@@ -76,10 +77,14 @@ def short_training(job: BurstJob) -> tuple[TrainConfig, TrainingLoop]:
     config = job.config
     loop = config.loop.brought_forward(job.rollout)
     rollouts = max(2, math.ceil((loop.learning_starts + job.steps) / loop.rollout_steps))
+    total = rollouts * loop.rollout_steps
     short = msgspec.structs.replace(
         config,
-        total_timesteps=rollouts * loop.rollout_steps,
+        total_timesteps=total,
         evaluation=Evaluation(
+            # three, which do not begin where the messages are switched: the first is waited for
+            eval_freq=total // config.n_envs // 4 + 1 if job.beside else 0,
+            n_eval_episodes=job.beside,
             deterministic=config.evaluation.deterministic,
             final_episodes=job.eval_episodes if evaluates(config) else 0,
             max_steps=config.evaluation.max_steps,
@@ -121,11 +126,12 @@ class BurstControl(Control):
         self.notes: list[str] = []
         self._segments = _segments(config, self._start)
         self._mode: str = config.logging.mode
+        self._evaluations = 0
+        # between steps that write messages caches are cold, for the update after them, too
+        self._varied = PER_STEP | {Phase.UPDATE} if loop.off_policy else PER_STEP
+        values.varied = self._varied
         if self._start:
             values.variant = BEFORE_LEARNING
-        if loop.off_policy:
-            # between steps that write messages caches are cold, for the update after them, too
-            values.varied = PER_STEP | {Phase.UPDATE}
 
     def before_step(self, training: AbstractTraining, updates: int) -> None:
         step = training.num_timesteps
@@ -135,8 +141,12 @@ class BurstControl(Control):
             self._to_prefill = False
             self._values.variant = self._mode
             self._trial.half_fill(training)
-        probed = (mode for first, last, mode in self._segments if first <= step < last)
+        beside = training.evaluating is not None and not self._to_prefill
+        probed = (mode for first, last, mode in self._segments if first <= step < last and not beside)
         self._switch(training, next(probed, self._config.logging.mode))
+        if not self._to_prefill:
+            self._values.variant = BESIDE if beside else self._mode
+            self._values.varied = self._varied | ({Phase.UPDATE, Phase.EVAL_STEP} if beside else set())
         if updates or not step % 64:
             self._say("training", 0.15 + 0.65 * step / self._config.total_timesteps)
 
@@ -152,6 +162,11 @@ class BurstControl(Control):
 
     def during_episode(self, training: AbstractTraining) -> bool:
         return self._clock.now() - self._episode_began > self._job.max_eval_s
+
+    def evaluated(self, training: AbstractTraining, result: EvaluationResult) -> None:
+        self._evaluations += result.kind == "evaluation"
+        if self._evaluations == 2 and result.kind == "evaluation" and result.beside_s is None:
+            self.notes.append(f"evaluations are not played beside the training: {result.inline}")
 
     def noted(self, text: str) -> None:
         self.notes.append(text)
