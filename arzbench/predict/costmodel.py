@@ -352,8 +352,8 @@ def phase_seconds(model: CostModel, schedules: Sequence[TrainSchedule]) -> dict[
     """Predicted mean seconds per phase of the trainings of one workload, one session."""
     seconds: dict[Phase, float] = {}
     for schedule in schedules:
-        for phase, each in training_seconds(model, schedule).items():
-            seconds[phase] = seconds.get(phase, 0.0) + each
+        for phase, pieces in in_order(model, schedule).items():
+            seconds[phase] = seconds.get(phase, 0.0) + sum(each for _, each in pieces)
     for phase in STARTUP:
         price = startup_price(model, phase, cold=False)
         if price is not None:
@@ -361,23 +361,22 @@ def phase_seconds(model: CostModel, schedules: Sequence[TrainSchedule]) -> dict[
     return seconds
 
 
-def training_seconds(model: CostModel, schedule: TrainSchedule) -> dict[Phase, float]:
-    """Predicted mean seconds of each phase of a training, as it pays them."""
-    alone = seconds_alone(model, schedule)
-    paid, slower = beside_training(model.beside, schedule, alone)
-    seconds = {p: float((s * slower if p in STEPWISE else s)[0]) for p, s in alone.items()}
-    if Phase.EVAL_STEP in seconds:
-        seconds[Phase.EVAL_STEP] = float(sum((s for _, s in paid), np.zeros(1))[0])
-    return seconds
-
-
-def seconds_alone(model: CostModel, schedule: TrainSchedule) -> dict[Phase, FloatArray]:
-    """Mean seconds of each phase that has a price, nothing played beside it; arrays of one value."""
-    return {
+def in_order(model: CostModel, schedule: TrainSchedule) -> dict[Phase, list[tuple[float, float]]]:
+    """What a training pays for each phase that has a price: (share of its units, mean seconds), in order."""
+    alone = {
         item.phase: np.array([(item.count + item.high) / 2 * price.mean_s(item.size)])
         for item in schedule.counts
         if (price := model.get(item.phase)) is not None
     }
+    paid, slower = beside_training(model.beside, schedule, alone)
+    pieces = {phase: [(1.0, float(seconds[0]))] for phase, seconds in alone.items()}
+    if len(paid) > 1:
+        pieces[Phase.EVAL_STEP] = [(share, float(seconds[0])) for share, seconds in paid]
+        first = 1 - sum(part.training for part in schedule.beside)
+        for phase in set(STEPWISE) & set(alone):
+            seconds = float(alone[phase][0])
+            pieces[phase] = [(first, first * seconds), (1 - first, (float(slower[0]) - first) * seconds)]
+    return pieces
 
 
 def models_for(study: Study, models: Mapping[str, CostModel]) -> list[CostModel]:
