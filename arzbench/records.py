@@ -41,6 +41,8 @@ class HostInfo(Record, frozen=True, kw_only=True):
 BEFORE_LEARNING = "before learning"
 #: variant of what a training pays while an evaluation is played beside it
 BESIDE = "beside"
+#: how the note of a calibration begins that says why none is
+NOT_BESIDE = "evaluations are not played beside the training"
 #: an evaluation that takes less than so many seconds is waited for: to play it beside costs more
 SHORT_EVALUATION_S = 0.05
 

@@ -178,10 +178,12 @@ class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
 
     @property
     def evaluates_beside(self) -> bool:
-        """Whether evaluations may be played beside it, as far as the study says: messages come in order."""
+        """Whether evaluations may be played beside it, as far as the study tells."""
         evaluation = self.evaluation
-        on = bool(evaluation.eval_freq) and evaluation.concurrent is not False
-        return on and evaluation.deterministic and self.logging.mode == "off"
+        wanted = bool(evaluation.eval_freq) and evaluation.concurrent is not False
+        # actions that are drawn and messages come in order; more threads have no core to spare
+        alone = evaluation.deterministic and self.logging.mode == "off" and self.torch_threads == 1
+        return wanted and alone and self.device != "cuda"
 
     @property
     def own_env(self) -> bool:

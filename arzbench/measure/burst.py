@@ -18,7 +18,7 @@ from arzbench.clock import Clock, process_start
 from arzbench.facts import EnvFacts, Phase, Record, StopReason
 from arzbench.loop import TrainingLoop
 from arzbench.measure.phase_times import PER_STEP, PhaseValues
-from arzbench.records import BEFORE_LEARNING, BESIDE, PhaseSamples
+from arzbench.records import BEFORE_LEARNING, BESIDE, NOT_BESIDE, SHORT_EVALUATION_S, PhaseSamples
 from arzbench.study import MODES, AnyConfig, Checkpoints, Evaluation, TrainConfig
 from arzbench.training_state import TrainingState
 from arzbench.workload import AbstractTraining, AbstractWorkload, Control, EvaluationResult, StopTraining
@@ -127,6 +127,7 @@ class BurstControl(Control):
         self._segments = _segments(config, self._start)
         self._mode: str = config.logging.mode
         self._evaluations = 0
+        self._evaluation_began: float | None = None
         # between steps that write messages caches are cold, for the update after them, too
         self._varied = PER_STEP | {Phase.UPDATE} if loop.off_policy else PER_STEP
         values.varied = self._varied
@@ -152,6 +153,8 @@ class BurstControl(Control):
 
     def before_episode(self, training: AbstractTraining, kind: str) -> None:
         self._episode_began = now = self._clock.now()
+        if self._evaluation_began is None:
+            self._evaluation_began = now
         if kind == "final":
             if self._eval_began is None:
                 self._eval_began = now
@@ -164,9 +167,12 @@ class BurstControl(Control):
         return self._clock.now() - self._episode_began > self._job.max_eval_s
 
     def evaluated(self, training: AbstractTraining, result: EvaluationResult) -> None:
+        began, self._evaluation_began = self._evaluation_began, None
         self._evaluations += result.kind == "evaluation"
-        if self._evaluations == 2 and result.kind == "evaluation" and result.beside_s is None:
-            self.notes.append(f"evaluations are not played beside the training: {result.inline}")
+        if self._evaluations < 2 or result.kind != "evaluation" or began is None:
+            return  # the first is waited for, and one beside the training does not tell when it begins
+        if self._clock.now() - began >= SHORT_EVALUATION_S:
+            self.notes.append(f"{NOT_BESIDE}: {result.inline}")
 
     def noted(self, text: str) -> None:
         self.notes.append(text)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from arzbench import __version__
 from arzbench.clock import Clock
 from arzbench.errors import ArzbenchError, StateError, UsageError
 from arzbench.facts import Phase
@@ -82,7 +83,7 @@ def calibrate(
         created=created.isoformat(timespec="seconds"),
         host=host_of(first),
         study=study,
-        versions=versions,
+        versions={"arzbench": __version__, **versions},
         steps=steps,
         repetitions=repetitions,
         took_s=clock.now() - began,

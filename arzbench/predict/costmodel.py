@@ -17,14 +17,13 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from arzbench.errors import UsageError
 from arzbench.facts import Phase
+from arzbench.predict.beside import STEPWISE, FloatArray, beside_training, in_order
 from arzbench.records import (
     BEFORE_LEARNING,
     BESIDE,
-    SHORT_EVALUATION_S,
     BesidePrice,
     Coefficient,
     CostModel,
@@ -40,9 +39,6 @@ from arzbench.study import Study
 STARTUP = (Phase.IMPORT, Phase.JIT, Phase.FIRST, Phase.TEARDOWN)
 #: phases whose cost grows with the bytes of a checkpoint
 SIZED = (Phase.CHECKPOINT, Phase.RESTORE)
-#: phases of a training step, for seconds per step
-STEPWISE = (Phase.ENV_STEP, Phase.RESET, Phase.POLICY, Phase.UPDATE, Phase.ROLLOUT)
-FloatArray = npt.NDArray[np.float64]
 DRAWS = 8000
 _SEED = 20240229
 
@@ -222,36 +218,6 @@ def _uniform() -> FloatArray:
     return np.random.default_rng(_SEED).random(DRAWS)
 
 
-def beside_training(
-    price: BesidePrice | None,
-    schedule: TrainSchedule,
-    seconds: Mapping[Phase, FloatArray],
-    slow_down: FloatArray | None = None,
-) -> tuple[list[tuple[float, FloatArray]], FloatArray]:
-    """What a training pays for its evaluations, where `seconds` is what each phase takes alone.
-
-    (Share of their env steps, seconds) in the order in which they come, and how many times as long the
-    training's steps take. While an evaluation is under way it and the training slow each other down, by
-    `slow_down` (None: the mean); where it takes longer, the training waits for the rest. It waits for short
-    ones as a whole.
-    """
-    evaluated = seconds.get(Phase.EVAL_STEP, np.zeros(1))
-    if price is None or not schedule.beside:
-        return [(1.0, evaluated)], np.ones(1)
-    slower = np.maximum(1.0, price.slow_down if slow_down is None else slow_down) - 1
-    trained = sum((seconds[p] for p in STEPWISE if p in seconds), np.zeros(1))
-    first = schedule.beside[0].units / schedule.beside[0].evaluations
-    paid, lost = [(first, first * evaluated)], np.zeros(1)
-    for part in schedule.beside:
-        whole, meanwhile = part.units * evaluated, part.training * trained
-        short = whole < SHORT_EVALUATION_S * part.evaluations
-        waited = part.evaluations * price.start_s + np.maximum(0.0, whole - meanwhile)
-        paid.append((part.units, np.where(short, whole, waited)))
-        lost = lost + np.where(short, 0.0, slower * np.minimum(whole, meanwhile))
-    after = 1 - sum(share for share, _ in paid)
-    return [*paid, (after, after * evaluated)], 1 + lost / np.maximum(trained, 1e-9)
-
-
 class Job:
     """A study's wall time as a distribution: draws of T under the errors of prices and between runs."""
 
@@ -359,24 +325,6 @@ def phase_seconds(model: CostModel, schedules: Sequence[TrainSchedule]) -> dict[
         if price is not None:
             seconds[phase] = price.fixed_s
     return seconds
-
-
-def in_order(model: CostModel, schedule: TrainSchedule) -> dict[Phase, list[tuple[float, float]]]:
-    """What a training pays for each phase that has a price: (share of its units, mean seconds), in order."""
-    alone = {
-        item.phase: np.array([(item.count + item.high) / 2 * price.mean_s(item.size)])
-        for item in schedule.counts
-        if (price := model.get(item.phase)) is not None
-    }
-    paid, slower = beside_training(model.beside, schedule, alone)
-    pieces = {phase: [(1.0, float(seconds[0]))] for phase, seconds in alone.items()}
-    if len(paid) > 1:
-        pieces[Phase.EVAL_STEP] = [(share, float(seconds[0])) for share, seconds in paid]
-        first = 1 - sum(part.training for part in schedule.beside)
-        for phase in set(STEPWISE) & set(alone):
-            seconds = float(alone[phase][0])
-            pieces[phase] = [(first, first * seconds), (1 - first, (float(slower[0]) - first) * seconds)]
-    return pieces
 
 
 def models_for(study: Study, models: Mapping[str, CostModel]) -> list[CostModel]:

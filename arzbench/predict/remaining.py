@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from arzbench.facts import Phase
-from arzbench.predict.costmodel import in_order
+from arzbench.predict.beside import in_order
 from arzbench.predict.plan import planner_for
 from arzbench.records import CostModel, Estimate, PhaseCount, Plan, Spread, TrainSchedule
 from arzbench.study import Study

@@ -9,7 +9,8 @@ from arzbench.clock import VirtualClock
 from arzbench.facts import Phase
 from arzbench.measure.burst import measure_once
 from arzbench.measure.phase_times import PhaseTotals
-from arzbench.predict.costmodel import Job, in_order
+from arzbench.predict.beside import in_order
+from arzbench.predict.costmodel import Job
 from arzbench.predict.remaining import remaining
 from arzbench.predict.schedule import count_training
 from arzbench.records import BesidePrice, CostModel, Spread
