@@ -34,8 +34,8 @@ RESULTS = {
     "n_envs": "another training: updates see other data",
     "device": "another training: devices round differently",
     "logging.log_period": f"{SAME}, fewer messages",
-    "env_kwargs.scheme=muscl": "another env: second order, a smooth contact is 5.9e-5 off, not 3.7e-6",
-    "env_kwargs.scheme=first_order": "another env: smeared fronts, a smooth contact is 4.8e-3 off, not 3.7e-6",
+    "env_kwargs.scheme=muscl": "another env: second order, smooth contacts 5.9e-5 off, not 3.7e-6",
+    "env_kwargs.scheme=first_order": "another env: smeared fronts, smooth contacts 4.8e-3 off, not 3.7e-6",
     "env_kwargs.dtype=float32": "another env: rounded to 7 digits, not 16",
 }
 
