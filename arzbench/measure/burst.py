@@ -171,8 +171,9 @@ class BurstControl(Control):
         self._evaluations += result.kind == "evaluation"
         if self._evaluations < 2 or result.kind != "evaluation" or began is None:
             return  # the first is waited for, and one beside the training does not tell when it begins
-        if self._clock.now() - began >= SHORT_EVALUATION_S:
-            self.notes.append(f"{NOT_BESIDE}: {result.inline}")
+        note = f"{NOT_BESIDE}: {result.inline}"
+        if self._clock.now() - began >= SHORT_EVALUATION_S and note not in self.notes:
+            self.notes.append(note)
 
     def noted(self, text: str) -> None:
         self.notes.append(text)

@@ -121,6 +121,11 @@ class TrainingControl(Control):
         if self._saving is not None or now >= self._next_tick:
             self._look(training, now)
 
+    def waiting(self, training: AbstractTraining) -> None:
+        self._guard.pause()
+        self._guard.require(0.0, "waiting for an evaluation")
+        self._look(training, self._context.clock.now())
+
     def noted(self, text: str) -> None:
         if text not in self._progress.notes:
             self._progress.notes.append(text)

@@ -239,18 +239,18 @@ class SyntheticTraining(AbstractTraining):
         self._ends_at = workload.clock.now() + left_s
         while (rest_s := self._ends_at - workload.clock.now()) > 0:
             control.waiting(self)
-            workload.clock.sleep(min(rest_s, 0.05))
-        returns, at.pending = tuple(at.pending), None
-        lengths = (self._eval_steps,) * len(returns)
-        self._recorder.add(Phase.EVAL_STEP, self._started_s + left_s, sum(lengths))
-        at.evaluations += 1
-        took_s = self._evaluation_s()
-        control.evaluated(
-            self,
-            EvaluationResult(
-                kind="evaluation", num_timesteps=at.due_at, returns=returns, lengths=lengths, beside_s=took_s
-            ),
+            workload.clock.sleep(min(rest_s, max(0.05, left_s / 1000)))
+        result = EvaluationResult(
+            kind="evaluation",
+            num_timesteps=at.due_at,
+            returns=tuple(at.pending),
+            lengths=(self._eval_steps,) * len(at.pending),
+            beside_s=self._evaluation_s(),
         )
+        at.pending, at.due_at = None, 0
+        at.evaluations += 1
+        self._recorder.add(Phase.EVAL_STEP, self._started_s + left_s, sum(result.lengths))
+        control.evaluated(self, result)
 
     def _evaluate(self, control: Control, kind: str, episodes: int) -> None:
         at, open_returns = self._at, self._at.open_returns
