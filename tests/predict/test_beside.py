@@ -11,10 +11,13 @@ from arzbench.measure.burst import measure_once
 from arzbench.measure.phase_times import PhaseTotals
 from arzbench.predict.beside import in_order
 from arzbench.predict.costmodel import Job
+from arzbench.predict.plan import BESIDE_UNKNOWN, EARLIER
 from arzbench.predict.remaining import remaining
 from arzbench.predict.schedule import count_training
-from arzbench.records import BesidePrice, CostModel, Spread
-from arzbench.study import TrainConfig
+from arzbench.records import NOT_BESIDE, BesidePrice, CostModel, Plan, Spread
+from arzbench.report.sheets import plan_lines
+from arzbench.study import Study, TrainConfig
+from arzbench.study_changes import change_study
 from arzbench.workload import AbstractTraining, EvaluationResult
 from tests import worlds
 from tests.measure.doubles import COSTS, Free, Store, Workload, burst_job, model_of
@@ -118,3 +121,57 @@ def test_what_is_left_is_known_along_the_way(name: str) -> None:
     for now, observed in watched.seen[:-1]:
         left = remaining([(model, schedule, observed)], HOST)
         assert left.p50_s == pytest.approx(took - now, abs=0.04 * took), now
+
+
+QUIET = worlds.study(config(), name="quiet")
+
+
+def planned(study: Study = QUIET, **how: Any) -> Plan:
+    record = worlds.calibration(study, **{"spread": 0.03, **how})
+    return worlds.plan(study, 600.0, calibration=record)
+
+
+def test_a_plan_says_how_many_are_played_beside_the_training_and_what_they_cost_it() -> None:
+    made = planned(beside=1.1, spread=0.0)
+    (line,) = [line for line in plan_lines(made) if "beside" in line]
+    # 12 come, the first is waited for; each takes 4.92 s of which 0.02 s begin it and a tenth is lost
+    assert line == "11 of 12 evaluations are played beside the training, which pays for 10% of their time"
+    waits = planned(change_study(QUIET, ["evaluation.concurrent=false"]), beside=1.1, spread=0.0)
+    assert not [line for line in plan_lines(waits) if "beside" in line]
+    saved = waits.rows[-1].estimate.p50_s - made.rows[-1].estimate.p50_s
+    assert saved == pytest.approx(0.9 * 11 * 4.92, rel=0.1)
+
+
+def test_they_are_counted_only_where_that_was_measured_and_it_is_said() -> None:
+    made, waits = planned(), planned(change_study(QUIET, ["evaluation.concurrent=false"]))
+    assert made.rows == waits.rows
+    assert made.warnings == (BESIDE_UNKNOWN,)
+    assert waits.warnings == ()
+    record = worlds.calibration(QUIET, spread=0.03)
+    refused = f"{NOT_BESIDE}: the model is of a class of its own"
+    one_core = msgspec.structs.replace(worlds.HOST, cores=1)
+    for changes, warnings in (
+        ({"workloads": (msgspec.structs.replace(record.workloads[0], notes=(refused,)),)}, (refused,)),
+        ({"host": one_core}, ()),
+        ({"imported": "a log"}, None),
+    ):
+        other = worlds.plan(QUIET, 600.0, calibration=msgspec.structs.replace(record, **changes))
+        assert other.rows[-1].estimate.p50_s == pytest.approx(waits.rows[-1].estimate.p50_s, rel=0.01)
+        assert BESIDE_UNKNOWN not in other.warnings
+        assert warnings is None or other.warnings == warnings
+
+
+def test_a_slow_down_that_is_hardly_known_widens_the_interval() -> None:
+    sure, single = planned(beside=1.1), planned(beside=1.1, repetitions=1)
+    assert sure.models[0].beside.error < 0.05 < 0.5 < single.models[0].beside.error
+    widths = [p.rows[-1].estimate.p90_s / p.rows[-1].estimate.p50_s for p in (sure, single)]
+    assert widths[0] < widths[1]
+
+
+def test_prices_from_before_the_fast_path_are_marked() -> None:
+    record = worlds.calibration(QUIET, beside=1.1)
+    old = msgspec.structs.replace(record, versions={"python": "3.11"})
+    assert worlds.plan(QUIET, 600.0, calibration=old).warnings == (EARLIER,)
+    slow = change_study(QUIET, ["fast=false"])
+    old = msgspec.structs.replace(worlds.calibration(slow, beside=1.1), versions={})
+    assert worlds.plan(slow, 600.0, calibration=old).warnings == ()
