@@ -161,7 +161,8 @@ class BurstControl(Control):
             elif now - self._eval_began > self._job.max_eval_s:
                 raise StopTraining(StopReason.BUDGET, "enough evaluation episodes")
         self._switch(training, self._config.logging.mode)
-        self._say("evaluation" if kind == "final" else kind, 0.85 if kind == "final" else 0.15)
+        if kind != "evaluation":  # those come during the training
+            self._say("evaluation" if kind == "final" else kind, 0.85 if kind == "final" else 0.15)
 
     def during_episode(self, training: AbstractTraining) -> bool:
         return self._clock.now() - self._episode_began > self._job.max_eval_s

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import msgspec
 
-from arzbench import __version__
 from arzbench.clock import Clock
 from arzbench.errors import ArzbenchError, StateError, UsageError
 from arzbench.facts import Phase
@@ -83,7 +82,7 @@ def calibrate(
         created=created.isoformat(timespec="seconds"),
         host=host_of(first),
         study=study,
-        versions={"arzbench": __version__, **versions},
+        versions=versions,
         steps=steps,
         repetitions=repetitions,
         took_s=clock.now() - began,

@@ -239,7 +239,7 @@ def test_a_state_of_one_size(training: TrainConfig, per_row: int) -> None:
 
 def test_progress_rises_and_says_what_is_measured() -> None:
     told: list[tuple[str, float]] = []
-    measured(FULL, say=lambda *line: told.append(line))
+    measured(FULL, say=lambda *line: told.append(line), beside=1)
     shares = [share for _, share in told]
     assert shares == sorted(shares)
     assert 0 <= shares[0] <= shares[-1] <= 1
