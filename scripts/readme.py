@@ -123,7 +123,7 @@ MASKS = [
 #: a table that is there only where something does not fit
 SECTION = "what would make it fit"
 #: lines that are there or not by how a machine behaves, and lines that come once or often
-OPTIONAL = re.compile(r"^this machine varied|.*\b(evaluations? .*beside the training|beside an evaluation)\b")
+OPTIONAL = re.compile(r"^this machine varied|^.*beside (the training|an evaluation)|^ +\S+ waited for")
 OFTEN = re.compile(r"^ ?(progress:|evaluation N|\S+, process$)")
 
 
