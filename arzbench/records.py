@@ -39,6 +39,12 @@ class HostInfo(Record, frozen=True, kw_only=True):
 
 #: variant of steps before the first update: between updates, caches cold, one costs up to twice as much
 BEFORE_LEARNING = "before learning"
+#: variant of what a training pays while an evaluation is played beside it
+BESIDE = "beside"
+#: how the note of a calibration begins that says why none is
+NOT_BESIDE = "evaluations are not played beside the training"
+#: an evaluation that takes less than so many seconds is waited for: to play it beside costs more
+SHORT_EVALUATION_S = 0.05
 
 
 class PhaseSamples(Record, frozen=True, kw_only=True):
@@ -47,7 +53,7 @@ class PhaseSamples(Record, frozen=True, kw_only=True):
     phase: Phase
     repetition: int
     warmup: bool = False  # kept, shown, not averaged
-    variant: str = ""  # jit: cold | warm; per step: off | periodic | every | before learning
+    variant: str = ""  # jit: cold | warm; per step: off | periodic | every | before learning | beside
     size: float = 0.0  # what the cost grows with: checkpoint and restore, in bytes
     seconds: tuple[float, ...]
     units: tuple[int, ...]  # how many units each measurement holds
@@ -88,6 +94,14 @@ class PhaseCount(Record, frozen=True, kw_only=True):
             raise ValueError(f"{self.phase}: count {self.count} outside 0..{self.high}")
 
 
+class EvaluationsBeside(Record, frozen=True, kw_only=True):
+    """Evaluations that may be played beside the training, which goes on until they are waited for."""
+
+    evaluations: int
+    units: float  # their share of all env steps of evaluations
+    training: float  # share of the training's steps
+
+
 class TrainSchedule(Record, frozen=True, kw_only=True):
     """Every event of one training of `total_timesteps`, counted."""
 
@@ -98,6 +112,7 @@ class TrainSchedule(Record, frozen=True, kw_only=True):
     evaluations: int
     checkpoints: int
     counts: tuple[PhaseCount, ...]
+    beside: tuple[EvaluationsBeside, ...] = ()  # in their order, behind the first evaluation
 
     def get(self, phase: Phase) -> PhaseCount:
         """The count of `phase`, zero where it does not occur."""
@@ -165,6 +180,15 @@ class Coefficient(Record, frozen=True, kw_only=True):
         return self.fixed_s + self.per_size_s * size
 
 
+class BesidePrice(Record, frozen=True, kw_only=True):
+    """What evaluations that are played beside a training cost it."""
+
+    start_s: float  # of each: its process begun, its result taken
+    slow_down: float  # how many times as long the training takes while one is under way
+    error: float  # standard error of that
+    n: int  # training env steps measured beside one
+
+
 class CostModel(Record, frozen=True, kw_only=True):
     """Prices of one workload's phases on one host."""
 
@@ -172,6 +196,7 @@ class CostModel(Record, frozen=True, kw_only=True):
     facts: EnvFacts
     state_bytes: tuple[int, int]
     coefficients: tuple[Coefficient, ...]
+    beside: BesidePrice | None = None  # None: not measured, evaluations are waited for
 
     def get(self, phase: Phase) -> Coefficient | None:
         """The price of `phase`, None where it was not measured."""
@@ -261,6 +286,7 @@ class WhatIf(Record, frozen=True, kw_only=True):
     verdict: Verdict | None = None
     command: str  # runs it; where nothing was measured, what measures it
     note: str = ""
+    results: str = ""  # whether it changes what the training comes to, and how
 
 
 class Plan(Record, frozen=True, kw_only=True):

@@ -25,7 +25,7 @@ VERSIONS = {
     "arzbench/study": 1,
     "arzbench/platform": 1,
     "arzbench/calibration": 1,
-    "arzbench/plan": 3,
+    "arzbench/plan": 4,
     "arzbench/checkpoint": 3,
     "arzbench/ledger": 1,
     "arzbench/report": 1,
@@ -56,6 +56,7 @@ MIGRATIONS: dict[tuple[str, int], Migration] = {
     ("arzbench/checkpoint", 2): lambda body: body,  # its parts are other files
     ("arzbench/plan", 1): _plan_2,
     ("arzbench/plan", 2): lambda body: {k: v for k, v in body.items() if k != "calibration_digest"},
+    ("arzbench/plan", 3): lambda body: body,  # what is new is optional
 }
 
 

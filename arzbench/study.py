@@ -177,6 +177,20 @@ class TrainConfig(_Part, frozen=True, kw_only=True, tag_field="algo"):
         return bool(self.evaluation.eval_freq or self.evaluation.final_episodes or self.baseline.episodes)
 
     @property
+    def evaluates_beside(self) -> bool:
+        """Whether evaluations may be played beside it, as far as the study tells."""
+        evaluation = self.evaluation
+        wanted = bool(evaluation.eval_freq) and evaluation.concurrent is not False
+        # actions that are drawn and messages come in order; more threads have no core to spare
+        alone = evaluation.deterministic and self.logging.mode == "off" and self.torch_threads == 1
+        return wanted and alone and self.device != "cuda"
+
+    @property
+    def own_env(self) -> bool:
+        """Whether it is on an env of this package."""
+        return self.env.rpartition(":")[2].startswith("arzbench/")
+
+    @property
     def normalizes_observations(self) -> bool:
         """Whether a policy needs running statistics to see what it learned from."""
         return bool(getattr(self.vec_normalize, "norm_obs", self.vec_normalize))
@@ -497,6 +511,10 @@ class Built(TrainConfig, frozen=True, kw_only=True, tag="built"):
     @property
     def algo(self) -> str:
         return self.model.lower()
+
+    @property
+    def evaluates_beside(self) -> bool:
+        return super().evaluates_beside and not self.evaluated_by_callback
 
     def workload_digest(self) -> str:
         values = msgspec.to_builtins(self)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from arzbench import __version__
 from arzbench.clock import Clock, SystemClock
 from arzbench.errors import ArzbenchError, ExitCode, StateError, leave, tell
 from arzbench.measure.burst import COLD, UNUSED, WARM, BurstJob, BurstResult, Say, measure_once
@@ -139,7 +140,8 @@ def run_worker(task: Path, answer: Path) -> int:
             answer, error, f"{job.config.name} cannot be measured: {type(error).__name__}: {error}"
         )
         return int(ExitCode.FAILURE)
-    answer.write_bytes(msgspec.json.encode(result))
+    versions = {"arzbench": __version__, **result.versions}
+    answer.write_bytes(msgspec.json.encode(msgspec.structs.replace(result, versions=versions)))
     return int(ExitCode.OK)
 
 

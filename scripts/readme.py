@@ -48,11 +48,11 @@ KEEP = {
         r"seconds per unit", r"^ phase ", r"^ (env step|policy|update|rollout|evaluation) ", r"in all",
     ],
     "plan": [
-        r"^study", r"^safe budget", r"^this machine", r"^wall time on", r"^ steps +trained",
-        r"^ (24,000|100,000|study) .*%", r"^ [ABC] ",
+        r"^study", r"^safe budget", r"^this machine", r"beside the training", r"^wall time on",
+        r"^ steps +trained", r"^ (24,000|100,000|study) .*%", r"^ [ABC] ",
     ],
     "plan-60s": [
-        r"^safe budget", r"^this machine", r"^wall time on", r"^ steps +trained",
+        r"^safe budget", r"^this machine", r"beside the training", r"^wall time on", r"^ steps +trained",
         r"^ (1,000|5,000|8,000|24,000) .*%",
     ],
     "report": [r"^where", r"^ (phase|env step|policy|update|rollout|evaluation|baseline) "],
@@ -123,7 +123,7 @@ MASKS = [
 #: a table that is there only where something does not fit
 SECTION = "what would make it fit"
 #: lines that are there or not by how a machine behaves, and lines that come once or often
-OPTIONAL = re.compile(r"^this machine varied|^ +\S+(: \d+ of \d+ beside the training| waited for)")
+OPTIONAL = re.compile(r"^this machine varied|^.*beside (the training|an evaluation)|^ +\S+ waited for")
 OFTEN = re.compile(r"^ ?(progress:|evaluation N|\S+, process$)")
 
 

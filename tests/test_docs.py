@@ -136,6 +136,7 @@ def test_every_schema_is_documented_with_its_version() -> None:
 WRITTEN = [
     records.Calibration, records.WorkloadSamples, records.PhaseSamples, records.EnvFacts, records.HostInfo,
     records.Platform, records.Plan, records.CostModel, records.Coefficient, records.Spread, records.Estimate,
+    records.BesidePrice, records.EvaluationsBeside, records.WhatIf,
     records.TrainSchedule, records.PhaseCount, records.TableRow, records.PlanOption, records.RunRecord,
     records.LedgerEntry, bench.EngineBench, bench.Peak, bench.EngineSpeed, bench.EnvSpeed,
     comparison.Comparison, comparison.PolicyResult, comparison.Difference,

@@ -78,7 +78,7 @@ def test_plan_1_kept_the_middle_of_its_ratios() -> None:
     assert math.exp(old.spread.log_centre) == pytest.approx(statistics.median(old.spread.ratios))
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_plans_follow_from_calibration_1(version: int) -> None:
     """The same question, asked again years later, has the same answer, about: priors may change."""
     old: Plan = LOADERS["plan"](golden("plan", version))
@@ -98,7 +98,8 @@ def test_plans_follow_from_calibration_1(version: int) -> None:
         command="arzbench run --auto-budget",
         uploads=old.uploads,
     )
-    assert old.uploads == (version == 3)
+    assert old.uploads == (version >= 3)
+    assert (old.models[0].beside is not None) == (version == 4)
     assert again.study == old.study
     assert again.rows[-1].estimate.p50_s == pytest.approx(old.rows[-1].estimate.p50_s, rel=0.01)
     assert [o.key for o in again.options] == [o.key for o in old.options]

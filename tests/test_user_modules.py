@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from arzbench.predict.plan import EARLIER
 from tests.calls import refused
 from tests.processes import ROOT
 
@@ -86,7 +87,9 @@ def test_modules_beside_a_study_are_found_by_calibrate_plan_and_run(
     (beside / "mine.toml").write_text(STUDY.format(module="counting_envs", env=env))
     at = ("--dir", place) if study == "mine" else ()
     arzbench(tmp_path, "calibrate", "--study", study, "--repetitions", "2", "--max-time", "5s", *at)
-    assert "200 training steps" in arzbench(tmp_path, "plan", "--study", study, "--quota", "1h", *at)
+    planned = arzbench(tmp_path, "plan", "--study", study, "--quota", "1h", *at)
+    assert "200 training steps" in planned
+    assert EARLIER not in planned  # it says which arzbench measured
     told = arzbench(tmp_path, "run", "--study", study, "--auto-budget", "--quota", "1h", *at)
     assert "200 of 200 steps" in told
 

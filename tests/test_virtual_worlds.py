@@ -18,7 +18,7 @@ from arzbench.measure.burst import measure_once
 from arzbench.predict.costmodel import models_for
 from arzbench.predict.plan import Planner
 from arzbench.predict.spread import spread_from
-from arzbench.records import CostModel
+from arzbench.records import BesidePrice, CostModel
 from arzbench.run import control
 from arzbench.run.job import RunOutcome
 from arzbench.run.simulated import SyntheticWorkload
@@ -44,6 +44,7 @@ def calibrated(
             spawned=clock.now(),
             steps=100,
             eval_episodes=1,
+            beside=int(workload.beside is not None),
         )
         results.append(measure_once(job, workload, store, clock, lambda what, share: None))
     return doubles.model_of(config, *results)
@@ -111,7 +112,9 @@ def carried_out(number: int, folder: Path, confidence: float) -> tuple[RunOutcom
     costs = random_costs(dice, quota_s / dice.uniform(200, 600))
     save_s = float(costs[Phase.ENV_STEP] * dice.uniform(0.1, 1))
     clock = VirtualClock()
-    bench = SyntheticWorkload(clock, costs, save_s=save_s, episode_steps=EPISODE)
+    slow_down, start_s = dice.uniform(1, 1.5), costs[Phase.ENV_STEP] * dice.uniform(0, 5)
+    beside = BesidePrice(start_s=start_s, slow_down=slow_down, error=0.0, n=1) if number % 2 else None
+    bench = SyntheticWorkload(clock, costs, save_s=save_s, episode_steps=EPISODE, beside=beside)
     models = {
         t.workload_digest(): calibrated(t, bench, doubles.Store(clock, timed=False), clock)
         for t in study.trainings
@@ -127,6 +130,7 @@ def carried_out(number: int, folder: Path, confidence: float) -> tuple[RunOutcom
         costs,
         save_s=save_s,
         episode_steps=EPISODE,
+        beside=beside,
         slow_down=lambda now: factor * (0.8 + 0.4 * jitter.random()),
     )
     outcome = run(folder / str(number), study, clock, machine, quota_s=quota_s, budgets=budgets)

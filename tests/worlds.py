@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from arzbench.facts import EnvFacts, Phase
+from arzbench.predict.beside import STEPWISE
 from arzbench.predict.costmodel import fit
 from arzbench.predict.plan import make_plan
 from arzbench.predict.schedule import count_training
 from arzbench.records import (
+    BESIDE,
     Calibration,
     CostModel,
     HostInfo,
@@ -64,6 +66,8 @@ SIZED = {Phase.CHECKPOINT: (0.03, 4e-9), Phase.RESTORE: (0.08, 2e-9)}
 #: what the first update of a process costs above the others
 FIRST_UPDATE_S = 0.35
 STATE_BYTES = (120_000, 60)
+#: what it costs to begin an evaluation beside the training
+BEGUN_S = 0.02
 LOGGED = (Phase.ENV_STEP, Phase.POLICY, Phase.ROLLOUT, Phase.RESET, Phase.LOG)
 
 
@@ -111,8 +115,12 @@ def samples(
     env: EnvFacts | None = None,
     leave_out: Sequence[Phase] = (),
     seed: int = 0,
+    beside: float | None = None,
 ) -> WorkloadSamples:
-    """Everything a calibration keeps: warm-ups, variants, several sizes, blocks of unequal length."""
+    """Everything a calibration keeps: warm-ups, variants, several sizes, blocks of unequal length.
+
+    `beside`: how many times as long steps of a training took while an evaluation was under way.
+    """
     rng = random.Random(seed)
     main = training.logging.mode
     measured: list[PhaseSamples] = []
@@ -139,6 +147,11 @@ def samples(
             if phase in LOGGED:
                 for other in {"off", "periodic", "every"} - {main}:
                     series(phase, repetition, price * 50, units[:9], other)
+        for phase in STEPWISE if beside is not None else ():
+            seconds = [prices[phase] * noise() * u * beside * noise() for u in (1, 40, 60)]
+            measured.append(_sample(phase, repetition, *seconds, variant=BESIDE, units=(1, 40, 60)))
+        if beside is not None:
+            measured.append(_sample(Phase.EVAL_STEP, repetition, BEGUN_S, variant=BESIDE, units=(1200,)))
         state = "cold" if repetition == 0 else "warm"
         measured.append(_sample(Phase.JIT, repetition, JIT[state], variant=state))
         for phase in SIZED:
@@ -163,7 +176,7 @@ def calibration(
         created=created,
         host=host,
         study=job,
-        versions={"python": "3.11.9"},
+        versions={"python": "3.11.9", "arzbench": "1"},
         steps=100,
         repetitions=how.get("repetitions", 4),
         took_s=20.0,

@@ -18,10 +18,10 @@ from arzbench.clock import Clock, process_start
 from arzbench.facts import EnvFacts, Phase, Record, StopReason
 from arzbench.loop import TrainingLoop
 from arzbench.measure.phase_times import PER_STEP, PhaseValues
-from arzbench.records import BEFORE_LEARNING, PhaseSamples
+from arzbench.records import BEFORE_LEARNING, BESIDE, NOT_BESIDE, SHORT_EVALUATION_S, PhaseSamples
 from arzbench.study import MODES, AnyConfig, Checkpoints, Evaluation, TrainConfig
 from arzbench.training_state import TrainingState
-from arzbench.workload import AbstractTraining, AbstractWorkload, Control, StopTraining
+from arzbench.workload import AbstractTraining, AbstractWorkload, Control, EvaluationResult, StopTraining
 
 Say = Callable[[str, float], None]
 #: steps under each logging mode that is not the study's own, per block; two blocks each
@@ -56,6 +56,7 @@ class BurstJob(Record, frozen=True, kw_only=True):
     eval_episodes: int
     max_eval_s: float  # no new evaluation episode after this long
     folder: str  # where trial checkpoints go
+    beside: int = 0  # episodes of evaluations during the training, to be played beside it; 0: there are none
 
 
 class BurstResult(Record, frozen=True, kw_only=True):
@@ -76,10 +77,14 @@ def short_training(job: BurstJob) -> tuple[TrainConfig, TrainingLoop]:
     config = job.config
     loop = config.loop.brought_forward(job.rollout)
     rollouts = max(2, math.ceil((loop.learning_starts + job.steps) / loop.rollout_steps))
+    total = rollouts * loop.rollout_steps
     short = msgspec.structs.replace(
         config,
-        total_timesteps=rollouts * loop.rollout_steps,
+        total_timesteps=total,
         evaluation=Evaluation(
+            # three, which do not begin where the messages are switched: the first is waited for
+            eval_freq=total // config.n_envs // 4 + 1 if job.beside else 0,
+            n_eval_episodes=job.beside,
             deterministic=config.evaluation.deterministic,
             final_episodes=job.eval_episodes if evaluates(config) else 0,
             max_steps=config.evaluation.max_steps,
@@ -121,11 +126,13 @@ class BurstControl(Control):
         self.notes: list[str] = []
         self._segments = _segments(config, self._start)
         self._mode: str = config.logging.mode
+        self._evaluations = 0
+        self._evaluation_began: float | None = None
+        # between steps that write messages caches are cold, for the update after them, too
+        self._varied = PER_STEP | {Phase.UPDATE} if loop.off_policy else PER_STEP
+        values.varied = self._varied
         if self._start:
             values.variant = BEFORE_LEARNING
-        if loop.off_policy:
-            # between steps that write messages caches are cold, for the update after them, too
-            values.varied = PER_STEP | {Phase.UPDATE}
 
     def before_step(self, training: AbstractTraining, updates: int) -> None:
         step = training.num_timesteps
@@ -135,23 +142,39 @@ class BurstControl(Control):
             self._to_prefill = False
             self._values.variant = self._mode
             self._trial.half_fill(training)
-        probed = (mode for first, last, mode in self._segments if first <= step < last)
+        beside = training.evaluating is not None and not self._to_prefill
+        probed = (mode for first, last, mode in self._segments if first <= step < last and not beside)
         self._switch(training, next(probed, self._config.logging.mode))
+        if not self._to_prefill:
+            self._values.variant = BESIDE if beside else self._mode
+            self._values.varied = self._varied | ({Phase.UPDATE, Phase.EVAL_STEP} if beside else set())
         if updates or not step % 64:
             self._say("training", 0.15 + 0.65 * step / self._config.total_timesteps)
 
     def before_episode(self, training: AbstractTraining, kind: str) -> None:
         self._episode_began = now = self._clock.now()
+        if self._evaluation_began is None:
+            self._evaluation_began = now
         if kind == "final":
             if self._eval_began is None:
                 self._eval_began = now
             elif now - self._eval_began > self._job.max_eval_s:
                 raise StopTraining(StopReason.BUDGET, "enough evaluation episodes")
         self._switch(training, self._config.logging.mode)
-        self._say("evaluation" if kind == "final" else kind, 0.85 if kind == "final" else 0.15)
+        if kind != "evaluation":  # those come during the training
+            self._say("evaluation" if kind == "final" else kind, 0.85 if kind == "final" else 0.15)
 
     def during_episode(self, training: AbstractTraining) -> bool:
         return self._clock.now() - self._episode_began > self._job.max_eval_s
+
+    def evaluated(self, training: AbstractTraining, result: EvaluationResult) -> None:
+        began, self._evaluation_began = self._evaluation_began, None
+        self._evaluations += result.kind == "evaluation"
+        if self._evaluations < 2 or result.kind != "evaluation" or began is None:
+            return  # the first is waited for, and one beside the training does not tell when it begins
+        note = f"{NOT_BESIDE}: {result.inline}"
+        if self._clock.now() - began >= SHORT_EVALUATION_S and note not in self.notes:
+            self.notes.append(note)
 
     def noted(self, text: str) -> None:
         self.notes.append(text)

@@ -26,7 +26,7 @@ from arzbench.facts import Phase
 from arzbench.measure.burst import COLD, WARM, BurstJob, BurstResult, evaluates
 from arzbench.measure.host import host_of
 from arzbench.measure.phase_times import PER_STEP
-from arzbench.records import BEFORE_LEARNING, Calibration, PhaseSamples, WorkloadSamples
+from arzbench.records import BEFORE_LEARNING, BESIDE, Calibration, PhaseSamples, WorkloadSamples
 from arzbench.study import Evaluation, Study, TrainConfig
 from arzbench.units import format_duration
 
@@ -160,7 +160,8 @@ def next_job(
 ) -> BurstJob:
     """What the next process measures in about `own_s`, from the pace of those before; `steps` at least."""
     rollout = config.loop.short_rollout(steps)
-    eval_episodes = 1
+    eval_episodes, episodes_beside = 1, 0
+    beside = config.evaluates_beside and host_of(config).cores > 1
     if bursts:
         step_s, update_s, eval_s = _pace(config, bursts)
         allowed = max(0.2, min(BURST_S, own_s))
@@ -169,7 +170,11 @@ def next_job(
         if config.rollout_steps * cycle <= allowed:
             rollout = None  # whole rollouts as configured are affordable
         length = statistics.fmean(bursts[-1].facts.eval_episode_steps or (1,))
-        eval_episodes = max(1, min(50, math.ceil(EVAL_S / max(1e-9, eval_s * length))))
+        episode_s = max(1e-9, eval_s * length)
+        eval_episodes = max(1, min(50, math.ceil(EVAL_S / episode_s)))
+        # half as long as the training steps between two of them, which must be long enough for one episode
+        if beside and episode_s <= allowed / 4:
+            episodes_beside = max(1, min(200, round(allowed / 8 / episode_s)))
     hidden = any(b.cache == WARM for b in bursts)  # what compiling costs: measured once, with an empty cache
     return BurstJob(
         config=config,  # type: ignore[arg-type]
@@ -181,6 +186,7 @@ def next_job(
         eval_episodes=eval_episodes,
         max_eval_s=max(EVAL_S, left_s / 4),
         folder=folder,
+        beside=episodes_beside,
     )
 
 
@@ -197,11 +203,12 @@ def _pace(config: TrainConfig, bursts: Sequence[BurstResult]) -> tuple[float, fl
     steps = _units(own, Phase.ENV_STEP)
     later = [p for p in phases if not p.warmup]
     learning = [p for p in phases if p.variant != BEFORE_LEARNING]
-    evaluated = max(1, _units(phases, Phase.EVAL_STEP))
+    alone = [p for p in phases if p.variant != BESIDE]
+    evaluated = max(1, _units(alone, Phase.EVAL_STEP))
     return (
         max(1e-9, sum(_seconds(own, p) for p in PER_STEP) / steps),
         _seconds(later, Phase.UPDATE) / max(1, _units(learning, Phase.ENV_STEP)),
-        _seconds(phases, Phase.EVAL_STEP) / evaluated,
+        _seconds(alone, Phase.EVAL_STEP) / evaluated,
     )
 
 

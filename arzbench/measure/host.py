@@ -11,8 +11,6 @@ from pathlib import Path
 from arzbench.records import HostInfo
 from arzbench.study import TrainConfig
 
-_OWN_ENVS = "arzbench/"  # envs that take the training's device, unless env_kwargs names one
-
 
 def host_info(device: str = "cpu", torch_threads: int = 1) -> HostInfo:
     """This host, for trainings on `device` with `torch_threads` threads."""
@@ -35,14 +33,9 @@ def host_of(config: TrainConfig) -> HostInfo:
     return host_info(device, config.torch_threads)
 
 
-def is_own_env(config: TrainConfig) -> bool:
-    """Whether a training is on an env of this package."""
-    return config.env.rpartition(":")[2].startswith(_OWN_ENVS)
-
-
 def devices(config: TrainConfig) -> tuple[str, ...]:
     """Devices a training asks for: its net's, and in an env of this package that of the roads."""
-    if not is_own_env(config):
+    if not config.own_env:
         return (config.device,)
     return config.device, str(config.env_kwargs.get("device", config.device))
 

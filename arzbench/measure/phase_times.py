@@ -53,16 +53,22 @@ class PhaseValues:
         self.variant = variant
         self.varied = PER_STEP  # phases kept apart by variant
         self._values: dict[tuple[Phase, str, float], list[tuple[float, int]]] = {}
+        self._owed: dict[Phase, float] = {}  # of units that are not over
 
     def add(
         self, phase: Phase, seconds: float, units: int = 1, size: float = 0.0, variant: str | None = None
     ) -> None:
-        """`units` of `phase`, of size `size`, took `seconds`; `variant`: of its own (jit: cold, warm)."""
+        """`units` of `phase`, of size `size`, took `seconds`; `variant`: of its own (jit: cold, warm).
+
+        What is told of no unit is a part of the next.
+        """
+        seconds = max(0.0, seconds) + self._owed.pop(phase, 0.0)
         if units < 1:
+            self._owed[phase] = seconds
             return
         if variant is None:
             variant = self.variant if phase in self.varied else ""
-        self._values.setdefault((phase, variant, size), []).append((max(0.0, seconds), units))
+        self._values.setdefault((phase, variant, size), []).append((seconds, units))
 
     def samples(self, repetition: int) -> list[PhaseSamples]:
         """The raw record; the first value of a phase in a process is a warm-up where more follow."""

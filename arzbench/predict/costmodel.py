@@ -2,6 +2,7 @@
 
     T = sessions x startup + trainings x build + sum over phases of count x (fixed + per_size x size)
 
+Evaluations that are played beside a training cost it what `beside_training` says, not their own time.
 Within a run the price of a phase is a mean (training steps are periodic and heavy-tailed: medians of
 steps would be wrong); its error comes from the means of repetitions in fresh processes. Between runs
 the whole varies by a factor learned from this host's finished runs, or by a stated prior.
@@ -16,12 +17,14 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from arzbench.errors import UsageError
 from arzbench.facts import Phase
+from arzbench.predict.beside import STEPWISE, FloatArray, beside_training, in_order
 from arzbench.records import (
     BEFORE_LEARNING,
+    BESIDE,
+    BesidePrice,
     Coefficient,
     CostModel,
     Estimate,
@@ -36,9 +39,6 @@ from arzbench.study import Study
 STARTUP = (Phase.IMPORT, Phase.JIT, Phase.FIRST, Phase.TEARDOWN)
 #: phases whose cost grows with the bytes of a checkpoint
 SIZED = (Phase.CHECKPOINT, Phase.RESTORE)
-#: phases of a training step, for seconds per step
-STEPWISE = (Phase.ENV_STEP, Phase.RESET, Phase.POLICY, Phase.UPDATE, Phase.ROLLOUT)
-FloatArray = npt.NDArray[np.float64]
 DRAWS = 8000
 _SEED = 20240229
 
@@ -60,6 +60,7 @@ def fit(samples: WorkloadSamples, mode: str | None = None) -> CostModel:
         facts=samples.facts,
         state_bytes=samples.state_bytes,
         coefficients=tuple(prices),
+        beside=_beside_price(samples, main),
     )
 
 
@@ -69,7 +70,36 @@ def priced(samples: WorkloadSamples, main: str) -> list[PhaseSamples]:
     own = [item for item in later if item.variant in ("", main, "cold", "warm")]
     # a reset or an update may not have fallen into the blocks of this mode: then any mode's will do
     lacking = {Phase.RESET, Phase.UPDATE} - {item.phase for item in own}
-    return own + [item for item in later if item.phase in lacking]
+    return own + [item for item in later if item.phase in lacking and item.variant != BESIDE]
+
+
+def _beside_price(samples: WorkloadSamples, main: str) -> BesidePrice | None:
+    """What training steps took beside an evaluation over what as many took alone, process by process."""
+    beside = [i for i in samples.phases if i.variant == BESIDE]
+    started = [i for i in beside if i.phase is Phase.EVAL_STEP]
+    started = [i for i in started if not i.warmup] or started
+    alone = [i for i in priced(samples, main) if i.phase in STEPWISE]
+    ratios: list[float] = []
+    weights: list[float] = []
+    for repetition in sorted({i.repetition for i in beside}):
+        took = as_alone = 0.0
+        for item in beside:
+            same = [i for i in alone if (i.phase, i.repetition) == (item.phase, repetition)]
+            if item.repetition == repetition and same:
+                took += sum(item.seconds)
+                as_alone += item.count * _mean(same)
+        if as_alone:
+            ratios.append(took / as_alone)
+            weights.append(as_alone)
+    if not ratios or not started:
+        return None
+    slow_down = float(np.average(ratios, weights=weights))
+    return BesidePrice(
+        start_s=statistics.fmean(s for i in started for s in i.seconds),
+        slow_down=slow_down,
+        error=slow_down * _relative_error(ratios, weights),
+        n=sum(i.count for i in beside if i.phase is Phase.ENV_STEP),
+    )
 
 
 def _by_repetition(items: Iterable[PhaseSamples]) -> tuple[list[float], list[int]]:
@@ -217,10 +247,7 @@ class Job:
         self._share = spread.price_share
         self._total = np.zeros(DRAWS)
         for model, schedule in parts:
-            for item in schedule.counts:
-                # where between calibrated length and bound episodes lie
-                count = item.count + (item.high - item.count) * _uniform()
-                self._add(model, model.get(item.phase), count, item.size)
+            self._add_training(model, schedule)
         model, first = parts[0]
         for phase in STARTUP:
             self._add(model, startup_price(model, phase, cold=cold), sessions)
@@ -229,13 +256,34 @@ class Job:
             self._add(model, model.get(phase), sessions - 1, size)
         self.seconds = self._total * np.exp(spread.log_centre + spread.log_sigma * _normal("run"))
 
+    def _add_training(self, model: CostModel, schedule: TrainSchedule) -> None:
+        seconds = {}
+        for item in schedule.counts:
+            # where between calibrated length and bound episodes lie
+            count = item.count + (item.high - item.count) * _uniform()
+            seconds[item.phase] = self._draws(model, model.get(item.phase), count, item.size)
+        price, slow_down = model.beside, None
+        if price is not None:
+            slow_down = price.slow_down + self._share * price.error * _normal(f"{model.workload} beside")
+        paid, slower = beside_training(price, schedule, seconds, slow_down)
+        seconds[Phase.EVAL_STEP] = sum((s for _, s in paid), np.zeros(1))
+        for phase, each in seconds.items():
+            self._total += each * slower if phase in STEPWISE else each
+
     def _add(
         self, model: CostModel, price: Coefficient | None, count: FloatArray | int, size: float = 0.0
     ) -> None:
-        """Add `count` units; one draw of a price is wrong by the same factor wherever it is paid."""
-        if price is not None:
-            source = _normal(f"{model.workload} {price.phase}")
-            self._total += count * price.mean_s(size) * np.exp(self._share * price.relative_error * source)
+        self._total += self._draws(model, price, count, size)
+
+    def _draws(
+        self, model: CostModel, price: Coefficient | None, count: FloatArray | int, size: float = 0.0
+    ) -> FloatArray:
+        """Seconds of `count` units; one draw of a price is wrong by the same factor wherever it is paid."""
+        if price is None:
+            return np.zeros(DRAWS)
+        source = _normal(f"{model.workload} {price.phase}")
+        draws: FloatArray = count * price.mean_s(size) * np.exp(self._share * price.relative_error * source)
+        return draws
 
     def estimate(self, notes: Sequence[str] = ()) -> Estimate:
         """The quantiles shown."""
@@ -270,11 +318,8 @@ def phase_seconds(model: CostModel, schedules: Sequence[TrainSchedule]) -> dict[
     """Predicted mean seconds per phase of the trainings of one workload, one session."""
     seconds: dict[Phase, float] = {}
     for schedule in schedules:
-        for item in schedule.counts:
-            price = model.get(item.phase)
-            if price is not None:
-                middle = (item.count + item.high) / 2
-                seconds[item.phase] = seconds.get(item.phase, 0.0) + middle * price.mean_s(item.size)
+        for phase, pieces in in_order(model, schedule).items():
+            seconds[phase] = seconds.get(phase, 0.0) + sum(each for _, each in pieces)
     for phase in STARTUP:
         price = startup_price(model, phase, cold=False)
         if price is not None:

@@ -11,11 +11,13 @@ import msgspec
 from arzbench.digest import digest
 from arzbench.errors import UsageError, WillNotFitError
 from arzbench.facts import Phase
+from arzbench.predict.beside import beside_share
 from arzbench.predict.costmodel import STARTUP, Job, fit, missing_phases, models_for, startup_seconds
 from arzbench.predict.landing import kept_free_s, quota_for
 from arzbench.predict.schedule import budgets_for, count_training
 from arzbench.predict.spread import PastRun, spread_from, training_key
 from arzbench.records import (
+    NOT_BESIDE,
     Calibration,
     CostModel,
     HostInfo,
@@ -36,6 +38,10 @@ MAX_SESSIONS = 1000
 #: the platform that is this machine itself
 LOCAL = "local"
 _LARGEST = 1e12
+BESIDE_UNKNOWN = (
+    "what an evaluation beside the training costs it was not measured: counted as if it waited for each"
+)
+EARLIER = "measured before arzbench computed updates its faster way: measure again with arzbench calibrate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,5 +355,22 @@ def _warnings(planner: Planner, calibration: Calibration, platform: Platform) ->
     measured = [calibration.find(t.workload_digest()) for t in planner.study.trainings]
     asked -= {samples.config.logging.log_period for samples in measured if samples is not None}
     warnings += [f"messages of one call in {n:,} are priced at the period measured" for n in sorted(asked)]
-    differing = [n for w in calibration.workloads for n in w.notes]
-    return warnings + sorted(set(differing))
+    differing = {n for w in calibration.workloads for n in w.notes}
+    if not calibration.imported:
+        warnings += _earlier(planner, calibration, any(n.startswith(NOT_BESIDE) for n in differing))
+    return warnings + sorted(differing)
+
+
+def _earlier(planner: Planner, calibration: Calibration, refused: bool) -> list[str]:
+    """What the arzbench that measured did not know; `refused`: none is played beside the training."""
+    pairs = zip(planner.models, planner.schedules(planner.full), strict=True)
+    beside = any(m.beside is None and beside_share(m, s)[0] for m, s in pairs)
+    fast = any(t.fast is not False for t in planner.study.trainings)
+    return [
+        text
+        for text, holds in (
+            (BESIDE_UNKNOWN, beside and not refused and calibration.host.cores > 1),
+            (EARLIER, fast and "arzbench" not in calibration.versions),
+        )
+        if holds
+    ]

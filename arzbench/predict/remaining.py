@@ -14,7 +14,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from arzbench.facts import Phase
+from arzbench.predict.beside import in_order
 from arzbench.predict.plan import planner_for
 from arzbench.records import CostModel, Estimate, PhaseCount, Plan, Spread, TrainSchedule
 from arzbench.study import Study
@@ -120,32 +123,48 @@ def _items(
 ) -> Iterator[_Item]:
     steps = observed.get(Phase.ENV_STEP, (0.0, 0))[1]
     done = steps / schedule.total_timesteps if schedule.total_timesteps else 0.0
+    pieces = in_order(model, schedule)
     priced = []
     for count in schedule.counts:
         price = model.get(count.phase)
         seconds, units = observed.get(count.phase, (0.0, 0))
-        mean = price.mean_s(count.size) if price is not None else 0.0
-        if not mean:
+        whole_s = sum(s for _, s in pieces.get(count.phase, ()))
+        if not whole_s and units:
             # never calibrated, or free: only what is seen can tell
-            mean = seconds / units if units else 0.0
-        if mean and count.high:
-            priced.append((count, price, mean, seconds, units))
-    whole = sum(_middle(count) * mean for count, _, mean, _, _ in priced)
-    for count, price, mean, seconds, units in priced:
+            whole_s = _middle(count) * seconds / units
+        if whole_s:
+            priced.append((count, price, whole_s, seconds, units))
+    whole = sum(whole_s for _, _, whole_s, _, _ in priced)
+    for count, price, whole_s, seconds, units in priced:
         error = 0.5 if price is None else price.relative_error  # as of a single measurement
         ratio, noise = 0.0, math.inf
+        to_do = _to_do(count, units, done, schedule)
+        parts = pieces.get(count.phase, [])
+        if len(parts) < 2:
+            parts = [(1.0, whole_s)]
+        expected_s, left_s = _split(parts, units, to_do, _middle(count))
         # what was saved so far is smaller than what is yet to be saved
         sized = price is not None and price.per_size_s > 0
         if units and seconds and not sized:
-            ratio = math.log(seconds / units / mean)
-            noise = UNIT_SIGMA**2 / units + SECOND_SIGMA**2 / min(seconds, units * mean)
+            ratio = math.log(seconds / expected_s)
+            noise = UNIT_SIGMA**2 / units + SECOND_SIGMA**2 / min(seconds, expected_s)
         yield _Item(
-            left_s=_to_do(count, units, done, schedule) * mean,
+            left_s=left_s,
             ratio=ratio,
-            own=PHASE_SIGMA**2 * whole / (_middle(count) * mean) + error**2,
+            own=PHASE_SIGMA**2 * whole / whole_s + error**2,
             noise=noise,
             seen_s=seconds,
         )
+
+
+def _split(
+    parts: Sequence[tuple[float, float]], units: int, to_do: float, middle: float
+) -> tuple[float, float]:
+    """Seconds of the first `units` of a phase and of those `to_do`, where `middle` were counted."""
+    shares = np.cumsum([0.0, *(share for share, _ in parts)])
+    seconds = np.cumsum([0.0, *(s for _, s in parts)]) * (units + to_do) / middle
+    done = float(np.interp(units / max(1e-9, units + to_do), shares, seconds))
+    return done, float(seconds[-1]) - done
 
 
 def _middle(count: PhaseCount) -> float:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 from arzbench.facts import EnvFacts, Phase
-from arzbench.records import PhaseCount, TrainSchedule
+from arzbench.records import EvaluationsBeside, PhaseCount, TrainSchedule
 from arzbench.study import Study, TrainConfig
 
 
@@ -65,6 +65,25 @@ def count_training(
         evaluations=evaluations,
         checkpoints=checkpoints,
         counts=tuple(counts),
+        beside=_beside(config, evaluations, calls, episodes),
+    )
+
+
+def _beside(
+    config: TrainConfig, evaluations: int, calls: int, episodes: int
+) -> tuple[EvaluationsBeside, ...]:
+    """All but the first; each is waited for by the next, the last one at the end of the training."""
+    if evaluations < 2 or not episodes or not config.evaluates_beside:
+        return ()
+    each = config.evaluation.n_eval_episodes / episodes
+    period = config.evaluation.eval_freq / calls
+    last = EvaluationsBeside(evaluations=1, units=each, training=max(0.0, 1 - evaluations * period))
+    between = evaluations - 2
+    if not between:
+        return (last,)
+    return (
+        EvaluationsBeside(evaluations=between, units=between * each, training=between * period),
+        last,
     )
 
 

@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 
 from arzbench.facts import Phase
-from arzbench.predict.costmodel import fit, phase_seconds, priced
+from arzbench.predict.beside import beside_share
+from arzbench.predict.costmodel import fit, models_for, phase_seconds, priced
 from arzbench.predict.schedule import count_training, total_env_steps
 from arzbench.records import (
     Calibration,
@@ -86,6 +87,12 @@ def _phase_sheet(
         f"between processes the price of a training step varied by {calibration.drift:.0%}",
         *samples.notes,
     ]
+    if price := model.beside:
+        notes.append(
+            f"beside an evaluation a training step takes {price.slow_down:.2f} times as long "
+            f"(standard error {price.error:.2f}, {price.n:,} steps); beginning one and taking its result "
+            f"takes {format_duration(price.start_s)}"
+        )
     if bound > length * 1.001:
         notes.append(f"evaluation episodes: {length:.0f} steps here, {bound:.0f} at most")
     config = samples.config
@@ -163,7 +170,8 @@ def _what_if_sheet(plan: Plan) -> Sheet:
     for number, item in enumerate(plan.what_ifs, 1):
         saved = "not measured" if item.saved_s is None else format_duration(item.saved_s)
         rows.append((str(number), item.title, saved, *forecast_cells(item)))
-        notes.append(f"{number}: {item.command}{f'   ({item.note})' if item.note else ''}")
+        words = "; ".join(filter(None, (item.results, item.note)))
+        notes.append(f"{number}: {item.command}{f'   ({words})' if words else ''}")
     return Sheet(
         title="what would make it fit: the whole study with one change",
         columns=("", "change", "saves", "P50", "P90", "P99", "P(fits)", ""),
@@ -210,9 +218,15 @@ def _evaluation_line(plan: Plan) -> list[str]:
         after += schedule.get(Phase.EVAL_STEP).high * config.evaluation.final_episodes / max(1, episodes)
     within = evaluated - after
     line = f"evaluation: {within / whole:.1%} of the env steps ({within:,.0f}) during the trainings"
-    return [
-        line + (f", {evaluated / whole:.1%} ({evaluated:,.0f}) with the episodes after them" if after else "")
-    ]
+    line += f", {evaluated / whole:.1%} ({evaluated:,.0f}) with the episodes after them" if after else ""
+    models = models_for(plan.study, {model.workload: model for model in plan.models})
+    shares = [beside_share(m, s) for m, s in zip(models, plan.schedules, strict=True) if m.beside is not None]
+    number, pays_s, takes_s = (sum(column) for column in zip((0, 0.0, 0.0), *shares, strict=True))
+    if not number:
+        return [line]
+    evaluations = sum(schedule.evaluations for schedule in plan.schedules)
+    played = f"{number:,} of {evaluations:,} evaluations are played beside the training"
+    return [line, f"{played}, which pays for {pays_s / takes_s:.0%} of their time"]
 
 
 def study_line(study: Study) -> str:

@@ -17,6 +17,7 @@ from arzbench.clock import Clock
 from arzbench.digest import digest
 from arzbench.facts import EnvFacts, Phase
 from arzbench.loop import TrainingLoop
+from arzbench.records import SHORT_EVALUATION_S, BesidePrice
 from arzbench.study import TrainConfig
 from arzbench.training_state import TrainingState
 from arzbench.workload import LIGHT, AbstractTraining, AbstractWorkload, Control, EvaluationResult, Recorder
@@ -35,6 +36,7 @@ class SyntheticWorkload(AbstractWorkload):
     slow_down: Callable[[float], float] = lambda now: 1.0  # multiplies every duration: may be a stall
     episode_steps: int = 100  # env steps of every episode
     eval_episode_steps: int | None = None  # None: as in training
+    beside: BesidePrice | None = None  # at which evaluations are played beside the training; None: never
     calls: Callable[[int], None] = lambda num_timesteps: None  # before each step, to let an env fail
 
     def spend(self, seconds: float) -> float:
@@ -44,7 +46,7 @@ class SyntheticWorkload(AbstractWorkload):
             self.clock.sleep(seconds)
         return seconds
 
-    def spend_on(self, phase: Phase, units: int = 1) -> float:
+    def spend_on(self, phase: Phase, units: float = 1) -> float:
         """Let the cost of `units` of `phase` pass; how long it took."""
         return self.spend(self.costs.get(phase, 0.0) * units)
 
@@ -90,6 +92,8 @@ class _Place(msgspec.Struct):
     evaluated_at: int = 0  # vectorised steps at the last evaluation
     evaluations: int = 0
     open_returns: list[float] = []  # of the episodes done of an evaluation
+    pending: list[float] | None = None  # returns of one that is due and not complete
+    due_at: int = 0  # num_timesteps then
     greedy: float = 0.0  # share of a greedy action that is not taken yet
 
 
@@ -112,6 +116,13 @@ class SyntheticTraining(AbstractTraining):
         self._eval_steps = workload.eval_episode_steps or workload.episode_steps
         self._at = _Place(weights=config.seed)
         self._replay = np.zeros(self._loop.stored(config.total_timesteps), dtype=np.uint64)
+        self._evaluated = False  # in this session: others may be played beside the training
+        self._ends_at = 0.0  # when the one beside it is over
+        self._started_s = 0.0  # what it took to begin it
+
+    @property
+    def evaluating(self) -> int | None:
+        return None if self._at.pending is None else self._at.due_at
 
     @property
     def num_timesteps(self) -> int:
@@ -142,6 +153,8 @@ class SyntheticTraining(AbstractTraining):
         if self._at.num_timesteps == 0:
             self._spend(Phase.RESET, self.config.n_envs)
         unasked = 0
+        if self._at.pending is not None:
+            self._begin_beside(self._at.pending)
         while self._to_train():
             self._evaluate_if_due(control)
             number = self._at.rollout_steps + 1
@@ -156,6 +169,7 @@ class SyntheticTraining(AbstractTraining):
                 self._at.updates += updates
                 self._mix(self._at.updates)
         self._evaluate_if_due(control)
+        self._finish_beside(control)
 
     def _ends_rollout(self) -> bool:
         """Whether the next step is the last of its rollout."""
@@ -188,10 +202,55 @@ class SyntheticTraining(AbstractTraining):
                 control.episode_ended(self, self._return(), self._workload.episode_steps)
 
     def _evaluate_if_due(self, control: Control) -> None:
-        freq = self.config.evaluation.eval_freq
+        freq, episodes = self.config.evaluation.eval_freq, self.config.evaluation.n_eval_episodes
         calls = self._at.num_timesteps // self.config.n_envs
-        if freq and calls and calls % freq == 0 and calls != self._at.evaluated_at:
-            self._evaluate(control, "evaluation", self.config.evaluation.n_eval_episodes)
+        if self._at.pending is not None and self._workload.clock.now() >= self._ends_at:
+            self._finish_beside(control)
+        if not (freq and calls and calls % freq == 0 and calls != self._at.evaluated_at):
+            return
+        self._finish_beside(control)
+        usable = self._evaluated and self._to_train() and self.config.evaluates_beside
+        self._evaluated = True
+        if usable and self._workload.beside and self._evaluation_s() >= SHORT_EVALUATION_S:
+            self._at.evaluated_at, self._at.due_at = calls, self._at.num_timesteps
+            self._begin_beside([self._return() + number for number in range(episodes)])
+        else:
+            self._evaluate(control, "evaluation", episodes)
+
+    def _evaluation_s(self) -> float:
+        steps = self._eval_steps * self.config.evaluation.n_eval_episodes
+        return self._workload.costs.get(Phase.EVAL_STEP, 0.0) * steps
+
+    def _begin_beside(self, returns: list[float]) -> None:
+        """As long as it goes on it and the training slow each other down."""
+        assert self._workload.beside is not None
+        self._at.pending = returns
+        self._started_s = self._workload.spend(self._workload.beside.start_s)
+        took_s = self._evaluation_s() * self._workload.slow_down(self._workload.clock.now())
+        self._ends_at = self._workload.clock.now() + took_s * self._workload.beside.slow_down
+
+    def _finish_beside(self, control: Control) -> None:
+        """Wait for it, alone from now on."""
+        at, workload = self._at, self._workload
+        if at.pending is None:
+            return
+        assert workload.beside is not None
+        left_s = max(0.0, self._ends_at - workload.clock.now()) / workload.beside.slow_down
+        self._ends_at = workload.clock.now() + left_s
+        while (rest_s := self._ends_at - workload.clock.now()) > 0:
+            control.waiting(self)
+            workload.clock.sleep(min(rest_s, max(0.05, left_s / 1000)))
+        result = EvaluationResult(
+            kind="evaluation",
+            num_timesteps=at.due_at,
+            returns=tuple(at.pending),
+            lengths=(self._eval_steps,) * len(at.pending),
+            beside_s=self._evaluation_s(),
+        )
+        at.pending, at.due_at = None, 0
+        at.evaluations += 1
+        self._recorder.add(Phase.EVAL_STEP, self._started_s + left_s, sum(result.lengths))
+        control.evaluated(self, result)
 
     def _evaluate(self, control: Control, kind: str, episodes: int) -> None:
         at, open_returns = self._at, self._at.open_returns
@@ -224,7 +283,10 @@ class SyntheticTraining(AbstractTraining):
             self._recorder.add(each, seconds[each], self._eval_steps)
 
     def _spend(self, phase: Phase, units: int = 1) -> None:
-        self._recorder.add(phase, self._workload.spend_on(phase, units), units)
+        beside, slower = self._workload.beside, 1.0
+        if beside is not None and self._at.pending is not None and self._workload.clock.now() < self._ends_at:
+            slower = beside.slow_down
+        self._recorder.add(phase, self._workload.spend_on(phase, units * slower), units)
 
     def _mix(self, value: int) -> None:
         self._at.weights = (self._at.weights * 6364136223846793005 + value + 1442695040888963407) & _MASK

@@ -10,7 +10,7 @@ from pathlib import Path
 from arzbench import store
 from arzbench.errors import UsageError, unknown
 from arzbench.importing import named_module, resolved
-from arzbench.measure.host import devices, gpu_name, is_own_env
+from arzbench.measure.host import devices, gpu_name
 from arzbench.study import Study, is_reference
 from arzbench.study_changes import change_study
 
@@ -58,7 +58,7 @@ def require_numba_cuda() -> None:
 def require_training_stack(study: Study | None = None) -> None:
     """Raise a `UsageError` unless what trains (`study`) is there; imported is only what the study names."""
     trainings = () if study is None else study.trainings
-    own_envs = any(is_own_env(config) for config in trainings)
+    own_envs = any(config.own_env for config in trainings)
     require_packages("torch", "stable_baselines3", "gymnasium", *(["numba"] if own_envs else []))
     for config in trainings:
         library = config.LIBRARY.partition(":")[0]

@@ -46,6 +46,7 @@ class _Priced(AbstractWorkload):
                 save_s=costs.pop(Phase.CHECKPOINT, 0.0),
                 episode_steps=_middle(model.facts.train_length()),
                 eval_episode_steps=_middle(model.facts.eval_length()),
+                beside=model.beside,
             )
 
     def load(self) -> dict[str, str]:

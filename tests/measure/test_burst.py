@@ -17,7 +17,7 @@ from arzbench.measure.burst import (
 from arzbench.measure.phase_times import PhaseTotals
 from arzbench.predict.costmodel import Job, missing_phases, startup_seconds
 from arzbench.predict.schedule import count_training
-from arzbench.records import BEFORE_LEARNING, PhaseSamples
+from arzbench.records import BEFORE_LEARNING, BESIDE, NOT_BESIDE, BesidePrice, PhaseSamples
 from arzbench.study import MODES, TrainConfig
 from arzbench.workload import StopTraining
 from tests import worlds
@@ -46,7 +46,8 @@ def measured(
     **changes: Any,
 ) -> tuple[BurstResult, Workload, Store]:
     clock = VirtualClock()
-    work, store = Workload(clock, COSTS, **(workload or {})), Store(clock)
+    how = dict(workload or {})
+    work, store = Workload(clock, {**COSTS, **how.pop("costs", {})}, **how), Store(clock)
     return measure_once(burst_job(training, **changes), work, store, clock, say), work, store
 
 
@@ -137,6 +138,38 @@ def test_evaluation_is_measured_under_the_studys_own_messages() -> None:
     assert work.made[0].modes[-1][1] == "off"
 
 
+QUIET = worlds.config(
+    logging={"mode": "off"}, evaluation={"eval_freq": 500, "n_eval_episodes": 2, "final_episodes": 1}
+)
+NEIGHBOUR = BesidePrice(start_s=0.1, slow_down=1.5, error=0.0, n=1)
+
+
+def test_what_is_paid_beside_an_evaluation_is_kept_apart() -> None:
+    result, _, _ = measured(QUIET, workload={"beside": NEIGHBOUR}, steps=2000, beside=1)
+    paid = [s for s in of(result, Phase.EVAL_STEP) if s.variant == BESIDE]
+    assert [s.seconds for s in paid] == [(0.1,), (0.1,)]  # the first of a process is a warm-up
+    assert [s.mean_s for s in of(result, Phase.EVAL_STEP) if s.variant != BESIDE] == [
+        pytest.approx(COSTS[Phase.EVAL_STEP])
+    ] * 2
+    for phase in (Phase.ENV_STEP, Phase.UPDATE, Phase.ROLLOUT):
+        slow = [s for s in of(result, phase) if s.variant == BESIDE]
+        alone = [s for s in of(result, phase) if s.variant == "off"]
+        assert sum(s.count for s in slow) > 10
+        assert [s.mean_s / COSTS[phase] for s in slow] == [pytest.approx(1.5, rel=0.02)] * len(slow)
+        assert [s.mean_s / COSTS[phase] for s in alone] == [pytest.approx(1.0, rel=0.02)] * len(alone)
+    # messages of other modes wait until it is over, and are measured all the same
+    assert {s.variant for s in of(result, Phase.ENV_STEP)} == {*MODES, BESIDE, BEFORE_LEARNING}
+    assert result.notes == ()
+
+
+def test_a_process_that_plays_none_beside_the_training_says_why() -> None:
+    result, _, _ = measured(QUIET, steps=2000, beside=1)
+    assert [note.partition(":")[0] for note in result.notes] == [NOT_BESIDE]
+    assert all(s.variant != BESIDE for s in result.phases)
+    short = {"costs": {Phase.EVAL_STEP: 1e-4}}
+    assert measured(QUIET, workload=short, steps=2000, beside=1)[0].notes == ()
+
+
 def test_slow_evaluations_are_cut_after_the_first() -> None:
     result, _, _ = measured(FULL, eval_episodes=50, max_eval_s=1.2)
     # an episode takes 0.53 s, its messages included: the fourth would begin after 1.59 s
@@ -206,7 +239,7 @@ def test_a_state_of_one_size(training: TrainConfig, per_row: int) -> None:
 
 def test_progress_rises_and_says_what_is_measured() -> None:
     told: list[tuple[str, float]] = []
-    measured(FULL, say=lambda *line: told.append(line))
+    measured(FULL, say=lambda *line: told.append(line), beside=1)
     shares = [share for _, share in told]
     assert shares == sorted(shares)
     assert 0 <= shares[0] <= shares[-1] <= 1

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from arzbench.clock import VirtualClock
@@ -18,6 +19,7 @@ from arzbench.study import Study
 from tests import worlds
 from tests.measure import fake_worker
 
+ONE_CORE = msgspec.structs.replace(worlds.HOST, cores=1)
 SCRIPT = Path(fake_worker.__file__)
 Jobs = list[dict[str, Any]]
 
@@ -134,6 +136,41 @@ def test_on_policy_rollouts_are_shortened_only_while_the_pace_is_unknown_or_slow
     assert by_name["t"][0] == 64  # one minibatch at least
     assert by_name["t"][1] is not None
     assert by_name["a2c"][0] == 5
+
+
+QUIET = worlds.config(logging={"mode": "off"}, evaluation={"eval_freq": 100})
+
+
+def test_evaluations_are_measured_beside_the_training_where_they_may_be_played_so(tmp_path: Path) -> None:
+    _, jobs = run(tmp_path, worlds.study(QUIET))
+    episode_s = fake_worker.EVAL_S * fake_worker.EPISODE
+    first, *others = [job["beside"] for job in jobs]
+    assert first == 0  # its pace is not known yet
+    assert [n * episode_s for n in others] == [pytest.approx(BURST_S / 8, abs=0.1)] * 2
+
+
+@pytest.mark.parametrize("changes", [
+    {"evaluation": {"eval_freq": 100, "concurrent": False}},
+    {"evaluation": {"eval_freq": 100, "deterministic": False}},
+    {"evaluation": {"final_episodes": 5}},
+    {"logging": {"mode": "periodic"}},
+    {"torch_threads": 2},
+])  # fmt: skip
+def test_they_are_not_where_a_study_forbids_it(changes: dict[str, Any], tmp_path: Path) -> None:
+    plain = {"logging": {"mode": "off"}, "evaluation": {"eval_freq": 100}}
+    _, jobs = run(tmp_path, worlds.study(worlds.config(**{**plain, **changes})))
+    assert [job["beside"] for job in jobs] == [0, 0, 0]
+
+
+def test_they_are_not_on_one_core_nor_where_an_episode_takes_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, changed in (("slow", ("BURST_S", 0.2)), ("one core", ("host_of", lambda config: ONE_CORE))):
+        (tmp_path / name).mkdir()
+        with monkeypatch.context() as patch:
+            patch.setattr(module, *changed)
+            _, jobs = run(tmp_path / name, worlds.study(QUIET))
+        assert [job["beside"] for job in jobs] == [0, 0, 0]
 
 
 def test_each_workload_is_measured_once_with_a_baseline_where_one_is_needed(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What would make it fit: each change judged alone, ranked by what it saves, done by the command shown."""
 
+import inspect
 import itertools
 import json
 import shlex
@@ -11,12 +12,13 @@ import pytest
 
 from arzbench import store
 from arzbench.facts import Phase
-from arzbench.predict.whatif import Question, what_ifs
+from arzbench.predict.whatif import WORKLOADS, Question, what_ifs
 from arzbench.records import Calibration, Plan, Verdict, WhatIf
 from arzbench.report.console import to_markdown
 from arzbench.report.sheets import plan_sheets
 from arzbench.study import Study
 from arzbench.study_changes import change_study
+from arzbench.traffic.env.batch import ArzBatch
 from tests import worlds
 from tests.calls import CARTPOLE, calibrated, call
 from tests.worlds import PAIR, plan
@@ -146,6 +148,107 @@ def test_another_workload_counts_where_it_was_measured(change: str) -> None:
     assert item.saved_s > 50_000 * 0.003
     assert item.note == f"prices: {other.id}"
     assert by_change(ask(study, 60.0)[1]).get(change) is None  # unmeasured, none of its time is said
+
+
+#: evaluations that take longer than it takes to begin them
+WAITING = worlds.study(
+    worlds.config(logging={"mode": "off"}, evaluation={"eval_freq": 2000, "concurrent": False})
+)
+BESIDE = msgspec.structs.replace(worlds.calibration(WAITING, spread=0.03, beside=1.1), id="beside")
+
+
+def test_evaluations_beside_the_training_are_offered_where_the_study_alone_forbids_them() -> None:
+    made, found = ask(WAITING, 60.0, calibration=BESIDE)
+    item = by_change(found)["evaluation.concurrent=true"]
+    again = plan(change_study(WAITING, item.changes), 60.0, calibration=BESIDE).rows[-1]
+    assert item.estimate == again.estimate
+    assert made.rows[-1].estimate.p50_s - again.estimate.p50_s == item.saved_s > 30
+    assert (item.results, item.note) == ("the same results", "")
+    assert item.command == "arzbench run --auto-budget --quota 1m --set evaluation.concurrent=true"
+    _, found = ask(WAITING, 60.0, others=[BESIDE])  # another calibration measured it
+    other = by_change(found)["evaluation.concurrent=true"]
+    assert (other.estimate, other.note) == (item.estimate, "prices: beside")
+
+
+def test_evaluations_beside_the_training_that_were_not_measured_are_said_to_be() -> None:
+    item = by_change(ask(WAITING, 60.0)[1])["evaluation.concurrent=true"]
+    assert (item.note, item.saved_s) == ("not measured", None)
+    assert item.command == "arzbench calibrate --study s --set evaluation.concurrent=true"
+    one = msgspec.structs.replace(worlds.HOST, cores=1)
+    cannot = [
+        (WAITING, worlds.calibration(WAITING, host=one)),
+        *((study, worlds.calibration(study)) for study in (
+            change_study(WAITING, ["logging.mode=every"]),
+            change_study(WAITING, ["evaluation.deterministic=false"]),
+            change_study(WAITING, ["evaluation.eval_freq=0"]),
+            change_study(WAITING, ["evaluation.concurrent=true"]),
+        )),
+    ]  # fmt: skip
+    for study, record in cannot:
+        assert "evaluation.concurrent=true" not in by_change(ask(study, 60.0, calibration=record)[1])
+
+
+WIDE = worlds.study(
+    worlds.config(algo="ppo", n_envs=4, hyperparameters={"n_steps": 64}, logging={"mode": "off"})
+)
+ROAD = worlds.study(worlds.config(env="arzbench/TrafficLight-v0", n_envs=2))
+
+
+@pytest.mark.parametrize(
+    ("study", "change", "results"),
+    [
+        (WIDE, "vec_env=subproc", "the same results, but a resumed session begins new episodes"),
+        (ROAD, "env_kwargs.scheme=muscl", "another env: second order"),
+        (ROAD, "env_kwargs.scheme=first_order", "another env: smeared fronts"),
+        (ROAD, "env_kwargs.dtype=float32", "another env: rounded to 7 digits"),
+        (ROAD, "n_envs=8", "another training"),
+    ],
+)
+def test_another_workload_is_judged_where_it_was_measured_and_named_where_not(
+    study: Study, change: str, results: str
+) -> None:
+    unknown = by_change(ask(study, 60.0)[1])[change]
+    assert (unknown.note, unknown.estimate) == ("not measured", None)
+    assert unknown.command == f"arzbench calibrate --study s --set {change}"
+    changed = change_study(study, [change])
+    prices = {**worlds.PRICES, Phase.ENV_STEP: 0.0005}
+    other = worlds.calibration(changed, created="20260102T000000Z", prices=prices)
+    known = by_change(ask(study, 60.0, others=[other])[1])[change]
+    assert known.estimate == plan(changed, 60.0, calibration=other).rows[-1].estimate
+    assert known.note == f"prices: {other.id}"
+    assert known.results == unknown.results
+    assert known.results.startswith(results)
+
+
+def test_a_model_of_the_road_is_no_choice_elsewhere_nor_processes_where_they_do_not_pay() -> None:
+    def offered(study: Study) -> set[str]:
+        return {change.partition("=")[0] for change in by_change(ask(study, 60.0)[1])}
+
+    road = {"env_kwargs.scheme", "env_kwargs.dtype"}
+    assert road <= offered(ROAD)
+    assert not road & offered(WIDE)
+    for change in ("n_envs=1", "logging.mode=every", "vec_env=subproc"):
+        assert "vec_env" not in offered(change_study(WIDE, [change]))
+    assert "vec_env" not in offered(change_study(ROAD, ["logging.mode=off"]))
+    cheaper = change_study(ROAD, ["env_kwargs.scheme=muscl"])
+    assert "env_kwargs.scheme" not in offered(cheaper)
+
+
+def test_the_models_of_the_road_are_those_the_env_has_without_being_asked() -> None:
+    parameters = inspect.signature(ArzBatch.__init__).parameters
+    assert parameters["scheme"].default == WORKLOADS["env_kwargs.scheme"]
+    assert parameters["dtype"].default == WORKLOADS["env_kwargs.dtype"]
+
+
+def test_each_says_what_it_does_to_the_results() -> None:
+    for study in (PAIR, LOGGED, WIDE, ROAD, WAITING):
+        made, found = ask(study, 60.0)
+        assert all(w.results for w in found)
+        text = "".join(map(to_markdown, plan_sheets(msgspec.structs.replace(made, what_ifs=tuple(found)))))
+        assert all(w.results in text for w in found)
+    drawn = change_study(PAIR, ["evaluation.deterministic=false"])
+    item = by_change(ask(drawn, 60.0)[1])["evaluation.eval_freq=5000"]
+    assert item.results.startswith("another training")
 
 
 def test_they_are_shown_where_the_study_does_not_fit_and_kept_always() -> None:

@@ -1,5 +1,6 @@
 """Played out event by event, trainings do what the schedule counted."""
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ from arzbench.clock import VirtualClock
 from arzbench.facts import EnvFacts, Phase, StopReason
 from arzbench.measure.phase_times import PhaseTotals
 from arzbench.predict.schedule import count_training
+from arzbench.records import BesidePrice
 from arzbench.run.simulated import SyntheticWorkload
 from arzbench.study import A2C, SAC, TD3, Baseline, Evaluation
 from arzbench.workload import Control, StopTraining
@@ -29,6 +31,9 @@ class Watch(Control):
         self.updates += updates
 
     def before_episode(self, training: Any, kind: str) -> None:
+        self.during_episode(training)
+
+    def waiting(self, training: Any) -> None:
         self.during_episode(training)
 
     def during_episode(self, training: Any) -> None:
@@ -80,3 +85,45 @@ def test_every_event_is_as_counted(config: Any, share: float) -> None:
     assert training.stage == "done"
     spent = sum(seconds for seconds, _ in totals.totals.values())
     assert clock.now() == pytest.approx(spent)
+
+
+BESIDE = BesidePrice(start_s=0.5, slow_down=1.25, error=0.0, n=1)
+
+
+def beside(workload: SyntheticWorkload, watch: Watch, state: Any = None) -> Any:
+    training = workload.create(dqn(), PhaseTotals(), state=state)
+    with contextlib.suppress(StopTraining):
+        training.run(watch)
+    return training
+
+
+def test_evaluations_beside_the_training_come_to_the_same_and_take_less() -> None:
+    clocks = []
+    watches = []
+    prints = []
+    for price in (None, BESIDE):
+        clock, watch = VirtualClock(), Watch()
+        training = beside(SyntheticWorkload(clock, COSTS, episode_steps=20, beside=price), watch)
+        clocks.append(clock.now())
+        watches.append(watch.evaluations)
+        prints.append(training.fingerprint())
+    assert prints[0] == prints[1]
+    assert watches[0] == watches[1]
+    assert clocks[1] < clocks[0] - 2 * 20 * COSTS[Phase.EVAL_STEP]
+
+
+def test_one_that_was_under_way_is_complete_after_resuming() -> None:
+    whole = Watch()
+    prints = beside(
+        SyntheticWorkload(VirtualClock(), COSTS, episode_steps=20, beside=BESIDE), whole
+    ).fingerprint()
+    pending = 0
+    for stop_at in range(1, whole.events, 7):
+        first, then = Watch(stop_at), Watch()
+        workload = SyntheticWorkload(VirtualClock(), COSTS, episode_steps=20, beside=BESIDE)
+        stopped = beside(workload, first)
+        pending += stopped.evaluating is not None
+        again = beside(workload, then, stopped.capture())
+        assert again.fingerprint() == prints
+        assert first.evaluations + then.evaluations == whole.evaluations
+    assert pending > 5
