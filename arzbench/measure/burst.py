@@ -81,6 +81,7 @@ def short_training(job: BurstJob) -> tuple[TrainConfig, TrainingLoop]:
         total_timesteps=rollouts * loop.rollout_steps,
         evaluation=Evaluation(
             deterministic=config.evaluation.deterministic,
+            n_eval_episodes=config.evaluation.n_eval_episodes,  # so many may be played at once
             final_episodes=job.eval_episodes if evaluates(config) else 0,
             max_steps=config.evaluation.max_steps,
         ),
@@ -117,7 +118,7 @@ class BurstControl(Control):
         self._start = loop.learning_starts
         self._to_prefill = loop.off_policy
         self._eval_began: float | None = None
-        self._episode_began = 0.0
+        self._episode_began = self._allowed_s = 0.0
         self.notes: list[str] = []
         self._segments = _segments(config, self._start)
         self._mode: str = config.logging.mode
@@ -140,8 +141,9 @@ class BurstControl(Control):
         if updates or not step % 64:
             self._say("training", 0.15 + 0.65 * step / self._config.total_timesteps)
 
-    def before_episode(self, training: AbstractTraining, kind: str) -> None:
+    def before_episode(self, training: AbstractTraining, kind: str, episodes: int = 1) -> None:
         self._episode_began = now = self._clock.now()
+        self._allowed_s = episodes * self._job.max_eval_s
         if kind == "final":
             if self._eval_began is None:
                 self._eval_began = now
@@ -151,7 +153,7 @@ class BurstControl(Control):
         self._say("evaluation" if kind == "final" else kind, 0.85 if kind == "final" else 0.15)
 
     def during_episode(self, training: AbstractTraining) -> bool:
-        return self._clock.now() - self._episode_began > self._job.max_eval_s
+        return self._clock.now() - self._episode_began > self._allowed_s
 
     def noted(self, text: str) -> None:
         self.notes.append(text)

@@ -65,7 +65,7 @@ class Free:
             training.capture()
         self.steps += 1
 
-    def before_episode(self, training: Any, kind: str) -> None:
+    def before_episode(self, training: Any, kind: str, episodes: int = 1) -> None:
         self.event("episode")
 
     def during_episode(self, training: Any) -> None:
