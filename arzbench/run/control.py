@@ -110,7 +110,8 @@ class TrainingControl(Control):
         now = self._context.clock.now()
         self._book_episode(now)
         expected_s = episodes * self._expected_episode(training, kind)
-        self._guard.require(expected_s, "the next evaluation episode")
+        what = "the next evaluation episode" if episodes == 1 else f"the next {episodes} evaluation episodes"
+        self._guard.require(expected_s, what)
         if kind == "callback" and self.changed and not 0 < expected_s < SHORT_S:
             self.begin_save(training)  # one that is broken off in its middle begins anew from here
             now = self._context.clock.now()

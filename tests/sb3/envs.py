@@ -1,6 +1,7 @@
 """Small envs for trainings: cheap, stochastic, of a length that is known."""
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -119,7 +120,28 @@ class Timed(Talking):
         super().emit_messages()
 
 
+class Joined(Talking):
+    """Offers to be stepped with others."""
+
+    @staticmethod
+    def step_together(envs: Sequence["Joined"], threads: int) -> Any:
+        def step(actions: Any) -> list[Any]:
+            return [Talking.step(env, action) for env, action in zip(envs, actions, strict=True)]
+
+        return step
+
+
+class Unlike(Joined):
+    """Steps in a way of its own, which does not make it like others."""
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *rest = super().step(action)
+        return observation, reward - 1.0, *rest
+
+
 for name, kind in (
+    ("Joined", Joined),
+    ("Unlike", Unlike),
     ("Drift", Drift),
     ("Hidden", Hidden),
     ("Known", Known),
