@@ -53,10 +53,14 @@ class Together:
         self._seats = seats
         self._step = step
 
+    def ask(self, actions: Any) -> Sequence[Any]:
+        """What each env's step returns; an error in here is the envs' own."""
+        return self._step(actions)
+
     @contextlib.contextmanager
     def step(self, actions: Any) -> Iterator[None]:
         """Make a step of every env; each is to be asked for it within, with the same action."""
-        for seat, made in zip(self._seats, self._step(actions), strict=True):
+        for seat, made in zip(self._seats, self.ask(actions), strict=True):
             seat.made = made
         try:
             yield

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import msgspec
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from arzbench.clock import VirtualClock
 from arzbench.facts import StopReason
 from arzbench.sb3 import codec, together
+from arzbench.sb3.env_errors import is_of_env
 from arzbench.sb3.plugins import register_plugins
 from arzbench.sb3.workload import SB3Workload, make_model
 from arzbench.study import TrainConfig
@@ -21,6 +23,7 @@ from arzbench.traffic.env.base import step_together
 from arzbench.workload import StopTraining
 from tests.sb3.cases import whole
 from tests.sb3.controls import Free, Log, StopAt, config, start, through_bytes, tidy  # noqa: F401
+from tests.sb3.envs import Joined
 
 #: each kind of env, in a training of 2,000 steps whose episodes end on the way, and in what it is wrapped
 KINDS: dict[str, dict[str, Any]] = {
@@ -279,6 +282,19 @@ def test_a_step_that_fails_leaves_none_behind() -> None:
     seen, *_ = vec_env.envs[1].step(0)
     assert vec_env.envs[1].unwrapped.t == 1
     np.testing.assert_array_equal(seen, vec_env.envs[1].unwrapped.observe())
+
+
+@pytest.mark.parametrize("whose", ["the envs'", "the library's"])
+def test_whose_error_it_is(monkeypatch: pytest.MonkeyPatch, whose: str) -> None:
+    def step_together(envs: Any, threads: int) -> Any:
+        return lambda actions: [][1] if whose == "the envs'" else [(None, None)] * len(envs)
+
+    monkeypatch.setattr(Joined, "step_together", staticmethod(step_together))
+    vec_env = make_model(config("ppo", env="arztest/Joined-v0", **EVALUATED))[0].env
+    vec_env.reset()
+    with pytest.raises((IndexError, gymnasium.error.Error)) as raised:
+        vec_env.step(np.zeros(2, int))
+    assert is_of_env(raised.value) == (whose == "the envs'")
 
 
 def test_what_can_be_joined() -> None:
