@@ -36,7 +36,7 @@ class BatchEpisodes:
         self._own = Seat(env)
         self._others: list[Seat] = []
         self._another = another
-        self._at_once = at_once
+        self._at_once = at_once if join([self._own], 1) else 1  # before more of them are made
         self._model = model
         self._joined: tuple[list[Seat], int, Together | None] = [], 0, None
 
@@ -58,6 +58,7 @@ class BatchEpisodes:
         before = model_state.capture_random(self._model)
         seats = self._seats(len(seeds))
         model_state.restore_random(self._model, before)  # making an env may have drawn from them
+        self._joined = [], 0, None  # an env that was restored since may consist of other objects
         if self._join(seats) is None:
             raise NotTogetherError
         played = self._play(seats, seeds, player, limit, enough)

@@ -95,13 +95,26 @@ def join_vec_env(vec_env: DummyVecEnv) -> None:
     """Let the envs in `vec_env`, made alike, be stepped together where they can."""
     if len(vec_env.envs) < 2 or not all(map(can, vec_env.envs)):
         return
-    together = join([Seat(env) for env in vec_env.envs], cores())
-    if together is None:
+    seats = [Seat(env) for env in vec_env.envs]
+    joined = join(seats, cores())
+    if joined is None:
         return
-    one_by_one = vec_env.step_wait
+    together, one_by_one = joined, vec_env.step_wait
 
     def step_wait() -> Any:
         with together.step(vec_env.actions):
             return one_by_one()
 
+    def anew() -> None:
+        nonlocal together
+        together = join(seats, cores()) or together
+
+    vars(step_wait)["join_anew"] = anew
     attach(vec_env, "step_wait", step_wait)
+
+
+def join_anew(vec_env: Any) -> None:
+    """The envs in `vec_env` were restored: they may consist of other objects than when they joined."""
+    again = getattr(vars(vec_env).get("step_wait"), "join_anew", None) if vec_env is not None else None
+    if again is not None:
+        again()

@@ -131,6 +131,42 @@ class Joined(Talking):
         return step
 
 
+class Shared(Talking):
+    """Likewise, with one array for the states of all."""
+
+    def in_place(self, call: Any, *args: Any, **kwargs: Any) -> Any:
+        mine = self.x
+        result = call(*args, **kwargs)
+        mine[:] = self.x
+        self.x = mine
+        return result
+
+    def reset(self, **kwargs: Any) -> Any:
+        return self.in_place(super().reset, **kwargs)
+
+    def step(self, action: Any) -> Any:
+        return self.in_place(super().step, action)
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.in_place(super().set_state, state)
+
+    @staticmethod
+    def step_together(envs: Sequence["Shared"], threads: int) -> Any:
+        shared = np.array([env.x for env in envs])
+        for env, row in zip(envs, shared, strict=True):
+            env.x = row
+
+        def step(actions: Any) -> list[Any]:
+            results = []
+            for env, row, action in zip(envs, shared, actions, strict=True):
+                own, env.x = env.x, row  # the array is what it computes with
+                results.append(Shared.step(env, action))
+                env.x = own
+            return results
+
+        return step
+
+
 class Unlike(Joined):
     """Steps in a way of its own, which does not make it like others."""
 
@@ -141,6 +177,7 @@ class Unlike(Joined):
 
 for name, kind in (
     ("Joined", Joined),
+    ("Shared", Shared),
     ("Unlike", Unlike),
     ("Drift", Drift),
     ("Hidden", Hidden),

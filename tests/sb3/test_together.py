@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from arzbench.clock import VirtualClock
 from arzbench.facts import StopReason
 from arzbench.sb3 import codec, together
+from arzbench.sb3.batch_episodes import BatchEpisodes
 from arzbench.sb3.env_errors import is_of_env
 from arzbench.sb3.plugins import register_plugins
 from arzbench.sb3.workload import SB3Workload, make_model
@@ -187,6 +188,27 @@ def test_episodes_at_once_are_those_played_one_by_one(own: dict[str, Any], group
         assert resumed.state.episodes.results == results
 
 
+def test_envs_that_share_an_array_share_it_after_a_resumption(groups: list[int]) -> None:
+    study = config("ppo", env="arztest/Shared-v0", **EVALUATED)
+    expected, control, reference = whole(one_by_one(study))
+    assert not groups
+    for first, then in ((study, study), (one_by_one(study), study), (study, one_by_one(study))):
+        for at in (control.count // 3, control.count // 2):
+            stopped, _ = start(first)
+            with pytest.raises(StopTraining):
+                stopped.run(StopAt(at))
+            resumed, _ = start(then, through_bytes(stopped.capture()))
+            assert resumed.resumed == "exact"
+            resumed.run(Free())
+            found = resumed.fingerprint()
+            assert {k for k in found if found[k] != expected[k]} <= {
+                "env",
+                "evaluations",
+            }  # laid out otherwise
+            assert resumed.state.episodes.results == reference.state.episodes.results
+    assert {2, 4} <= set(groups)
+
+
 def test_an_episode_that_does_not_end_is_broken_off() -> None:
     table = {**EVALUATED, "evaluation": {**EVALUATED["evaluation"], "max_steps": 4}}
     study = config("ppo", env="arztest/Joined-v0", **table)
@@ -302,3 +324,14 @@ def test_what_can_be_joined() -> None:
     assert together.can(make_model(study)[1][0])
     plain = msgspec.structs.replace(study, env="arztest/Unlike-v0")
     assert not together.can(make_model(plain)[1][0])
+
+
+def test_roads_on_a_gpu_are_not_joined() -> None:
+    """Nor are more envs made there to evaluate in."""
+    study = ppo("arzbench/TrafficLight-v0", n_envs=2, total_timesteps=20, n_steps=10, batch_size=20)
+    _, envs = make_model(study)
+    envs[1].unwrapped.batch.device = "cuda"
+    assert step_together([env.unwrapped for env in envs], 1) is None
+    assert BatchEpisodes(envs[1], None, 5, None).count(5) == 1
+    envs[1].unwrapped.batch.device = "cpu"
+    assert BatchEpisodes(envs[1], None, 5, None).count(3) == 3
