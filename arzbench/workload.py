@@ -75,17 +75,17 @@ class Control:
         """
         return None
 
-    def before_episode(self, training: AbstractTraining, kind: str) -> None:
-        """The next episode of an evaluation or baseline.
+    def before_episode(self, training: AbstractTraining, kind: str, episodes: int = 1) -> None:
+        """The next episode of an evaluation or baseline, or several that are played at once.
 
         Of kind "callback": a whole evaluation by a callback of the user, after the next step. Stopping
         within it leaves no consistent point: `capture` is legal here, and then not before it is over.
         """
 
     def during_episode(self, training: AbstractTraining) -> bool | None:
-        """Between two env steps of such an episode; whether the evaluation ends here, for enough was seen.
+        """Between two env steps of such an episode, or of all at once; whether enough was seen, and all ends.
 
-        Stopping here drops the open episode, whose time was not reported yet; it is played again after
+        Stopping here drops what is open, whose time was not reported yet; it is played again after
         resuming, finished ones are kept.
         """
         return None

@@ -84,7 +84,7 @@ def short_training(job: BurstJob) -> tuple[TrainConfig, TrainingLoop]:
         evaluation=Evaluation(
             # three, which do not begin where the messages are switched: the first is waited for
             eval_freq=total // config.n_envs // 4 + 1 if job.beside else 0,
-            n_eval_episodes=job.beside,
+            n_eval_episodes=job.beside or config.evaluation.n_eval_episodes,  # so many may be played at once
             deterministic=config.evaluation.deterministic,
             final_episodes=job.eval_episodes if evaluates(config) else 0,
             max_steps=config.evaluation.max_steps,
@@ -122,7 +122,7 @@ class BurstControl(Control):
         self._start = loop.learning_starts
         self._to_prefill = loop.off_policy
         self._eval_began: float | None = None
-        self._episode_began = 0.0
+        self._episode_began = self._allowed_s = 0.0
         self.notes: list[str] = []
         self._segments = _segments(config, self._start)
         self._mode: str = config.logging.mode
@@ -151,10 +151,11 @@ class BurstControl(Control):
         if updates or not step % 64:
             self._say("training", 0.15 + 0.65 * step / self._config.total_timesteps)
 
-    def before_episode(self, training: AbstractTraining, kind: str) -> None:
+    def before_episode(self, training: AbstractTraining, kind: str, episodes: int = 1) -> None:
         self._episode_began = now = self._clock.now()
         if self._evaluation_began is None:
             self._evaluation_began = now
+        self._allowed_s = episodes * self._job.max_eval_s
         if kind == "final":
             if self._eval_began is None:
                 self._eval_began = now
@@ -165,7 +166,7 @@ class BurstControl(Control):
             self._say("evaluation" if kind == "final" else kind, 0.85 if kind == "final" else 0.15)
 
     def during_episode(self, training: AbstractTraining) -> bool:
-        return self._clock.now() - self._episode_began > self._job.max_eval_s
+        return self._clock.now() - self._episode_began > self._allowed_s
 
     def evaluated(self, training: AbstractTraining, result: EvaluationResult) -> None:
         began, self._evaluation_began = self._evaluation_began, None

@@ -72,6 +72,7 @@ class TrainingControl(Control):
         self._lengths: list[int] = []
         self._episode_kind = ""
         self._episode_began: float | None = None  # None outside of evaluations
+        self._at_once = 1  # episodes that are played
         self._save_every = self._config.checkpoint.checkpoint_freq * self._config.n_envs
         self._next_save: float = math.inf
         self._next_tick = self._next_flush = context.clock.now()
@@ -109,16 +110,17 @@ class TrainingControl(Control):
     def during_update(self, training: AbstractTraining) -> None:
         self._guard.require(0.0, "the rest of an update")
 
-    def before_episode(self, training: AbstractTraining, kind: str) -> None:
+    def before_episode(self, training: AbstractTraining, kind: str, episodes: int = 1) -> None:
         self._guard.pause()
         now = self._context.clock.now()
         self._book_episode(now)
-        expected_s = self._expected_episode(training, kind)
-        self._guard.require(expected_s, "the next evaluation episode")
+        expected_s = episodes * self._expected_episode(training, kind)
+        what = "the next evaluation episode" if episodes == 1 else f"the next {episodes} evaluation episodes"
+        self._guard.require(expected_s, what)
         if kind == "callback" and self.changed and not 0 < expected_s < SHORT_S:
             self.begin_save(training)  # one that is broken off in its middle begins anew from here
             now = self._context.clock.now()
-        self._episode_kind, self._episode_began = kind, now
+        self._episode_kind, self._episode_began, self._at_once = kind, now, episodes
         self._look(training, now)
 
     def during_episode(self, training: AbstractTraining) -> None:
@@ -286,7 +288,8 @@ class TrainingControl(Control):
     def _book_episode(self, now: float) -> None:
         """An evaluation episode may have ended."""
         if self._episode_began is not None:
-            self._progress.episode_s[self._index, self._episode_kind] = now - self._episode_began
+            episode_s = (now - self._episode_began) / self._at_once
+            self._progress.episode_s[self._index, self._episode_kind] = episode_s
             self.changed = True
 
     def _expected_episode(self, training: AbstractTraining, kind: str) -> float:

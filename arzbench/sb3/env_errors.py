@@ -12,6 +12,7 @@ from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from arzbench.errors import ArzbenchError, UsageError
+from arzbench.sb3.together import Together
 
 #: what an env or a vectorised env is asked
 _ASKED = ("step", "step_async", "step_wait", "reset")
@@ -24,6 +25,8 @@ def is_of_env(error: BaseException) -> bool:
     """Whether `step` or `reset` of an env raised it, not the library that was given what they return."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         owner = frame.f_locals.get("self")
+        if frame.f_code is Together.ask.__code__:
+            return True
         if frame.f_code.co_name not in _ASKED:
             continue
         if isinstance(owner, gymnasium.Env) and not type(owner).__module__.startswith(_AROUND):

@@ -28,6 +28,7 @@ from stable_baselines3.common.vec_env.stacked_observations import StackedObserva
 from arzbench.errors import UsageError
 from arzbench.facts import Phase
 from arzbench.sb3 import model_state
+from arzbench.sb3.batch_episodes import BatchEpisodes, NotTogetherError
 from arzbench.sb3.phase_timer import PhaseTimer
 from arzbench.sb3.plain_state import PlainState
 from arzbench.workload import AbstractTraining, Control, EvaluationResult, StopTraining
@@ -56,18 +57,20 @@ class Episodes:
 
     `returns` and `lengths` hold the finished episodes of the evaluation that is open, `plain` what the env
     keeps from one episode to the next; None: there is no env. `pending` is the open evaluation if the
-    training has gone on since it was due. `beside`: they have one core, the training the other.
+    training has gone on since it was due. `batch` plays those of the policy several at a time, None: one by one.
     """
 
-    def __init__(self, env: Any, timer: PhaseTimer, seed: int, model: Any) -> None:
+    def __init__(
+        self, env: Any, timer: PhaseTimer, seed: int, model: Any, batch: BatchEpisodes | None = None
+    ) -> None:
         self.env = env
+        self.batch = batch
         self.plain = None if env is None else PlainState(env)
         self.results: list[EvaluationResult] = []
         self.evaluations = 0  # periodic ones among the results
         self.returns: list[float] = []
         self.lengths: list[int] = []
         self.pending: Pending | None = None
-        self.beside = False
         self.broken_off = 0  # env steps after which an episode that did not end was
         self._timer = timer
         self._seed = seed
@@ -105,18 +108,27 @@ class Episodes:
         """
         assert self.plain is not None
         while len(self.returns) < episodes:
-            control.before_episode(training, kind)
+            left = episodes - len(self.returns)
+            count = 1 if self.batch is None or kind == "baseline" else self.batch.count(left)
+            control.before_episode(training, kind, count)
             before, env_before = model_state.capture_random(self._model), self.plain.copy()
             try:
-                total, length, enough = self._episode(training, control, kind, player, limit)
-            except StopTraining:
+                if count > 1:
+                    totals, lengths, enough = self._several(training, control, kind, player, limit, count)
+                else:
+                    totals, lengths, enough = self._episode(training, control, kind, player, limit)
+            except (StopTraining, NotTogetherError) as stop:
                 model_state.restore_random(self._model, before)
                 self.plain.restore(env_before)
-                raise
+                if isinstance(stop, StopTraining) or self.batch is None:
+                    raise
+                self.batch.close()
+                self.batch = None
+                continue
             if enough:
                 break
-            self.returns.append(total)
-            self.lengths.append(length)
+            self.returns += totals
+            self.lengths += lengths
         self.book(training, control, kind, inline=inline)
 
     def book(self, training: AbstractTraining, control: Control, kind: str, **how: Any) -> None:
@@ -134,9 +146,9 @@ class Episodes:
 
     def _episode(
         self, training: AbstractTraining, control: Control, kind: str, player: Player, limit: int
-    ) -> tuple[float, int, bool]:
+    ) -> tuple[list[float], list[int], bool]:
         """Return, length, and whether the control has seen enough of it."""
-        timer, seed = self._timer, self._next_seed(kind)
+        timer, seed = self._timer, self._seed_of(kind, len(self.returns))
         began, logged = timer.ticks(), timer.logged_s
         observation, _ = self.env.reset(seed=seed)
         choose = player(seed)
@@ -152,7 +164,40 @@ class Episodes:
             self._tell_unending(control, length)
         took = timer.ticks() - began - (timer.logged_s - logged)
         timer.add(Phase.BASELINE if kind == "baseline" else Phase.EVAL_STEP, took, length)
-        return total, length, enough
+        return [total], [length], enough
+
+    def _several(
+        self,
+        training: AbstractTraining,
+        control: Control,
+        kind: str,
+        player: Player,
+        limit: int,
+        count: int,
+    ) -> tuple[list[float], list[int], bool]:
+        """`_episode` of the next `count` at once."""
+        assert self.batch is not None
+        seen_enough = False
+
+        def enough() -> bool:
+            nonlocal seen_enough
+            seen_enough = bool(control.during_episode(training))
+            return seen_enough
+
+        began, first = self._timer.ticks(), len(self.returns)
+        seeds = [self._seed_of(kind, first + i) for i in range(count)]
+        totals, lengths, ended = self.batch.play(seeds, player, limit, enough)
+        if not ended:
+            self._tell_unending(control, max(lengths))
+        self._timer.add(Phase.EVAL_STEP, self._timer.ticks() - began, sum(lengths))
+        return totals, lengths, seen_enough
+
+    def close(self) -> None:
+        """Close all envs."""
+        if self.env is not None:
+            self.env.close()
+        if self.batch is not None:
+            self.batch.close()
 
     def _tell_unending(self, control: Control, length: int) -> None:
         if not self.broken_off:
@@ -164,9 +209,9 @@ class Episodes:
             )
         self.broken_off = length
 
-    def _next_seed(self, kind: str) -> int:
+    def _seed_of(self, kind: str, number: int) -> int:
         key = [PERIODIC, self.evaluations] if kind == "evaluation" else [PAIRED, 0]
-        return int(np.random.SeedSequence([self._seed, *key, len(self.returns)]).generate_state(1)[0])
+        return int(np.random.SeedSequence([self._seed, *key, number]).generate_state(1)[0])
 
 
 def controlled(controller: Any, env: Any) -> Player:

@@ -17,6 +17,7 @@ import torch as th
 
 from arzbench.facts import Phase
 from arzbench.measure.host import devices
+from arzbench.records import SHORT_EVALUATION_S as SHORT_S
 from arzbench.sb3 import codec, forked, model_state, own_state, state_io
 from arzbench.sb3.episodes import Pending, Player
 from arzbench.sb3.forked import Forked
@@ -25,8 +26,6 @@ from arzbench.sb3.plain_kinds import copied
 from arzbench.sb3.state import LiveState
 from arzbench.workload import FIRST, LAST, SHORT, AbstractTraining, Control
 
-#: what a fork costs the training at most, copies of memory after it included: not for a shorter evaluation
-SHORT_S = 0.05
 #: seconds between two questions while one is waited for
 POLL_S = 0.05
 #: a process that takes so long, and so many times what the last evaluation took, hangs
@@ -197,7 +196,9 @@ class Evaluations:
 
         def work() -> _Played:
             changed, before, notes = self._changed(), plain.copy(), _Notes()
-            episodes.beside, began = True, timer.ticks()
+            if episodes.batch is not None:
+                episodes.batch.threads = 1  # the other core is the training's
+            began = timer.ticks()
             episodes.play(
                 training, notes, "evaluation", live.config.evaluation.n_eval_episodes, player(), limit
             )

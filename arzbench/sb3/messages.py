@@ -19,6 +19,8 @@ class Messages:
         self._base = env.unwrapped
         self._own = hasattr(self._base, "message_log")
         self._steps = 0
+        self._unlogged: Any = None  # what logging steps took the place of in the env
+        self._logging = False
         self._time = timer.timed
         if self._own and hasattr(self._base, "emit_messages"):
             self._base.emit_messages = self._time(self._base.emit_messages)
@@ -28,8 +30,13 @@ class Messages:
         if self._own:
             self._base.message_log = logger
             return
-        vars(self._env).pop("step", None)
+        if self._logging:
+            del self._env.step
+            if self._unlogged is not None:
+                self._env.step = self._unlogged
+        self._logging = logger is not None
         if logger is not None:
+            self._unlogged = vars(self._env).get("step")
             self._log_steps(logger)
 
     def _log_steps(self, logger: PeriodicLogger) -> None:

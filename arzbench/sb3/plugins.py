@@ -1,10 +1,16 @@
 """Envs of other packages: how they are registered, and what they may offer for comparisons.
 
-The class of an env may have two attributes; without them its only baseline is random actions, and its
-held-out episodes are played one by one:
+The class of an env may have three attributes; without them its only baseline is random actions, its
+held-out episodes are played one by one, and several envs of a training are stepped one after another:
 
 - `baseline_controllers`: by name, what makes a `BaselineController`; the reference comes first;
-- `batch_type`: what makes an `EnvBatch`, called as `batch_type(num_envs, threads=..., **env_kwargs)`.
+- `batch_type`: what makes an `EnvBatch`, called as `batch_type(num_envs, threads=..., **env_kwargs)`;
+- `step_together`: a static method, called as `step_together(envs, threads)` with envs made alike. It returns
+  a function that makes the next step of all of them at once, on `threads` threads at most: from an action for
+  each to what each one's `step` would have returned, each left as its own `step` would have left it. None:
+  these envs cannot be. They are reset, stepped and captured one by one as well, and some may be handed in
+  anew. It is for envs whose episodes depend on their seed and actions alone. A subclass does not inherit it:
+  one that steps as its base does names it again.
 
 An env whose registration has an argument `device` (`kwargs={"device": ...}`) is made on the device of
 the training, unless `env_kwargs` names one.

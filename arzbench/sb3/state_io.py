@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from arzbench.errors import StateError
-from arzbench.sb3 import buffer_state, codec, env_state, model_state, own_state
+from arzbench.sb3 import buffer_state, codec, env_state, model_state, own_state, together
 from arzbench.sb3.episodes import Episodes, Pending
 from arzbench.sb3.open_episodes import innermost
 from arzbench.sb3.plain_fill import NotHereError
@@ -108,6 +108,7 @@ def restore_world(
     if begun:
         innermost(live.model.env)._reset_seeds()  # the first reset used them up
     _restore_envs(live, saved, begun, not_back)
+    together.join_anew(innermost(live.model.env))
 
 
 def unsaved(model: Any) -> list[str]:

@@ -203,8 +203,7 @@ class SB3Training(AbstractTraining):
 
     def close(self) -> None:
         self.model.env.close()
-        if self.state.episodes.env is not None:
-            self.state.episodes.env.close()
+        self.state.episodes.close()
         if self._stream is not None:
             self._stream.close()
 

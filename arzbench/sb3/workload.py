@@ -23,6 +23,8 @@ from arzbench.errors import UsageError, unknown
 from arzbench.facts import Phase
 from arzbench.loop import TrainingLoop
 from arzbench.run.signals import HONOURED
+from arzbench.sb3 import together
+from arzbench.sb3.batch_episodes import BatchEpisodes
 from arzbench.sb3.building import build, check_device, make_env
 from arzbench.sb3.env_errors import check_seeded, is_of_env, try_step
 from arzbench.sb3.episodes import Episodes, Player, controlled, is_masked, randomly
@@ -89,10 +91,9 @@ class SB3Workload(AbstractWorkload):
         if loop is not None:
             apply_loop(model, loop)
         recorder.add(Phase.BUILD, timer.ticks() - began, 1)
+        episodes = Episodes(eval_env, timer, config.seed, model, _batch(config, model, eval_env))
         training = SB3Training(
-            LiveState(
-                config, loop or config.loop, model, envs, Episodes(eval_env, timer, config.seed, model)
-            ),
+            LiveState(config, loop or config.loop, model, envs, episodes),
             timer,
             config.total_timesteps if budget is None else budget,
             baseline=baseline,
@@ -172,6 +173,15 @@ def _make(config: TrainConfig) -> tuple[Any, Sequence[Any], Any, Player | None]:
         raise
 
 
+def _batch(config: TrainConfig, model: Any, eval_env: Any) -> BatchEpisodes | None:
+    """What plays the episodes of an evaluation at once, where that changes nothing."""
+    one_by_one = config.fast is False or not config.evaluation.deterministic or is_masked(model)
+    if one_by_one or eval_env is None or not together.can(eval_env):
+        return None
+    another = functools.partial(make_env, config)
+    return BatchEpisodes(eval_env, another, config.evaluation.n_eval_episodes, model)
+
+
 def _reason(error: BaseException) -> BaseException:
     return error.__cause__ or error
 
@@ -217,7 +227,10 @@ def make_model(config: TrainConfig) -> tuple[Any, Sequence[Any]]:
                 ) from error.__cause__
             raise
         check_seeded(config.env, envs[0])
-        return DummyVecEnv([lambda env=env: env for env in envs])  # type: ignore[misc]
+        vec_env = DummyVecEnv([lambda env=env: env for env in envs])  # type: ignore[misc]
+        if config.fast is not False:
+            together.join_vec_env(vec_env)
+        return vec_env
 
     model = build(config, make_vec_env)
     if is_masked(model) and envs and not envs[0].has_wrapper_attr("action_masks"):

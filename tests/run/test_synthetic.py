@@ -30,7 +30,7 @@ class Watch(Control):
         self.during_episode(training)
         self.updates += updates
 
-    def before_episode(self, training: Any, kind: str) -> None:
+    def before_episode(self, training: Any, kind: str, episodes: int = 1) -> None:
         self.during_episode(training)
 
     def waiting(self, training: Any) -> None:

@@ -66,7 +66,7 @@ class Free:
             training.capture()
         self.steps += 1
 
-    def before_episode(self, training: Any, kind: str) -> None:
+    def before_episode(self, training: Any, kind: str, episodes: int = 1) -> None:
         self.event("episode")
 
     def during_episode(self, training: Any) -> None:
@@ -87,6 +87,9 @@ class Free:
     def episode_ended(self, training: Any, episode_return: float, length: int) -> None:
         self.episodes.append((episode_return, length))
         self.event("ended")
+
+    def noted(self, text: str) -> None:
+        pass
 
     def event(self, kind: str) -> None:
         pass

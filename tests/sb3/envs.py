@@ -1,6 +1,7 @@
 """Small envs for trainings: cheap, stochastic, of a length that is known."""
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -155,7 +156,65 @@ class Timed(Talking):
         super().emit_messages()
 
 
+class Joined(Talking):
+    """Offers to be stepped with others."""
+
+    @staticmethod
+    def step_together(envs: Sequence["Joined"], threads: int) -> Any:
+        def step(actions: Any) -> list[Any]:
+            return [Talking.step(env, action) for env, action in zip(envs, actions, strict=True)]
+
+        return step
+
+
+class Shared(Talking):
+    """Likewise, with one array for the states of all."""
+
+    def in_place(self, call: Any, *args: Any, **kwargs: Any) -> Any:
+        mine = self.x
+        result = call(*args, **kwargs)
+        mine[:] = self.x
+        self.x = mine
+        return result
+
+    def reset(self, **kwargs: Any) -> Any:
+        return self.in_place(super().reset, **kwargs)
+
+    def step(self, action: Any) -> Any:
+        return self.in_place(super().step, action)
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.in_place(super().set_state, state)
+
+    @staticmethod
+    def step_together(envs: Sequence["Shared"], threads: int) -> Any:
+        shared = np.array([env.x for env in envs])
+        for env, row in zip(envs, shared, strict=True):
+            env.x = row
+
+        def step(actions: Any) -> list[Any]:
+            results = []
+            for env, row, action in zip(envs, shared, actions, strict=True):
+                own, env.x = env.x, row  # the array is what it computes with
+                results.append(Shared.step(env, action))
+                env.x = own
+            return results
+
+        return step
+
+
+class Unlike(Joined):
+    """Steps in a way of its own, which does not make it like others."""
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *rest = super().step(action)
+        return observation, reward - 1.0, *rest
+
+
 for name, kind in (
+    ("Joined", Joined),
+    ("Shared", Shared),
+    ("Unlike", Unlike),
     ("Drift", Drift),
     ("Hidden", Hidden),
     ("Known", Known),

@@ -11,7 +11,6 @@ from arzbench.sb3.workload import SB3Workload
 from arzbench.study import DQN, Evaluation
 from arzbench.worker import TrialCheckpoints
 
-pytest.importorskip("arzbench.sb3.evaluations")
 
 STUDY = DQN(
     env="CartPole-v1", total_timesteps=5000, learning_starts=50, buffer_size=1000,

@@ -166,7 +166,7 @@ def test_a_final_evaluation_cut_short_is_dropped_when_the_budget_grows() -> None
     expected, _, _ = whole(study)
 
     class StopFinal(Free):
-        def before_episode(self, training: Any, kind: str) -> None:
+        def before_episode(self, training: Any, kind: str, episodes: int = 1) -> None:
             if kind == "final" and training.state.episodes.returns:
                 raise StopTraining(StopReason.SIGNAL)
 

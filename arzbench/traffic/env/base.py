@@ -1,7 +1,7 @@
 """What the ARZ environments have in common as Gymnasium environments."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import gymnasium
@@ -136,7 +136,14 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
 
     def step(self, action: np.int64 | int) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Simulate 15 s under `action`; truncated after 240 decisions."""
-        *values, reward = self.batch.report(whole([action]))[:, 0].tolist()
+        report = self.batch.report(whole([action]))[:, 0].tolist()
+        return self._told(self.batch.observe()[0], *report)
+
+    def _told(
+        self, observation: NDArray[np.float32], *report: float
+    ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """What `step` returns once the batch has made it: shown, and told of in messages."""
+        *values, reward = report
         time = self.time
         if self.render_mode is not None:
             cells = self.state.u[:, ::2, self.scenario.cells]
@@ -145,7 +152,7 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         if self.message_log is not None:
             self.emit_messages()
         info = dict(zip(ACCOUNTS, values, strict=True))
-        return self.batch.observe()[0], reward, False, time >= DECISIONS, info
+        return observation, reward, False, time >= DECISIONS, info
 
     def get_state(self) -> Captured:
         """Return everything but `np_random`, as arrays and numbers.
@@ -214,3 +221,26 @@ class ArzEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
     def _show(self) -> None:
         if self._window is not None:
             self._window.show(self._picture())
+
+
+#: roads that a thread must have to gain more than it takes to wake
+ROADS_A_THREAD = 3
+
+
+def step_together(envs: Sequence[ArzEnv], threads: int) -> Callable[[Sequence[Any]], list[Any]] | None:
+    """What makes the next step of all environments by one call of the engine, on at most `threads` threads.
+
+    It takes an action for each and returns what each one's own `step` would have, bit for bit. They may still
+    be stepped and reset one by one. None: their roads are on a GPU.
+    """
+    parts = [env.batch for env in envs]
+    if any(part.device != "cpu" for part in parts):
+        return None
+    roads = len(parts) * parts[0].roads
+    batch = type(parts[0]).joined(parts, max(1, min(threads, roads // ROADS_A_THREAD)))
+
+    def step(actions: Sequence[Any]) -> list[Any]:
+        report = batch.report(whole(actions)).T.tolist()
+        return [env._told(seen, *told) for env, seen, told in zip(envs, batch.observe(), report, strict=True)]
+
+    return step

@@ -154,6 +154,10 @@ class ArzBatch(ABC):
             ValueError: If a name is unknown, or there is no such device here; the message lists the
                 valid ones.
         """
+        self._options: dict[str, Any] = {
+            "parameters": parameters, "scheme": scheme, "dtype": dtype, "demand": demand, "reward": reward,
+            "device": device,
+        }  # fmt: skip
         pick("scheme", scheme, SCHEMES)
         pick("dtype", dtype, DTYPES)
         unit = pick("reward", reward, REWARDS)
@@ -199,6 +203,22 @@ class ArzBatch(ABC):
                 self.scenario, self._state, self.narrowing, roads=self.roads, tail=shown + 1,
                 zone=self.limited_cells(), by_delay=by_delay, unit=unit,
             )  # fmt: skip
+
+    @classmethod
+    def joined(cls, parts: Sequence["ArzBatch"], threads: int) -> "ArzBatch":
+        """Put batches of one environment each, all made alike on a CPU, into a batch that steps them at once.
+
+        Its memory becomes theirs: what is done to it is done to them, and the other way round.
+        """
+        whole = cls(len(parts), threads=threads, **parts[0]._options)
+        for env, part in enumerate(parts):
+            whole.set_state(env, part.get_state(0))
+            own = whole.own(env)
+            part._state = State(**{name: getattr(whole._state, name)[own] for name in STATE_ARRAYS})
+            part.profile = part._state.profile
+            for name in ("demand", "time", *cls.control):
+                setattr(part, name, getattr(whole, name)[env : env + 1])
+        return whole
 
     @property
     def state(self) -> State:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from arzbench.traffic.env.base import ArzEnv, Controller
+from arzbench.traffic.env.base import ArzEnv, Controller, step_together
 from arzbench.traffic.env.batch import ArzBatch, Floats, Integers
 from arzbench.traffic.env.demand import DemandModel, Demands
 from arzbench.traffic.env.orders import show, switch
@@ -142,6 +142,7 @@ class TrafficLightEnv(ArzEnv):
     """
 
     batch_type = CrossingBatch
+    step_together = staticmethod(step_together)
     baseline_controllers = {
         "fixed_time": FixedTime,
         "max_pressure": MaxPressure,

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from arzbench.traffic.env.base import ArzEnv, Controller
+from arzbench.traffic.env.base import ArzEnv, Controller, step_together
 from arzbench.traffic.env.batch import ArzBatch, Floats, Integers
 from arzbench.traffic.env.demand import DemandModel, Demands
 from arzbench.traffic.env.vector import make_vector
@@ -206,6 +206,7 @@ class RampMeteringEnv(ArzEnv):
     """
 
     batch_type = RampBatch
+    step_together = staticmethod(step_together)
     baseline_controllers = {
         "no_control": NoControl,
         "density_threshold": DensityThreshold,
@@ -223,6 +224,7 @@ class SpeedControlEnv(ArzEnv):
     """
 
     batch_type = LaneDropBatch
+    step_together = staticmethod(step_together)
     baseline_controllers = {"no_control": NoControl, "density_threshold": DensityThreshold}
 
 

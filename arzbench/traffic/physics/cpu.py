@@ -67,6 +67,7 @@ from arzbench.traffic.physics.threads import team
 # than a power of two keeps rows from falling on the same lines of a cache.
 _WORK_ROWS = FIELDS + PROFILE_ROWS + 1 + 3 * FIELDS + FACE_ROWS
 _SHORT_ROW, _LONGER = 128, 4
+_PARTS = 4  # of a batch for each thread: a thread that is kept away holds up one of them at most
 
 
 @inlined
@@ -298,9 +299,10 @@ def step(
         advance(*arrays, *_numbers_of(scenario))
         return
     # The compiled code holds no lock of the interpreter, so plain threads run side by side.
-    bounds = np.linspace(0, roads, min(threads, roads) + 1).astype(int).tolist()
+    count = min(_PARTS * threads, roads)
+    bounds = [roads * part // count for part in range(count + 1)]
     parts = [(*(array[a:b] for array in arrays), *_numbers_of(scenario)) for a, b in pairwise(bounds)]
-    team(threads).run(advance, parts)
+    team(threads).share(advance, parts)
 
 
 @lru_cache(maxsize=64)

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
@@ -18,6 +19,7 @@ class Team:
     """
 
     def __init__(self, size: int) -> None:
+        self._size = size
         self._others: list[int] = []  # their native ids; threads start as they are needed
         self._pool = ThreadPoolExecutor(
             max(1, size - 1), "arz", lambda: self._others.append(threading.get_native_id())
@@ -37,6 +39,33 @@ class Team:
         finally:
             wait(jobs)
         for job in jobs:
+            job.result()
+
+    def share(self, work: Callable[..., Any], parts: Sequence[Sequence[Any]]) -> None:
+        """Call `work` with the arguments of each part; whichever thread is free takes the next.
+
+        The caller waits for a part that another thread is at, never for a thread that has yet to wake: on a
+        machine that others use too, it does all parts in the time it would take alone.
+        Returns when all are done; what one of them raises is raised then.
+        """
+        left = deque(parts)
+
+        def take() -> None:
+            while left:
+                try:
+                    part = left.popleft()
+                except IndexError:  # another was faster
+                    return
+                work(*part)
+
+        self._keep_off()
+        jobs = [self._pool.submit(take) for _ in range(min(self._size, len(parts)) - 1)]
+        try:
+            take()
+        finally:
+            begun = [job for job in jobs if not job.cancel()]
+            wait(begun)
+        for job in begun:
             job.result()
 
     def _keep_off(self) -> None:

@@ -57,3 +57,49 @@ def test_the_others_are_kept_off_the_callers_processor() -> None:
 def test_a_process_has_one_team_of_a_size() -> None:
     assert team(2) is team(2)
     assert team(2) is not team(3)
+
+
+def test_shared_parts_are_each_done_once_by_whoever_is_free() -> None:
+    done: list[tuple[int, int]] = []
+    both = threading.Barrier(2, timeout=60)  # passed only if another thread has come to help
+
+    def work(part: int) -> None:
+        if part < 2:
+            both.wait()
+        done.append((part, threading.get_ident()))
+
+    Team(2).share(work, [(part,) for part in range(20)])
+    assert sorted(part for part, _ in done) == list(range(20))
+    assert len({thread for _, thread in done}) == 2
+
+
+def test_a_thread_that_is_kept_away_is_not_waited_for() -> None:
+    some, free = Team(2), threading.Event()
+    away = some._pool.submit(free.wait, 60)  # the only other thread
+    done: list[int] = []
+    try:
+        for _ in range(3):
+            some.share(done.append, [(1,), (2,), (3,)])
+            assert not away.done()
+    finally:
+        free.set()
+    assert done == [1, 2, 3] * 3
+    some.share(done.append, [(4,), (5,)])
+    assert sorted(done[9:]) == [4, 5]
+
+
+@pytest.mark.parametrize("bad", range(4))
+def test_an_error_in_a_shared_part_is_raised_when_no_one_works(bad: int) -> None:
+    working: list[int] = []
+
+    def work(part: int) -> None:
+        working.append(part)
+        try:
+            if part == bad:
+                raise ValueError(f"part {part}")
+        finally:
+            working.remove(part)
+
+    with pytest.raises(ValueError, match=f"part {bad}"):
+        Team(3).share(work, [(part,) for part in range(4)])
+    assert not working
