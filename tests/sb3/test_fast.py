@@ -12,6 +12,7 @@ from stable_baselines3.sac.policies import SACPolicy
 from arzbench.facts import StopReason
 from arzbench.sb3.fast.dqn import DQNLearner
 from arzbench.sb3.fast.path import ACTIONS
+from arzbench.sb3.fast.td3 import TD3Learner
 from arzbench.sb3.models import release
 from arzbench.study import TrainConfig
 from arzbench.workload import StopTraining
@@ -222,6 +223,23 @@ def test_one_that_differs_is_given_up(monkeypatch: pytest.MonkeyPatch, method: s
 
     monkeypatch.setattr(DQNLearner, method, other)
     assert whole(study) == (library, f"the library's own ({why})")
+
+
+def test_a_step_of_the_actor_is_tried_however_seldom_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = TD3Learner._actor_step
+    monkeypatch.setattr(TD3Learner, "_actor_step", lambda *args: inner(*args) + 1.0)
+    _, said = whole(case("td3", total_timesteps=120, policy_delay=9))
+    assert said == "the library's own (it gave other weights)"
+
+
+def test_actions_that_are_no_numbers_are_the_librarys_to_refuse() -> None:
+    training, _ = start(case("sac, auto", total_timesteps=150))
+    training.run(Free())
+    policy = training.model.policy
+    with th.no_grad():
+        policy.actor.mu.bias.fill_(th.nan)
+    with pytest.raises(ValueError, match="loc"):
+        policy.predict(np.zeros(3, np.float32))
 
 
 def test_an_optimizer_that_was_replaced_is_the_librarys_again() -> None:

@@ -9,11 +9,8 @@ from sb3_contrib.qrdqn.policies import QRDQNPolicy
 from torch import Tensor
 
 from arzbench.sb3.fast.dqn import DQNLearner
+from arzbench.sb3.fast.quantiles import QuantileLoss
 from arzbench.sb3.fast.replay import draw
-
-_huber: Any = th.ops.aten.smooth_l1_loss.default
-_huber_backward: Any = th.ops.aten.smooth_l1_loss_backward.default
-_NO_REDUCTION = 0  # torch's number for it
 
 
 class QRDQNLearner(DQNLearner):
@@ -25,8 +22,7 @@ class QRDQNLearner(DQNLearner):
         super().__init__(model)
         number = model.policy.n_quantiles
         self._quantiles = number, int(model.action_space.n)
-        self._below = ((th.arange(number, dtype=th.float32) + 0.5) / number).view(1, -1, 1)
-        self._above = 1 - self._below
+        self._loss = QuantileLoss(number)
 
     def _q_values(self, observations: Tensor) -> Tensor:
         return self._of_actions(self._q(observations)).mean(dim=1)
@@ -44,22 +40,12 @@ class QRDQNLearner(DQNLearner):
         layers = self._q.layers(batch.observations)
         quantiles = self._of_actions(layers[-1])
         actions = batch.actions.unsqueeze(2).long().expand(-1, number, 1)
-        loss, of_chosen = self._loss(quantiles.gather(2, actions), expected.unsqueeze(1))
-        gradient = th.zeros_like(quantiles).scatter_add_(2, actions, of_chosen)
+        chosen = quantiles.gather(2, actions).squeeze(2)
+        losses, of_chosen = self._loss(chosen, expected, chosen.numel())
+        loss: float = losses.sum(dim=-2).mean().item()
+        gradient = th.zeros_like(quantiles).scatter_add_(2, actions, of_chosen.unsqueeze(2))
         self._gradients(layers, gradient.view(batch_size, -1))
         if self._model.max_grad_norm is not None:
             self._parameters.clip(self._model.max_grad_norm)
         self._parameters.step()
         return loss
-
-    def _loss(self, chosen: Tensor, expected: Tensor) -> tuple[float, Tensor]:
-        """The quantile regression's loss, and the gradient of the chosen quantiles.
-
-        Shapes (batch, quantiles, 1) and (batch, 1, quantiles): each is compared with each.
-        """
-        both = chosen.expand(-1, -1, expected.shape[2]), expected.expand(-1, chosen.shape[1], -1)
-        weights = th.where(expected < chosen, self._above, self._below)
-        losses = (weights * _huber(*both, _NO_REDUCTION, 1.0)).sum(dim=-2)
-        share = th.tensor(1.0) / losses.numel()
-        gradient = _huber_backward(share * weights, *both, _NO_REDUCTION, 1.0)
-        return losses.mean().item(), gradient.sum(dim=-1, keepdim=True)

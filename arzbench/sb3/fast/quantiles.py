@@ -7,25 +7,32 @@ from typing import Any
 import torch as th
 from torch import Tensor
 
-_huber: Any = th.ops.aten.huber_loss.default
+_huber: Any = th.ops.aten.huber_loss.out
 _NO_REDUCTION = 0  # torch's number for it
 
 
-def levels(quantiles: int) -> Tensor:
-    """The probabilities that so many quantiles stand for, shape (quantiles, 1)."""
-    return ((th.arange(quantiles, dtype=th.float) + 0.5) / quantiles).unsqueeze(1)
-
-
-def losses(current: Tensor, expected: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss of each of the `current` quantiles with each that is `expected`; what each has by their mean.
-
-    `current` has the shape (..., quantiles), `expected` (..., expected), `levels` (quantiles, 1). The losses
-    have the shape (..., quantiles, expected), the gradients that of `current`.
+class QuantileLoss:
+    """Compares each quantile with each that is expected.
 
     The library's sums have these bits: halves and doubles are exact, and so is a product with a sign.
     """
-    distance = expected.unsqueeze(-2) - current.unsqueeze(-1)
-    weight = th.lt(distance, 0, out=th.empty_like(distance)).sub_(levels).abs_()
-    losses = _huber(distance, th.zeros(()).expand_as(distance), _NO_REDUCTION, 1.0).mul_(weight)
-    share = th.tensor(1.0) / losses.numel()
-    return losses, -distance.clamp_(-1, 1).mul_(weight.mul_(share)).sum(dim=-1)
+
+    def __init__(self, quantiles: int) -> None:
+        self._levels = ((th.arange(quantiles, dtype=th.float) + 0.5) / quantiles).unsqueeze(1)
+        self._kept = th.empty(0)  # large enough that new memory would take as long as what is computed
+
+    def __call__(self, current: Tensor, expected: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """The losses, valid until the next call, and the gradient of `current` by their sum over `count`.
+
+        `current` has the shape (..., quantiles), as has its gradient; `expected` (..., expected), the losses
+        (..., quantiles, expected).
+        """
+        shape = (*current.shape, expected.shape[-1])
+        if self._kept.shape[1:] != shape:
+            self._kept = th.empty(3, *shape)
+        distance, weight, losses = self._kept
+        th.sub(expected.unsqueeze(-2), current.unsqueeze(-1), out=distance)
+        th.lt(distance, 0, out=weight).sub_(self._levels).abs_()
+        _huber(distance, th.zeros(()).expand(shape), _NO_REDUCTION, 1.0, out=losses).mul_(weight)
+        weight.mul_(th.tensor(1.0) / count)
+        return losses, -distance.clamp_(-1, 1).mul_(weight).sum(dim=-1)

@@ -11,11 +11,11 @@ from stable_baselines3.common.distributions import SquashedDiagGaussianDistribut
 from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
 
-from arzbench.sb3.fast import quantiles
 from arzbench.sb3.fast.continuous import ContinuousLearner, Critics
 from arzbench.sb3.fast.gaussian import Sample
 from arzbench.sb3.fast.nets import Gradients, Perceptron
 from arzbench.sb3.fast.parameters import NotFastError, flat
+from arzbench.sb3.fast.quantiles import QuantileLoss
 from arzbench.sb3.fast.replay import Batch, draw
 
 _loss: Any = th.ops.aten.mse_loss.default
@@ -139,7 +139,7 @@ class TQCLearner(SACLearner):
 
         self.POLICY = TQCPolicy
         super().__init__(model)
-        self._levels = quantiles.levels(model.critic.n_quantiles)
+        self._loss = QuantileLoss(model.critic.n_quantiles)
 
     def _next_values(self, outputs: list[Tensor]) -> Tensor:
         critic = self._model.critic
@@ -148,7 +148,8 @@ class TQCLearner(SACLearner):
 
     def _critic_loss(self, outputs: list[Tensor], expected: Tensor) -> tuple[Tensor, list[Tensor]]:
         current = th.stack(outputs, dim=1)
-        losses, gradients = quantiles.losses(current, expected.unsqueeze(1), self._levels)
+        pairs = current.numel() * expected.shape[1]
+        losses, gradients = self._loss(current, expected.unsqueeze(1), pairs)
         return losses.mean(), list(gradients.unbind(1))
 
     def _values(self, outputs: list[Tensor], gradient: Tensor) -> tuple[Tensor, list[Tensor]]:
