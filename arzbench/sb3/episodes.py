@@ -57,7 +57,7 @@ class Episodes:
 
     `returns` and `lengths` hold the finished episodes of the evaluation that is open, `plain` what the env
     keeps from one episode to the next; None: there is no env. `pending` is the open evaluation if the
-    training has gone on since it was due. `batch` plays those of the policy several at a time, None: one by one.
+    training has gone on since it was due. `batch` plays several episodes of the policy at a time, None: one.
     """
 
     def __init__(

@@ -88,9 +88,6 @@ class Free:
         self.episodes.append((episode_return, length))
         self.event("ended")
 
-    def noted(self, text: str) -> None:
-        pass
-
     def event(self, kind: str) -> None:
         pass
 

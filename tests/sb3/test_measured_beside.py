@@ -1,7 +1,5 @@
 """A real short training with evaluations beside it: what they cost it is kept apart."""
 
-import pytest
-
 from arzbench.clock import SystemClock
 from arzbench.facts import Phase
 from arzbench.measure.burst import BurstJob, measure_once
@@ -10,7 +8,6 @@ from arzbench.records import BESIDE, NOT_BESIDE, WorkloadSamples
 from arzbench.sb3.workload import SB3Workload
 from arzbench.study import DQN, Evaluation
 from arzbench.worker import TrialCheckpoints
-
 
 STUDY = DQN(
     env="CartPole-v1", total_timesteps=5000, learning_starts=50, buffer_size=1000,
