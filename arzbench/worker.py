@@ -74,6 +74,9 @@ def _with_sinks(
     job: BurstJob, measure: Callable[[AbstractWorkload], BurstResult], clock: Clock, say: Say
 ) -> BurstResult:
     """Measure, and what the env's messages cost by where they go, if there are any."""
+    from arzbench.sb3.loading import load
+
+    load([job.config])
     from arzbench.sb3.workload import SB3Workload
 
     workload = SB3Workload(clock)
