@@ -19,7 +19,8 @@ TRAINING = "run --study incident --set baseline.episodes=0 --timesteps 24 --fres
 # Runs the command up to its first training step. Told to, it also measures the parts, each without those
 # within it.
 PROBE = """
-import builtins, json, os, sys, time
+import builtins, gc, json, os, sys, time
+gc.disable()  # as arzbench.__main__ does
 from arzbench.clock import SystemClock, process_start
 clock = SystemClock()
 began, parts, inner = process_start(clock), {}, [0.0]

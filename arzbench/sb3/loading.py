@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 from collections.abc import Iterable
 from typing import Any
@@ -15,17 +16,31 @@ from arzbench.study import TrainConfig
 
 #: envs that use torch as the library does, or not at all
 _KNOWN = ("arzbench.", "gymnasium.envs.")
+_resting = False
 
 
 def load(trainings: Iterable[TrainConfig]) -> None:
     """Import what carries out `trainings`, in a process that runs nothing else.
 
     The user's own code, and envs of other packages, find all of torch that it has for tensors without data.
+    Garbage is not collected before `loaded` is called: what is imported is none, and to look through it again
+    and again takes a seventh of the way to the first step.
     """
+    global _resting
+    _resting = gc.isenabled()
+    gc.disable()
     register_plugins()
     known = [_is_known(msgspec.to_builtins(config)) for config in trainings]
     defer(COMPILER, *(SHAPES if all(known) else ()))
     importlib.import_module("arzbench.sb3.workload")
+
+
+def loaded() -> None:
+    """The training begins: garbage is collected again, if it was before `load`."""
+    global _resting
+    if _resting:
+        gc.enable()
+    _resting = False
 
 
 def _is_known(config: dict[str, Any]) -> bool:

@@ -155,6 +155,44 @@ def test_a_module_loaded_before_is_left_alone() -> None:
     assert run("answer = type(json).__name__", defer="'json'") == "module"
 
 
+GARBAGE = """
+import gc, msgspec
+from arzbench.sb3.loading import load
+from arzbench.study import AnyConfig
+from tests.sb3.controls import Log
+if sys.argv[1] == "never":
+    gc.disable()
+study = {"algo": "ppo", "env": "CartPole-v1", "total_timesteps": 16, "n_steps": 16, "batch_size": 16}
+config = msgspec.convert(study, AnyConfig)
+load([config])
+from arzbench.sb3.workload import SB3Workload
+workload = SB3Workload()
+workload.check(config)
+before = gc.isenabled()
+workload.create(config, Log())
+print(before, gc.isenabled())
+"""
+
+
+@pytest.mark.parametrize(("asked", "printed"), [("as usual", "False True"), ("never", "False False")])
+def test_garbage_is_collected_from_the_training_on(asked: str, printed: str) -> None:
+    words = [sys.executable, "-c", "import sys" + GARBAGE, asked]
+    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.stdout == f"{printed}\n", done.stderr
+
+
+def test_garbage_is_collected_in_any_other_command(tmp_path: Path) -> None:
+    code = (
+        "import atexit, gc, sys\n"
+        "sys.argv = ['arzbench', 'report']\n"
+        "atexit.register(lambda: print(gc.isenabled()))\n"
+        "from arzbench.__main__ import main\nmain()"
+    )
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "True\n"), done.stderr
+
+
 SHAPES_FOR_USERS = """
 import msgspec
 from arzbench.sb3.loading import load
