@@ -49,6 +49,7 @@ class _Commands(TyperGroup):
         name, *rest = args
         if name in COMMANDS:
             command = load(name)
+            gc.freeze()  # what was imported stays
             gc.enable()  # see __main__.py
             return name, command, rest
         if name not in self.commands and not name.startswith("-"):

@@ -64,6 +64,7 @@ _DISPATCHERS = {"numba.core.dispatcher": "Dispatcher", "numba.cuda.dispatcher": 
 def numba_cache() -> str:
     """What Numba's on-disk cache did in this process; code compiled anew each time is cold."""
     kinds = tuple(getattr(sys.modules[m], kind) for m, kind in _DISPATCHERS.items() if m in sys.modules)
+    gc.unfreeze()
     stats = [o.stats for o in gc.get_objects() if issubclass(type(o), kinds)]  # isinstance asks dead proxies
     if any(s.cache_misses for s in stats):
         return COLD

@@ -23,8 +23,8 @@ def load(trainings: Iterable[TrainConfig]) -> None:
     """Import what carries out `trainings`, in a process that runs nothing else.
 
     The user's own code, and envs of other packages, find all of torch that it has for tensors without data.
-    Garbage is not collected before `loaded` is called: what is imported is none, and to look through it again
-    and again takes a seventh of the way to the first step.
+    Garbage is not collected before `loaded` is called, and never looked for in what is imported here: that
+    would be done again and again, and takes a seventh of the way to the first step.
     """
     global _resting
     _resting = gc.isenabled()
@@ -33,6 +33,8 @@ def load(trainings: Iterable[TrainConfig]) -> None:
     known = [_is_known(msgspec.to_builtins(config)) for config in trainings]
     defer(COMPILER, *(SHAPES if all(known) else ()))
     importlib.import_module("arzbench.sb3.workload")
+    if _resting:
+        gc.freeze()  # before an env or a model is made, which may be large and is to be freed
 
 
 def loaded() -> None:
