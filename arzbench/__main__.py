@@ -1,5 +1,6 @@
 """The `arzbench` command. `watch -- command` without options starts its command before anything is loaded."""
 
+import gc
 import sys
 
 
@@ -9,6 +10,7 @@ def main() -> None:
         from arzbench.wiring.watching import start_at_once
 
         start_at_once(sys.argv[3:])
+    gc.disable()  # what is imported is no garbage; enabled again when a command is called
     from arzbench import cli
 
     cli.main()

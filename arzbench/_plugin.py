@@ -7,7 +7,6 @@ registers our envs right after it (docs/decisions/0002-gymnasium-registration.md
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -17,8 +16,11 @@ from types import ModuleType
 _AFTER = "gymnasium"
 
 
-class _GymnasiumFinder(importlib.abc.MetaPathFinder):
-    """Steps in for one module, once: its own loader runs, then the envs are registered."""
+class _GymnasiumFinder:
+    """Steps in for one module, once: its own loader runs, then the envs are registered.
+
+    Not a subclass of `importlib.abc.MetaPathFinder`: to import that takes longer than Python takes to start.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

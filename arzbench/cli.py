@@ -6,6 +6,7 @@ A command's module is imported when the command is called: `arzbench --help` imp
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import sys
 from pathlib import Path
@@ -47,7 +48,10 @@ class _Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, *rest = args
         if name in COMMANDS:
-            return name, load(name), rest
+            command = load(name)
+            gc.freeze()  # what was imported stays
+            gc.enable()  # see __main__.py
+            return name, command, rest
         if name not in self.commands and not name.startswith("-"):
             raise unknown("command", name, COMMANDS)
         return super().resolve_command(ctx, args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import math
 import os
@@ -248,14 +249,13 @@ def _mend(descriptor: int) -> bytes:
 def read_lines(path: Path, kind: type[T]) -> Iterator[T]:
     """Read the records of a JSONL file; a last line cut off by a kill is skipped."""
     decoder = msgspec.json.Decoder(kind)
-    lines = read_bytes(path, "ledger").split(b"\n")
-    for number, line in enumerate(lines, 1):
-        if not line:
+    for number, line in enumerate(io.BytesIO(read_bytes(path, "ledger")), 1):
+        if line == b"\n":
             continue
         try:
             yield decoder.decode(line)
         except msgspec.DecodeError as error:
-            if number == len(lines):
+            if not line.endswith(b"\n"):
                 return
             raise UsageError(f"{path}, line {number}: {error}") from error
 

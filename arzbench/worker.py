@@ -65,6 +65,7 @@ _DISPATCHERS = {"numba.core.dispatcher": "Dispatcher", "numba.cuda.dispatcher": 
 def numba_cache() -> str:
     """What Numba's on-disk cache did in this process; code compiled anew each time is cold."""
     kinds = tuple(getattr(sys.modules[m], kind) for m, kind in _DISPATCHERS.items() if m in sys.modules)
+    gc.unfreeze()
     stats = [o.stats for o in gc.get_objects() if issubclass(type(o), kinds)]  # isinstance asks dead proxies
     if any(s.cache_misses for s in stats):
         return COLD
@@ -75,6 +76,9 @@ def _with_sinks(
     job: BurstJob, measure: Callable[[AbstractWorkload], BurstResult], clock: Clock, say: Say
 ) -> BurstResult:
     """Measure, and what the env's messages cost by where they go, if there are any."""
+    from arzbench.sb3.loading import load
+
+    load([job.config])
     from arzbench.sb3.workload import SB3Workload
 
     workload = SB3Workload(clock)

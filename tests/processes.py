@@ -18,10 +18,12 @@ TRAINING_PACKAGES = {"torch", "numba", "gymnasium", "stable_baselines3"}
 
 # Runs one command, or imports one list of modules, and tells what was loaded by the end.
 PROBE = """
-import atexit, json, runpy, sys
+import atexit, json, os, runpy, sys
 from pathlib import Path
 kind, out, *rest = sys.argv[1:]
-atexit.register(lambda: Path(out).write_text(json.dumps(sorted(sys.modules))))
+tell = lambda: Path(out).write_text(json.dumps(sorted(sys.modules)))
+atexit.register(tell)
+leave, os._exit = os._exit, lambda code: (tell(), leave(code))  # how a command ends that has trained
 if kind == "import":
     for name in rest:
         __import__(name)

@@ -196,6 +196,9 @@ def workload_for(study: Study, clock: Clock, log_path: Path | None = None) -> Ab
         from arzbench.sb3.user_model import MixedWorkload
 
         return MixedWorkload(clock, log_path)
+    from arzbench.sb3.loading import load
+
+    load(study.trainings)
     from arzbench.sb3.workload import SB3Workload
 
     return SB3Workload(clock, log_path)

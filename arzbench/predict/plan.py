@@ -103,19 +103,21 @@ class Planner:
         Several trainings shrink and grow together, in the proportion the study gives them.
         """
         low = high = self.smallest
-        if not self.fits(budgets_for(self.study, low), confidence):
+        least = most = budgets_for(self.study, low)
+        if not self.fits(least, confidence):
             return None
-        while high < _LARGEST and self.fits(budgets_for(self.study, high), confidence):
+        while high < _LARGEST and self.fits(most, confidence):
             low, high = high, high * 4
+            least, most = most, budgets_for(self.study, high)
         while low < (middle := (low + high) / 2) < high:
             budgets = budgets_for(self.study, middle)
-            if budgets == budgets_for(self.study, high):
+            if budgets == most:
                 high = middle
-            elif budgets == budgets_for(self.study, low) or self.fits(budgets, confidence):
-                low = middle
+            elif budgets == least or self.fits(budgets, confidence):
+                low, least = middle, budgets
             else:
-                high = middle
-        return budgets_for(self.study, low)
+                high, most = middle, budgets
+        return least
 
     @property
     def smallest(self) -> float:

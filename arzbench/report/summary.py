@@ -55,7 +55,7 @@ def run_record(record: RunRecord, summary: Summary) -> dict[str, object]:
         "elapsed_s": summary.elapsed_s,
         "lost_s": summary.lost_s,
         "phases": {p.value: {"seconds": t.seconds, "units": t.units} for p, t in summary.phases.items()},
-        "entries": msgspec.to_builtins(summary.entries),
+        "entries": summary.entries,
     }
 
 
@@ -206,8 +206,11 @@ def _shown(entries: Sequence[LedgerEntry], most: int = 12) -> list[LedgerEntry]:
 def _session_sheet(summary: Summary) -> Sheet:
     rows = []
     began = 0.0
+    entries: dict[int, list[LedgerEntry]] = {}
+    for entry in summary.entries:
+        entries.setdefault(entry.session, []).append(entry)
     for session in summary.sessions:
-        own = [e for e in summary.entries if e.session == session.session]
+        own = entries[session.session]
         stop = next((e for e in own if e.kind == "stop"), None)
         reason = (
             stop.data.get("said", "") if stop is not None else "no end recorded (killed, or still running)"

@@ -13,6 +13,8 @@ from arzbench.records import LedgerEntry
 FILE = "ledger.jsonl"
 #: kinds of entries that stand whatever state a later session went on from
 FACTS = ("session", "checkpoint", "stop", "stall", "env_error", "note", "computed")
+#: kinds of entries that say to which line the ledger was rewound
+REWINDING = ("session", "env_error")
 
 
 @dataclass(slots=True)
@@ -36,6 +38,7 @@ class Summary:
     entries: list[LedgerEntry] = field(default_factory=list)
     kept: list[LedgerEntry] = field(default_factory=list)
     phases: dict[Phase, TimeSpent] = field(default_factory=dict)
+    _by_training: dict[int, list[LedgerEntry]] | None = None
 
     def of_kind(self, kind: str, training: int | None = None) -> list[LedgerEntry]:
         """The kept entries of a kind, of one training or of all."""
@@ -64,7 +67,11 @@ class Summary:
 
     def training_phases(self, training: int) -> dict[Phase, tuple[float, int]]:
         """(seconds, units) of the progress of one training."""
-        kept = (e for e in self.kept if e.training == training)
+        if self._by_training is None:  # once: a run may have 1,000 trainings
+            self._by_training = {}
+            for entry in self.kept:
+                self._by_training.setdefault(entry.training, []).append(entry)
+        kept = self._by_training.get(training, [])
         return {p: (t.seconds, t.units) for p, t in _add_up((e, False) for e in kept).items()}
 
 
@@ -95,26 +102,27 @@ def _lost(entries: Sequence[LedgerEntry], rewound_to: int | None) -> list[bool]:
 
     What went on from an older state says to which line the ledger was rewound.
     """
-    rewinding = ("session", "env_error")
-    rewinds = [(i, e.data.get("rewound_to")) for i, e in enumerate(entries) if e.kind in rewinding]
-    lost = [False] * len(entries)
-    for until, back_to in [*rewinds, (len(entries), rewound_to)]:
+    rewinds = {i: e.data.get("rewound_to") for i, e in enumerate(entries) if e.kind in REWINDING}
+    rewinds[len(entries)] = rewound_to
+    lost, first = [False] * len(entries), len(entries)
+    for i in reversed(range(len(entries))):
+        back_to = rewinds.get(i + 1)
         if isinstance(back_to, int):
-            for i in range(max(0, back_to), until):
-                lost[i] = entries[i].kind not in FACTS
+            first = min(first, back_to)  # the earliest line that any later one went back to
+        lost[i] = i >= first and entries[i].kind not in FACTS
     return lost
 
 
 def _add_up(entries: Iterable[tuple[LedgerEntry, bool]]) -> dict[Phase, TimeSpent]:
-    totals: dict[Phase, TimeSpent] = {}
+    totals: dict[str, TimeSpent] = {}
     for entry, gone in entries:
         for name, (seconds, units) in entry.phases.items():
-            total = totals.setdefault(Phase(name), TimeSpent())
+            total = totals.get(name) or totals.setdefault(name, TimeSpent())
             total.seconds += seconds
             total.units += units
             if gone:
                 total.lost_seconds += seconds
-    return totals
+    return {Phase(name): total for name, total in totals.items()}
 
 
 class Ledger:

@@ -28,6 +28,7 @@ from arzbench.sb3.batch_episodes import BatchEpisodes
 from arzbench.sb3.building import build, check_device, make_env
 from arzbench.sb3.env_errors import check_seeded, is_of_env, try_step
 from arzbench.sb3.episodes import Episodes, Player, controlled, is_masked, randomly
+from arzbench.sb3.loading import loaded
 from arzbench.sb3.model_loop import apply_loop
 from arzbench.sb3.models import adopt
 from arzbench.sb3.phase_timer import PhaseTimer
@@ -92,6 +93,7 @@ class SB3Workload(AbstractWorkload):
             apply_loop(model, loop)
         recorder.add(Phase.BUILD, timer.ticks() - began, 1)
         episodes = Episodes(eval_env, timer, config.seed, model, _batch(config, model, eval_env))
+        loaded()
         training = SB3Training(
             LiveState(config, loop or config.loop, model, envs, episodes),
             timer,
