@@ -117,7 +117,7 @@ def test_what_cannot_be_imported_is_one_error_before_any_process(
     def no_process(*_: object, **__: object) -> None:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr("arzbench.measure.calibrate._run_worker", no_process)
+    monkeypatch.setattr("arzbench.measure.calibrate.run_worker", no_process)
     (tmp_path / "broken_envs.py").write_text("1 / 0")
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     refused(command, tmp_path, said)

@@ -83,7 +83,7 @@ def test_the_sample_is_of_thirty_and_of_every_algorithm() -> None:
 
 @pytest.mark.parametrize(("algo", "env"), [one for one in SAMPLE if one not in BY_COMMAND])
 def test_it_calibrates(algo: str, env: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate, "_run_worker", in_this_process)
+    monkeypatch.setattr(calibrate, "run_worker", in_this_process)
     check(measured(algo, env, tmp_path))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch as th
 
-from arzbench.sb3 import codec, model_state, updates
+from arzbench.sb3 import codec, model_state, own_state, updates
 from arzbench.sb3.fast.learner import Learner
 from arzbench.sb3.fast.parameters import FlatParameters, NotFastError
 
@@ -184,6 +184,9 @@ def _learner(model: Any) -> Learner:
         raise NotFastError(f"none for {kind.__name__}")
     if model.device.type != "cpu":
         raise NotFastError(f"device {model.device.type}")
+    buffer = getattr(model, "replay_buffer", None)
+    if own_state.is_own(buffer):  # drawing from it may change it
+        raise NotFastError(f"the replay buffer {type(buffer).__name__}")
     module, _, name = name.partition(":")
     learner: Learner = getattr(importlib.import_module(f"arzbench.sb3.fast.{module}"), name)(model)
     return learner
