@@ -76,7 +76,7 @@ ON_POLICY = {"n_steps": 10, "batch_size": 10, "n_epochs": 1}
 def test_every_second_is_booked_where_it_was_spent(algo: str, unasked: int) -> None:
     """On a clock that only the parts of the training move, each by its own amount."""
     clock = Timed.clock
-    study = config(algo, env="arztest/Timed-v0", n_envs=2, total_timesteps=40,
+    study = config(algo, fast=False, env="arztest/Timed-v0", n_envs=2, total_timesteps=40,
                    evaluation={"eval_freq": 10, "n_eval_episodes": 2}, baseline={"episodes": 1},
                    **(OFF_POLICY if algo == "dqn" else ON_POLICY))  # fmt: skip
     log = Log()
