@@ -36,9 +36,9 @@ COMMANDS = {
         0,
     ),
     "plan": ("arzbench plan --quota 12h", "arzbench plan --quota 12h", 0),
-    "plan-60s": ("arzbench plan --quota 60s", "arzbench plan --quota 10m", 0),
+    "plan-25s": ("arzbench plan --quota 25s", "arzbench plan --quota 10m", 0),
     "too-short": ("arzbench plan --quota 2s", "arzbench plan --quota 2s", 3),
-    "run": ("arzbench run --auto-budget --quota 60s", "arzbench run --timesteps 3000", 0),
+    "run": ("arzbench run --auto-budget --quota 25s", "arzbench run --timesteps 8000", 0),
     "report": ("arzbench report", "arzbench report", 0),
 }
 
@@ -51,7 +51,7 @@ KEEP = {
         r"^study", r"^safe budget", r"^this machine", r"beside the training", r"^wall time on",
         r"^ steps +trained", r"^ (24,000|100,000|study) .*%", r"^ [ABC] ",
     ],
-    "plan-60s": [
+    "plan-25s": [
         r"^safe budget", r"^this machine", r"beside the training", r"^wall time on", r"^ steps +trained",
         r"^ (1,000|5,000|8,000|24,000) .*%",
     ],
