@@ -39,7 +39,7 @@ class Recorder(Protocol):
 
 
 #: why a training waits for an evaluation that would be played beside it at another time
-FIRST, LAST, SHORT = "the first of a session", "the training had ended", "it is short"
+FIRST, LAST, SHORT = "the first of a session", "the training had ended", "too short for a process of its own"
 
 
 class EvaluationResult(msgspec.Struct, frozen=True, kw_only=True):

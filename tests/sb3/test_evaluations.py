@@ -322,7 +322,7 @@ def test_short_ones_are_not_worth_a_process(monkeypatch: pytest.MonkeyPatch, gat
     monkeypatch.setattr(evaluations, "SHORT_S", 1e-9)  # the clock of this test stands still
     control = Free()
     start(STUDY)[0].run(control)
-    assert how(control)[1:4] == ["it is short"] * 3
+    assert how(control)[1:4] == ["too short for a process of its own"] * 3
     assert not gate.made
 
 

@@ -249,10 +249,15 @@ def test_an_optimizer_that_was_replaced_is_the_librarys_again() -> None:
     assert training.computed == "the library's own (its parameters or optimizers were replaced)"
 
 
-def test_a_model_that_is_given_back_has_its_memory_to_itself() -> None:
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_model_that_is_given_back_has_its_memory_to_itself(
+    monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    if not kept:
+        monkeypatch.setattr(DQNLearner, "_step", lambda self, batch_size: 0.0)
     training, _ = start(case("dqn", total_timesteps=400))
     training.run(Free())
-    assert training.computed.startswith("fast")
+    assert training.computed.startswith("fast") is kept
     model = training.model
     release(model)
     state = model.policy.optimizer.state.values()

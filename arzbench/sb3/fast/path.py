@@ -120,11 +120,12 @@ class FastPath:
 
     def release(self) -> None:
         """Give every tensor of the model and its optimizers memory of its own again."""
-        if self._learner is None:
+        if not self._flat:
             return
         self._give_up("released")
         for flat in self._flat:
             flat.take_apart()
+        self._flat = []
         for parameter in self._model.policy.parameters():
             parameter.data = parameter.data.clone()
 
