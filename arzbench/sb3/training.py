@@ -199,6 +199,7 @@ class SB3Training(AbstractTraining):
             buffer_state.prefill(buffer, transitions)
 
     def export(self, path: str) -> None:
+        self._hooks.fast.release()  # a file of views would hold what they are views of
         self.model.save(path)
 
     def close(self) -> None:

@@ -1,6 +1,8 @@
 """The fast path gives the library's bits, and steps aside where it would not."""
 
 import random
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -247,6 +249,21 @@ def test_an_optimizer_that_was_replaced_is_the_librarys_again() -> None:
     training.model.policy.optimizer = th.optim.Adam(training.model.policy.q_net.parameters(), lr=1e-3)
     training.run(Free())
     assert training.computed == "the library's own (its parameters or optimizers were replaced)"
+
+
+@pytest.mark.parametrize("name", ["dqn", "sac, auto", "ppo", "a2c"])
+def test_an_exported_model_is_the_librarys_file(name: str, tmp_path: Path) -> None:
+    """Also one that was restored and never trained."""
+    files, state = [], None
+    for fast in (False, True, True):
+        training, _ = start(case(name, total_timesteps=400, fast=fast), state)
+        training.run(Free())
+        state = through_bytes(training.capture()) if fast else None
+        training.export(str(tmp_path / "model.zip"))
+        with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+            kept = [part for part in archive.namelist() if part.endswith(".pth")]
+            files.append({part: archive.read(part) for part in kept})
+    assert files[0] == files[1] == files[2]
 
 
 @pytest.mark.parametrize("kept", [True, False])
