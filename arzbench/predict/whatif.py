@@ -27,15 +27,15 @@ WORKLOADS = {
     "env_kwargs.dtype": "float64",
 }
 SAME = "the same results"
-#: what a change does to them; errors are those on 200 cells (docs/concepts/arz.md)
+#: what a change does to them
 RESULTS = {
     "evaluation.concurrent": SAME,
     "vec_env": f"{SAME}, but a resumed session begins new episodes",
     "n_envs": "another training: updates see other data",
     "device": "another training: devices round differently",
     "logging.log_period": f"{SAME}, fewer messages",
-    "env_kwargs.scheme=muscl": "another env: second order, smooth contacts 5.9e-5 off, not 3.7e-6",
-    "env_kwargs.scheme=first_order": "another env: smeared fronts, smooth contacts 4.8e-3 off, not 3.7e-6",
+    "env_kwargs.scheme=muscl": "another env: second order where traffic is smooth, not fifth",
+    "env_kwargs.scheme=first_order": "another env: the fronts of queues are smeared",
     "env_kwargs.dtype=float32": "another env: rounded to 7 digits, not 16",
 }
 

@@ -199,7 +199,7 @@ ROAD = worlds.study(worlds.config(env="arzbench/TrafficLight-v0", n_envs=2))
     [
         (WIDE, "vec_env=subproc", "the same results, but a resumed session begins new episodes"),
         (ROAD, "env_kwargs.scheme=muscl", "another env: second order"),
-        (ROAD, "env_kwargs.scheme=first_order", "another env: smeared fronts"),
+        (ROAD, "env_kwargs.scheme=first_order", "another env: the fronts of queues are smeared"),
         (ROAD, "env_kwargs.dtype=float32", "another env: rounded to 7 digits"),
         (ROAD, "n_envs=8", "another training"),
     ],
