@@ -92,7 +92,7 @@ class _OffPolicy(_Hooked, OffPolicyAlgorithm):
     def attach(self, hooks: StepHooks) -> None:
         self.hooks = hooks
         policy: Any = self.policy
-        attach(policy, "predict", hooks.timed_policy(hooks.fast.acting(policy.predict)))
+        attach(policy, "predict", hooks.timed_policy(hooks.fast.acting("predict")))
 
     def _sample_action(self, *args: Any, **kwargs: Any) -> Any:
         hooks = self.hooks
@@ -149,7 +149,7 @@ class _OnPolicy(_Hooked, OnPolicyAlgorithm):
     def attach(self, hooks: StepHooks) -> None:
         self.hooks = hooks
         policy: Any = self.policy
-        forward = hooks.timed_policy(hooks.fast.acting(policy.forward))
+        forward = hooks.timed_policy(hooks.fast.acting("forward"))
 
         def ask_and_forward(*args: Any, **kwargs: Any) -> Any:  # the first thing that a step does
             if hooks.left:
@@ -161,7 +161,7 @@ class _OnPolicy(_Hooked, OnPolicyAlgorithm):
         attach(policy, "forward", ask_and_forward)
         if not hooks.fast.why:
             for name in ("predict", "predict_values"):
-                attach(policy, name, hooks.fast.acting(getattr(policy, name), name))
+                attach(policy, name, hooks.fast.acting(name))
         if self._ends_early:
             hooks.handles.append(policy.optimizer.register_step_post_hook(self._count_minibatch))
 

@@ -207,7 +207,7 @@ def test_it_predicts_what_the_library_would(name: str, deterministic: bool) -> N
 
 
 @pytest.mark.parametrize(
-    ("method", "why"), [("_step", "it gave other weights"), ("act", "it chose other actions")]
+    ("method", "why"), [("_step", "it gave other weights"), ("predict", "it chose other actions")]
 )
 def test_one_that_differs_is_given_up(monkeypatch: pytest.MonkeyPatch, method: str, why: str) -> None:
     study = case("dqn", total_timesteps=400)
@@ -215,7 +215,7 @@ def test_one_that_differs_is_given_up(monkeypatch: pytest.MonkeyPatch, method: s
     inner = getattr(DQNLearner, method)
 
     def other(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if method == "act":
+        if method == "predict":
             action, state = inner(self, *args, **kwargs)
             return 1 - action, state
         loss = inner(self, *args, **kwargs)

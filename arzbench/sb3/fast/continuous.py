@@ -10,7 +10,7 @@ import numpy as np
 import torch as th
 from torch import Tensor
 
-from arzbench.sb3.fast.learner import Learner, check_observations, rows
+from arzbench.sb3.fast.learner import Learner, check_observations
 from arzbench.sb3.fast.nets import Gradients, Perceptron
 from arzbench.sb3.fast.parameters import FlatParameters, NotFastError, gather
 
@@ -91,17 +91,11 @@ class ContinuousLearner(Learner):
     def _choose(self, observations: Tensor, deterministic: bool) -> Tensor:
         """Actions between -1 and 1, shape (envs, numbers of an action)."""
 
-    def act(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> Any:
-        batch = rows(observation, self._shape)
-        if batch is None:
-            return None
-        actions = self._choose(batch, deterministic).numpy().reshape(-1, *self._action_shape)
+    def _actions(self, observations: Tensor, deterministic: bool) -> Any:
+        actions = self._choose(observations, deterministic).numpy().reshape(-1, *self._action_shape)
         if np.isnan(actions).any():
             return None  # the library says what is wrong
-        actions = self._low + (0.5 * (actions + 1.0) * self._range)
-        return (actions if len(observation.shape) > 1 else actions.squeeze(axis=0)), state
+        return self._low + (0.5 * (actions + 1.0) * self._range)
 
     def _mean_gradient(self, rows: int) -> Tensor:
         """The gradient of each of so many values, shape (rows, 1), from that of their mean."""

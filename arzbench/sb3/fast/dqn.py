@@ -8,14 +8,13 @@ import numpy as np
 import torch as th
 from stable_baselines3.dqn.policies import DQNPolicy
 
-from arzbench.sb3.fast.learner import Learner, check_observations, rows
-from arzbench.sb3.fast.nets import Gradients, Perceptron
+from arzbench.sb3.fast.learner import Learner, check_observations
+from arzbench.sb3.fast.nets import MEAN, Gradients, Perceptron
 from arzbench.sb3.fast.parameters import NotFastError, flat
 from arzbench.sb3.fast.replay import draw
 
 _loss: Any = th.ops.aten.smooth_l1_loss.default
 _loss_backward: Any = th.ops.aten.smooth_l1_loss_backward.default
-_MEAN = 1  # torch's number for this reduction
 
 
 class DQNLearner(Learner):
@@ -36,14 +35,8 @@ class DQNLearner(Learner):
         self._gradients = Gradients(self._q, self._parameters)
         self._one = th.tensor(1.0)
 
-    def act(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> Any:
-        batch = rows(observation, self._shape)
-        if batch is None:
-            return None
-        actions = self._q_values(batch).argmax(dim=1).numpy()
-        return (actions if len(observation.shape) > 1 else actions.squeeze(axis=0)), state
+    def _actions(self, observations: th.Tensor, deterministic: bool) -> Any:
+        return self._q_values(observations).argmax(dim=1).numpy()
 
     def _q_values(self, observations: th.Tensor) -> th.Tensor:
         return self._q(observations)
@@ -64,7 +57,7 @@ class DQNLearner(Learner):
         actions = batch.actions.long()
         chosen = th.gather(layers[-1], 1, actions)
         loss: float = _loss(chosen, expected).item()
-        gradient = _loss_backward(self._one, chosen, expected, _MEAN, 1.0)
+        gradient = _loss_backward(self._one, chosen, expected, MEAN, 1.0)
         self._gradients(layers, th.zeros_like(layers[-1]).scatter_add_(1, actions, gradient))
         self._parameters.clip(self._model.max_grad_norm)
         self._parameters.step()

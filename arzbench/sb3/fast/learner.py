@@ -22,14 +22,25 @@ class Learner(abc.ABC):
 
     #: gradient steps that show each kind of step at least once
     TRIED: int = 4
+    _shape: tuple[int, ...]  # of an observation
 
     @abc.abstractmethod
     def __init__(self, model: Any) -> None:
         """Raises a `NotFastError` unless every part of the model is known."""
 
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> Any:
+        """In place of the policy's; None: the library is to do it."""
+        batch = rows(observation, self._shape)
+        actions = None if batch is None else self._actions(batch, deterministic)
+        if actions is None:
+            return None
+        return (actions if len(observation.shape) > 1 else actions.squeeze(axis=0)), state
+
     @abc.abstractmethod
-    def act(self, *args: Any, **kwargs: Any) -> Any:
-        """In place of what chooses the actions of a vectorised step; None: the library is to do it."""
+    def _actions(self, observations: th.Tensor, deterministic: bool) -> Any:
+        """An array of actions as the env takes them, one for each row; None: the library is to choose."""
 
     @abc.abstractmethod
     def train(self, *args: Any) -> None:

@@ -14,6 +14,9 @@ Tensor: TypeAlias = th.Tensor
 _addmm, _mm, _sum = th.addmm, th.mm, th.sum
 _threshold_backward: Any = th.ops.aten.threshold_backward.default
 _tanh_backward: Any = th.ops.aten.tanh_backward.default
+mse_loss: Any = th.ops.aten.mse_loss.default
+mse_loss_backward: Any = th.ops.aten.mse_loss_backward.default
+MEAN = 1  # torch's number for this reduction
 
 
 def _relu_gradient(gradient: Tensor, output: Tensor) -> Tensor:

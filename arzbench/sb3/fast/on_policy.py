@@ -14,13 +14,9 @@ from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
 
 from arzbench.sb3.fast.distributions import distribution
-from arzbench.sb3.fast.learner import Learner, check_observations, rows
-from arzbench.sb3.fast.nets import Gradients, Perceptron
+from arzbench.sb3.fast.learner import Learner, check_observations
+from arzbench.sb3.fast.nets import MEAN, Gradients, Perceptron, mse_loss, mse_loss_backward
 from arzbench.sb3.fast.parameters import NotFastError, flat
-
-_mse_loss: Any = th.ops.aten.mse_loss.default
-_mse_loss_backward: Any = th.ops.aten.mse_loss_backward.default
-_MEAN = 1  # torch's number for this reduction
 
 
 class Batch(NamedTuple):
@@ -67,7 +63,8 @@ class OnPolicyLearner(Learner):
         self._actor_gradients = Gradients(self._actor, self._parameters)
         self._critic_gradients = Gradients(self._critic, self._parameters)
 
-    def act(self, observations: Tensor, deterministic: bool = False) -> Any:
+    def forward(self, observations: Tensor, deterministic: bool = False) -> Any:
+        """In place of the policy's; None: the library is to do it."""
         if deterministic or not self._takes(observations):
             return None
         actions, log_prob = self._distribution.sample(self._actor(observations))
@@ -77,15 +74,8 @@ class OnPolicyLearner(Learner):
         """In place of the policy's."""
         return self._critic(observations) if self._takes(observations) else None
 
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> Any:
-        """In place of the policy's."""
-        batch = rows(observation, self._shape)
-        if batch is None:
-            return None
-        actions = self._distribution.predict(self._actor(batch), deterministic=deterministic)
-        return (actions if len(observation.shape) > 1 else actions.squeeze(axis=0)), state
+    def _actions(self, observations: Tensor, deterministic: bool) -> Any:
+        return self._distribution.predict(self._actor(observations), deterministic=deterministic)
 
     def _takes(self, observations: Tensor) -> bool:
         """Plain vectors, and nobody wants to go backward from what the policy makes of them."""
@@ -124,7 +114,7 @@ class OnPolicyLearner(Learner):
 
     def _value_gradient(self, values: Tensor, returns: Tensor) -> Tensor:
         of_loss = th.tensor(float(self._model.vf_coef))
-        return _mse_loss_backward(of_loss, values, returns, _MEAN)  # type: ignore[no-any-return]
+        return mse_loss_backward(of_loss, values, returns, MEAN)  # type: ignore[no-any-return]
 
     def _record(self, **values: Any) -> None:
         for name, value in values.items():
@@ -151,7 +141,7 @@ class A2CLearner(OnPolicyLearner):
             values, log_prob, entropy, _ = evaluated
             advantages = _normalised(batch.advantages) if model.normalize_advantage else batch.advantages
             policy_loss = -(advantages * log_prob).mean()
-            value_loss = _mse_loss(batch.returns, values)
+            value_loss = mse_loss(batch.returns, values)
             entropy_loss = -entropy.mean()
             of_values = self._value_gradient(values, batch.returns)
             self._step(evaluated, of_values, _share_of_mean(advantages) * advantages)
@@ -236,11 +226,11 @@ class PPOLearner(OnPolicyLearner):
     def _value_loss(self, batch: Batch, values: Tensor, clip: float | None) -> tuple[Tensor, Tensor]:
         """The gradient of the values, and the loss."""
         if clip is None:
-            return self._value_gradient(values, batch.returns), _mse_loss(batch.returns, values)
+            return self._value_gradient(values, batch.returns), mse_loss(batch.returns, values)
         change = values - batch.values
         clipped = batch.values + change.clamp(-clip, clip)
         gradient = _clamp_gradient(self._value_gradient(clipped, batch.returns), change, -clip, clip)
-        return gradient, _mse_loss(batch.returns, clipped)
+        return gradient, mse_loss(batch.returns, clipped)
 
     def _record_losses(self, losses: list[Losses], last_epoch: int) -> None:
         model, last = self._model, losses[-1]

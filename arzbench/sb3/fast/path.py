@@ -63,8 +63,9 @@ class FastPath:
             return "not tried: no update was done"
         return "fast: the first actions and gradient steps had the library's bits"
 
-    def acting(self, library: Callable[..., Any], name: str = "act") -> Callable[..., Any]:
-        """The learner's `name` in place of `library`, the policy's own method."""
+    def acting(self, name: str) -> Callable[..., Any]:
+        """The learner's method of that name in place of the policy's."""
+        library: Callable[..., Any] = getattr(self._model.policy, name)
         if self._learner is None:
             return library
         fast = getattr(self._learner, name)

@@ -13,14 +13,10 @@ from torch import Tensor
 
 from arzbench.sb3.fast.continuous import ContinuousLearner, Critics
 from arzbench.sb3.fast.gaussian import Sample
-from arzbench.sb3.fast.nets import Gradients, Perceptron
+from arzbench.sb3.fast.nets import MEAN, Gradients, Perceptron, mse_loss, mse_loss_backward
 from arzbench.sb3.fast.parameters import NotFastError, flat
 from arzbench.sb3.fast.quantiles import QuantileLoss
 from arzbench.sb3.fast.replay import Batch, draw
-
-_loss: Any = th.ops.aten.mse_loss.default
-_loss_backward: Any = th.ops.aten.mse_loss_backward.default
-_MEAN = 1  # torch's number for this reduction
 
 
 class SACLearner(ContinuousLearner):
@@ -120,8 +116,8 @@ class SACLearner(ContinuousLearner):
 
     def _critic_loss(self, outputs: list[Tensor], expected: Tensor) -> tuple[Tensor, list[Tensor]]:
         """And its gradients, one for each of the critics' `outputs`."""
-        loss = 0.5 * sum(_loss(output, expected) for output in outputs)
-        return loss, [_loss_backward(self._half, output, expected, _MEAN) for output in outputs]
+        loss = 0.5 * sum(mse_loss(output, expected) for output in outputs)
+        return loss, [mse_loss_backward(self._half, output, expected, MEAN) for output in outputs]
 
     def _values(self, outputs: list[Tensor], gradient: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What the actor is to make larger, shape (batch, 1); the outputs' gradients from the values'."""

@@ -10,13 +10,9 @@ from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor
 
 from arzbench.sb3.fast.continuous import ContinuousLearner, Critics, follow
-from arzbench.sb3.fast.nets import Gradients, Perceptron
+from arzbench.sb3.fast.nets import MEAN, Gradients, Perceptron, mse_loss, mse_loss_backward
 from arzbench.sb3.fast.parameters import flat, gather
 from arzbench.sb3.fast.replay import Batch, draw
-
-_loss: Any = th.ops.aten.mse_loss.default
-_loss_backward: Any = th.ops.aten.mse_loss_backward.default
-_MEAN = 1  # torch's number for this reduction
 
 
 class TD3Learner(ContinuousLearner):
@@ -61,8 +57,8 @@ class TD3Learner(ContinuousLearner):
         least, _ = th.cat(critics.targets(batch.next_observations, actions), dim=1).min(dim=1, keepdim=True)
         expected = batch.rewards + (1 - batch.dones) * batch.discounts * least
         layers = critics.layers(batch.observations, batch.actions)
-        loss: float = sum(_loss(each[-1], expected) for each in layers).item()
-        critics.learn(layers, [_loss_backward(self._one, each[-1], expected, _MEAN) for each in layers])
+        loss: float = sum(mse_loss(each[-1], expected) for each in layers).item()
+        critics.learn(layers, [mse_loss_backward(self._one, each[-1], expected, MEAN) for each in layers])
         return loss
 
     def _actor_step(self, observations: Tensor) -> float:
